@@ -65,6 +65,7 @@ def status(
     url = ledger_url(config)
     with LedgerReader(url) as report:
         facts = standing(report, config.retry.lifetime, urls)
+        facts["replay"] = _replay(report.replayable())
         facts["reserve"] = _reserved(report.reserves(lock_folder(url)))
         if opened:
             facts["source"] = _counted(report, opened[0])
@@ -114,6 +115,12 @@ def _counted(report: LedgerReader, source: Source) -> dict[str, Any]:
     }
 
 
+def _replay(found: Row) -> dict[str, Any]:
+    """Return how far back delivered mail can be sent again from its sources."""
+    since = from_micros(int(found["since"])).isoformat() if found["since"] else None
+    return {"recipients": int(found["recipients"]), "since": since}
+
+
 def _reserved(left: list[LeftReserve]) -> dict[str, Any]:
     """Return the content of the reserves of ended runs, and their files."""
     used = [each for each in left if each.records or each.damage]
@@ -154,6 +161,13 @@ def _show_status(facts: dict[str, Any], reasons: list[Row]) -> None:
             f" since {since:%Y-%m-%d %H:%M}Z{reply}"
         )
     show_expiry(facts["expires_first"])
+    if facts["replay"]["since"]:
+        console.print(
+            "replay: the sources still have the mail of"
+            f" {facts['replay']['recipients']} delivered recipients, back to"
+            f" {facts['replay']['since'][:16]}Z; if the primary loses it, see `drainer"
+            " requeue --help`"
+        )
     _show_reserve(facts["reserve"])
     _show_sum(facts)
     if "source" in facts:

@@ -167,6 +167,23 @@ class LedgerReader:
         )
         return next(iter(self.rows(_of(query, sources))), None)
 
+    def replayable(self) -> Row:
+        """Return ``recipients`` that were delivered and that their source still has.
+
+        ``since``: when the first of them was delivered, in microseconds, or None. What
+        the source has dropped is not counted.
+        """
+        columns: list[sa.ColumnElement[Any]] = [
+            sa.func.count().label("recipients"),
+            sa.func.min(_R.since).label("since"),
+        ]
+        query = (
+            sa.select(*columns)
+            .join(schema.messages, _R.message == _M.seq)
+            .where(_R.state == State.DELIVERED.value, _M.acknowledged.is_(None))
+        )
+        return next(self.rows(query))
+
     def breakers(self) -> list[Row]:
         """Return the breakers that have changed: scope, state, since, cause."""
         query = sa.select(schema.breakers).order_by(schema.breakers.c.scope)
