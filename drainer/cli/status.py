@@ -3,15 +3,17 @@
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from drainer.bounce.quarantine.delivered import oldest_copy
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import clean, print_json, stdout, table
 from drainer.config import Config
-from drainer.config.build.paths import ledger_url, lock_folder
+from drainer.config.build.paths import kept_folder, ledger_url, lock_folder
 from drainer.config.build.spools import make_sources
 from drainer.errors import LedgerError, UsageError
 from drainer.ledger.query.status import expiry, standing
@@ -65,7 +67,7 @@ def status(
     url = ledger_url(config)
     with LedgerReader(url) as report:
         facts = standing(report, config.retry.lifetime, urls)
-        facts["replay"] = _replay(report.replayable())
+        facts["replay"] = _replay(report.replayable(), kept_folder(url))
         facts["reserve"] = _reserved(report.reserves(lock_folder(url)))
         if opened:
             facts["source"] = _counted(report, opened[0])
@@ -115,10 +117,17 @@ def _counted(report: LedgerReader, source: Source) -> dict[str, Any]:
     }
 
 
-def _replay(found: Row) -> dict[str, Any]:
-    """Return how far back delivered mail can be sent again from its sources."""
+def _replay(found: Row, kept: Path) -> dict[str, Any]:
+    """Return how far back delivered mail can be sent again, and from what."""
     since = from_micros(int(found["since"])).isoformat() if found["since"] else None
-    return {"recipients": int(found["recipients"]), "since": since}
+    copies, oldest = oldest_copy(kept)
+    copied = datetime.fromtimestamp(oldest, UTC).isoformat() if oldest else None
+    return {
+        "recipients": int(found["recipients"]),
+        "since": since,
+        "copies": copies,
+        "copies_since": copied,
+    }
 
 
 def _reserved(left: list[LeftReserve]) -> dict[str, Any]:
@@ -167,6 +176,11 @@ def _show_status(facts: dict[str, Any], reasons: list[Row]) -> None:
             f" {facts['replay']['recipients']} delivered recipients, back to"
             f" {facts['replay']['since'][:16]}Z; if the primary loses it, see `drainer"
             " requeue --help`"
+        )
+    if facts["replay"]["copies"]:
+        console.print(
+            f"replay: copies of {facts['replay']['copies']} delivered messages, back to"
+            f" {facts['replay']['copies_since'][:16]}Z"
         )
     _show_reserve(facts["reserve"])
     _show_sum(facts)

@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from drainer.config.section import Duration, Section, settle_tls
 from drainer.mail.envelope import AddressError, parse_mailbox
+from drainer.policy.pacing.rate import parse_size
 
 
 class PrimarySection(Section):
@@ -118,6 +119,21 @@ class PrimarySection(Section):
             message = "legal: a host name, or an address in brackets"
             raise ValueError(message)
         return helo
+
+    keep: Duration = Field(
+        timedelta(0),
+        description="How long drainer keeps a copy of delivered mail that its source"
+        " drops, for a replay. 0s = no copies.",
+    )
+    keep_size: str = Field(
+        "1GB", description="The most that these copies may take; the oldest go first."
+    )
+
+    @field_validator("keep_size")
+    @classmethod
+    def _is_size(cls, value: str) -> str:
+        parse_size(value)
+        return value
 
     @model_validator(mode="after")
     def _secrets(self) -> "PrimarySection":

@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from msgspec.structs import replace
 
 from drainer.bounce.quarantine.cleanup import QuarantineCleaner
+from drainer.bounce.quarantine.delivered import KeptMail
 from drainer.bounce.quarantine.store import Quarantine
 from drainer.bounce.service import BounceService
 from drainer.delivery.acknowledger import Acknowledger
@@ -83,8 +84,9 @@ class Drain:
         self._quarantine = (
             Quarantine(settings.quarantine) if settings.quarantine else None
         )
+        self._kept = KeptMail(settings.kept) if settings.kept else None
         self._loader = self._build_loader()
-        self._acknowledger = Acknowledger(ledger, self._sources)
+        self._acknowledger = Acknowledger(ledger, self._sources, self._kept)
         #: Sources that refused to acknowledge finished messages, and why.
         self.refusals = self._acknowledger.refusals
         self._cleaner = (
@@ -126,6 +128,7 @@ class Drain:
             self.settings.route.max_recipients,
             self._quarantine,
             tells=self.settings.bouncing is not None,
+            kept=self._kept.store if self._kept else None,
         )
 
     def _build_bounce_service(self) -> BounceService | None:

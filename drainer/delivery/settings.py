@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from drainer.bounce.quarantine.delivered import KeepSettings
 from drainer.bounce.settings import BounceSettings
 from drainer.delivery.latency import LatencyStats
 from drainer.delivery.pacing.load import LoadSource
@@ -62,6 +63,8 @@ class DrainSettings(Struct, frozen=True, kw_only=True):
     bouncing: BounceSettings | None = None
     #: Where copies are kept of what may become final without being delivered.
     quarantine: Path | None = None
+    #: Copies of delivered mail; None: none are kept.
+    kept: KeepSettings | None = None
     #: The operator's own rules about replies.
     rules: tuple[Rule, ...] = ()
     #: How long sessions may continue after the first signal.

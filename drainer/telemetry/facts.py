@@ -24,7 +24,9 @@ _MESSAGE = (
 _ATTEMPT = (
     _A.id, _A.message, _A.run, _A.started, _A.ended, _A.connection, _A.stages,
 )  # fmt: skip
-_RECIPIENT = (_R.message, _R.n, _R.forward_path, _R.state, _R.since)
+_RECIPIENT = (
+    _R.message, _R.n, _R.forward_path, _R.state, _R.since, _R.attempts,
+)  # fmt: skip
 _RUNS = (_RUN.id, _RUN.started, _RUN.route, _RUN.facts)
 
 
@@ -40,8 +42,6 @@ class SpanFacts(Struct, frozen=True, kw_only=True):
     finishing: frozenset[int]
     #: The first decision of each message that is not final.
     first: frozenset[int]
-    #: Attempts of each message that is final.
-    counts: Mapping[int, int]
     runs: Mapping[str, Row]
 
 
@@ -103,7 +103,6 @@ def _facts(connection: sa.Connection, chosen: sa.ColumnElement[bool]) -> SpanFac
         recipients=recipients,
         finishing=_finishing(connection, finished),
         first=_first(connection, unfinished),
-        counts=_attempt_counts(connection, finished),
         runs=ran,
     )
 
@@ -125,24 +124,15 @@ def _finishing(connection: sa.Connection, finished: Iterable[int]) -> frozenset[
     return frozenset(connection.scalars(query))
 
 
-def _first(connection: sa.Connection, unfinished: Iterable[int]) -> frozenset[int]:
+def _first(connection: sa.Connection, unfinished: set[int]) -> frozenset[int]:
+    if not unfinished:
+        return frozenset()
     query = (
         sa.select(sa.func.min(_D.id))
         .where(_D.message.in_(list(unfinished)))
         .group_by(_D.message)
     )
     return frozenset(connection.scalars(query))
-
-
-def _attempt_counts(
-    connection: sa.Connection, finished: Iterable[int]
-) -> dict[int, int]:
-    query = (
-        sa.select(_A.message, sa.func.count())
-        .where(_A.message.in_(list(finished)))
-        .group_by(_A.message)
-    )
-    return {row[0]: row[1] for row in connection.execute(query)}
 
 
 def _dicts(result: sa.CursorResult[Any]) -> list[Row]:

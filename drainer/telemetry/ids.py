@@ -36,9 +36,10 @@ class TraceIds:
     def __init__(self, salt: bytes) -> None:
         """Derive them with the ledger's own salt."""
         self._salt = salt
+        #: The trace id of a message, by its drainer id: asked for at each of its spans.
+        self.trace = lru_cache(_LATELY)(self._trace)
 
-    def trace(self, message: str) -> int:
-        """Return the trace id of a message, by its drainer id."""
+    def _trace(self, message: str) -> int:
         digest = hashlib.blake2b(
             message.encode(), key=self._salt, digest_size=16, person=b"trace"
         )

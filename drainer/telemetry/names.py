@@ -41,7 +41,6 @@ MESSAGE_ID = "drainer.message"
 NATIVE_ID = "drainer.native_id"
 SOURCE = "drainer.source"
 QUEUE = "drainer.queue"
-SIZE = "drainer.size"
 RULE = "drainer.rule"
 VERDICT = "drainer.verdict"
 STATE = "drainer.state"
@@ -83,7 +82,6 @@ ATTRIBUTES: dict[str, str] = {
     NATIVE_ID: "the backup's own name for the message",
     SOURCE: "URL of the source",
     QUEUE: "the part of the spool",
-    SIZE: "bytes of the content, with CRLF",
     RULE: "the rule that decided",
     VERDICT: "deliver, retry, retry-long, bounce, hold, stop, unknown",
     STATE: "the state afterwards; of a message the worst of its recipients' states",
@@ -96,7 +94,7 @@ ATTRIBUTES: dict[str, str] = {
     RECIPIENTS + "*": "how many recipients: total, and a number for each state",
     VERDICTS
     + "*": "how many recipients of an attempt got a verdict, if it had several",
-    ATTEMPTS: "how many attempts the message took",
+    ATTEMPTS: "how many attempts the recipient with the most of them took",
     AGE: "seconds from the arrival at the backup to the last delivery",
     RUN: "id of the run",
     ROUTE: "the primary of the run",

@@ -42,6 +42,7 @@ class AddressView:
         self._salt = salt
         self.plain = plain
         self._cached = lru_cache(2048)(self._shown)
+        self._hash = lru_cache(8192)(self._digest)
 
     def address(self, mailbox: str) -> str:
         """Return how a mailbox is shown; `<>` for the null sender."""
@@ -58,9 +59,9 @@ class AddressView:
         cut = text[:MAX_TEXT]
         if self.plain or not cut:
             return cut
-        lower = cut.lower()
-        quoted = tuple(each for each in own if _local(each).lower() in lower)
-        if not quoted and _SIGNS.search(cut) is None:
+        lower, is_bare = _examined(cut)
+        quoted = tuple([each for each in own if _lowered(each) in lower])
+        if is_bare and not quoted:
             return cut
         return self._cached(cut, quoted)
 
@@ -94,9 +95,20 @@ class AddressView:
         address = _SIGNS.sub("@", found).rstrip(_TRAIL)
         return self._hash(known.get(address.lower(), address))
 
-    def _hash(self, text: str) -> str:
+    def _digest(self, text: str) -> str:
         digest = hashlib.blake2b(text.encode(), key=self._salt, digest_size=8)
         return digest.hexdigest()
+
+
+@lru_cache(8192)
+def _lowered(mailbox: str) -> str:
+    return _local(mailbox).lower()
+
+
+@lru_cache(4096)
+def _examined(text: str) -> tuple[str, bool]:
+    """Return a text in lower case, and whether no mailbox can be in it."""
+    return text.lower(), _SIGNS.search(text) is None
 
 
 def _local(mailbox: str) -> str:

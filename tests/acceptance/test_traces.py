@@ -279,6 +279,30 @@ def test_why_prints_the_same_trace_as_a_tree(scene: tuple[Scene, Collector]) -> 
     assert {span["spanId"] for span in spans} <= ours
 
 
+def test_why_follows_a_message_until_it_is_final(tmp_path: Path) -> None:
+    """It prints what a drain decides meanwhile, once, and ends by itself."""
+    scene = Scene(tmp_path)
+    later = ("--recipient", LATER)
+    with PeerThread(Script(rcpt=f"451 4.7.1 <{LATER}>: later")) as peer:
+        assert (
+            scene.drainer.drain(scene.spool, peer.port, "--no-check", *later).code == 5
+        )
+        id_ = scene.ids()[LATER]
+        follows = scene.drainer.start("why", id_, "--follow")
+        assert follows.stdout is not None
+        head = [follows.stdout.readline() for _ in range(2)]
+        peer.script = Script()
+        assert (
+            scene.drainer.drain(scene.spool, peer.port, "--no-check", *later).code == 0
+        )
+        out, err = follows.communicate(timeout=60)
+    assert follows.returncode == 0, err
+    assert id_[:12] in head[0]
+    assert "retry" in head[1]
+    assert out.count("deliver by") == 1
+    assert "every recipient is final" in out.splitlines()[-1]
+
+
 def test_a_rehearsal_and_another_ledger_have_traces_of_their_own(
     tmp_path: Path,
 ) -> None:

@@ -1,5 +1,7 @@
 """`requeue` of delivered mail: sent again where it still is, and marked everywhere."""
 
+import os
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -7,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.command.installed import maildir_message, write_maildir
 from tests.support.command.runner import Bench
 from tests.support.smtp_peer.peer import PeerThread
 from tests.support.web.collector import spans_of_file
@@ -131,3 +134,72 @@ def test_what_is_no_window(
     assert refused.code == 2
     assert words in refused.stderr
     assert set(bench.states().values()) == {"delivered"}
+
+
+# ---- copies of delivered mail
+
+
+@pytest.fixture
+def maildir(tmp_path: Path) -> Path:
+    """Write a Maildir of three; it drops what is delivered."""
+    write_maildir(tmp_path / "mail", 3)
+    return tmp_path / "mail"
+
+
+def drain_maildir(bench: Bench, maildir: Path) -> int:
+    """Drain it, and remove what the drain has moved aside."""
+    code = bench.run("drain", f"maildir:{maildir}", "--no-check").code
+    shutil.rmtree(maildir.with_name("mail.drained"), ignore_errors=True)
+    return code
+
+
+def test_kept_copies_are_sent_again(tmp_path: Path, maildir: Path) -> None:
+    """The source has dropped the mail; the copies are private and have its content."""
+    with PeerThread() as peer:
+        bench = Bench(tmp_path, peer.port)
+        bench.configure(primary={"keep": "7d"})
+        assert drain_maildir(bench, maildir) == 0
+        kept = list((tmp_path / "ledger.db.kept").glob("*.eml"))
+        assert len(kept) == 3
+        assert {path.stat().st_mode & 0o777 for path in kept} == {0o600}
+        replay = bench.run("status", "--json").json["replay"]
+        assert replay["copies"] == 3
+        assert datetime.fromisoformat(replay["copies_since"]).tzinfo
+        again = bench.run("requeue", "--delivered-since", "1h", "--json", *WHY)
+        assert again.json == {"recipients": 3, "missing": 0, "done": "requeued"}
+        assert drain_maildir(bench, maildir) == 0
+        assert set(copies(peer).values()) == {2}
+        contents = Counter(mail.content for mail in peer.accepted)
+    assert set(contents.values()) == {2}
+
+
+def test_without_keep_there_are_no_copies(tmp_path: Path, maildir: Path) -> None:
+    """It is off, and then nothing can be sent again."""
+    with PeerThread() as peer:
+        bench = Bench(tmp_path, peer.port)
+        assert drain_maildir(bench, maildir) == 0
+        assert not (tmp_path / "ledger.db.kept").exists()
+        again = bench.run("requeue", "--delivered-since", "1h", "--json", *WHY)
+    assert again.json == {"recipients": 0, "missing": 3, "done": "requeued"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "left"), [({"keep": "1h"}, 1), ({"keep": "7d", "keep_size": "1kB"}, 1)]
+)
+def test_copies_are_limited_by_age_and_size(
+    tmp_path: Path, maildir: Path, keys: dict[str, str], left: int
+) -> None:
+    """The oldest go first, at the start of a drain or when there are too many."""
+    with PeerThread() as peer:
+        bench = Bench(tmp_path, peer.port)
+        bench.configure(primary={"keep": "7d"})
+        assert drain_maildir(bench, maildir) == 0
+        folder = tmp_path / "ledger.db.kept"
+        for path in folder.iterdir():
+            os.utime(path, (1, 1) if "1h" in keys.values() else None)
+        (maildir / "new" / "1795453999.M000009P1.backup").write_bytes(
+            maildir_message(9, "new@example.org")
+        )
+        bench.configure(primary=keys)
+        assert drain_maildir(bench, maildir) == 0
+    assert len(list(folder.glob("*.eml"))) == left
