@@ -48,9 +48,11 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     "cryptography": ("drainer.smtp.certificate",),
     "dkim": ("drainer.bounce.evidence.dkim", "drainer.bounce.evidence.dkim_sign"),
     "dns": ("drainer.bounce.evidence.dns", "drainer.bounce.evidence.shared_dns"),
+    "google": ("drainer.telemetry.otlp",),
+    "jinja2": ("drainer.cli.report_page",),
     "msgspec": ("drainer",),
     "opentelemetry": ("drainer.telemetry",),
-    "prometheus_client": ("drainer.watch.http.metrics",),
+    "prometheus_client": ("drainer.watch.metrics",),
     "psycopg": ("drainer.runtime.databases",),
     "publicsuffixlist": ("drainer.runtime.public_suffixes",),
     "pydantic": (
@@ -59,6 +61,7 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "pydantic_settings": ("drainer.config",),
     "re2": ("drainer.policy.classify.rules",),
+    "requests": ("drainer.telemetry.otlp",),
     "rich": ("drainer.cli",),
     "spf": ("drainer.bounce.evidence.spf",),
     "sqlalchemy": (

@@ -47,6 +47,8 @@ COMMANDS = {
     "throttle": "throttle",
     "quarantine": "quarantine",
     "digest": "digest",
+    "report": "report",
+    "notify": "notify",
     "bounces": "bounces",
     "classify": "classify",
     "verify": "verify",

@@ -82,7 +82,7 @@ def _asked(
     )
 
 
-def as_verb(command: Callable[[OperatorRequest], None]) -> Callable[..., None]:
+def as_verb(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the argument and options of an action, as ``asked``."""
     return with_options(command, "asked", _asked, (_asked, filters_of, selection_of))
 

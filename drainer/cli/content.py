@@ -2,7 +2,7 @@
 
 from drainer.bounce.quarantine.store import Quarantine
 from drainer.config import Config
-from drainer.config.build.paths import ledger_url, quarantine_folder
+from drainer.config.build.paths import kept_folder, ledger_url, quarantine_folder
 from drainer.config.build.spools import make_sources
 from drainer.errors import DrainerError, MessageUnreadable
 from drainer.ledger.codec import message_of, recipient_of
@@ -22,13 +22,15 @@ class ContentFinder:
         self.quarantine = Quarantine(quarantine_folder(ledger_url(config)))
         self._config = config
         self._report = report
+        self._kept = Quarantine(kept_folder(ledger_url(config)))
         self._copied = self.quarantine.copied()
+        self._delivered = self._kept.copied()
         self._sources: dict[str, Source | None] = {}
         self._where: dict[str, str] = {}
 
     def where(self, id_: str) -> str:
         """Return COPY, SOURCE, or MISSING when this host has neither."""
-        if id_ in self._copied:
+        if id_ in self._copied or id_ in self._delivered:
             return COPY
         if id_ not in self._where:
             found = self._in_source(message_of(self._report.message(id_)))
@@ -39,7 +41,7 @@ class ContentFinder:
         """Open a message for these recipients; MessageUnreadable if it is missing."""
         recipients = tuple(recipient_of(row) for row in rows)
         message = message_of(self._report.message(id_), recipients)
-        spooled = self.quarantine.open(message)
+        spooled = self.quarantine.open(message) or self._kept.open(message)
         if spooled is None and (found := self._in_source(message)):
             spooled = SpooledMessage(message=message, content=found.content)
         if spooled is None:

@@ -3,8 +3,9 @@
 import asyncio
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -199,7 +200,7 @@ def _with_server_routes(config: Config, sources: list[Source]) -> Config:
 def worker_processes(config: Config) -> Iterator[WorkerProcesses]:
     """Have the processes of a run, forked before there are threads or databases."""
     tune_gc()  # so that they have less to copy
-    with start_workers(fork, exports=config.telemetry.traces != "off") as workers:
+    with start_workers(fork, exports=config.telemetry.exports) as workers:
         yield workers
 
 
@@ -210,9 +211,10 @@ async def run_drain(request: DrainRequest, workers: WorkerProcesses) -> int:
     _warn_of_defaults(request.config)
     for source in request.sources if request.settings.scans else ():
         introduce(source)
-    async with open_run(request, workers) as run:
+    async with _notifying(request), open_run(request, workers) as run:
         await _check_and_drain(run)
     error = run.result.error
+    _write_metrics(request)
     if warn_of_untaken(request.sources) and run.result.code == 0:
         run.result = run.result._replace(code=5)
     try:
@@ -224,6 +226,31 @@ async def run_drain(request: DrainRequest, workers: WorkerProcesses) -> int:
             _print_failure(error)
         return print_error(error)
     return run.result.code if error is None else print_error(error)
+
+
+@asynccontextmanager
+async def _notifying(request: DrainRequest) -> AsyncIterator[None]:
+    """Notify as ``[notify]`` says while a drain runs; of a rehearsal nobody."""
+    if not request.config.notify.is_on or not request.settings.acknowledge:
+        yield
+        return
+    from drainer.watch.notify.notifications import notifying  # noqa: PLC0415 - few
+
+    async with notifying(lambda: request.config, request.url):
+        yield
+
+
+def _write_metrics(request: DrainRequest) -> None:
+    """Write ``[telemetry] textfile``; a failure is a warning, for the drain is over."""
+    telemetry = request.config.telemetry
+    if not telemetry.textfile or not request.settings.acknowledge:
+        return
+    from drainer.watch.textfile import write_textfile  # noqa: PLC0415 - few need it
+
+    try:
+        write_textfile(request.config, request.url, Path(telemetry.textfile))
+    except DrainerError as error:
+        warn(str(error))
 
 
 async def _check_and_drain(run: Run) -> None:

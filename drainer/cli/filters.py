@@ -89,7 +89,7 @@ def selection_of(
         larger_than=_size(larger_than),
         smaller_than=_size(smaller_than),
         queues=tuple(queue),
-        ids=MessageIds(_lines(ids_file)) if ids_file else None,
+        ids=MessageIds(checked_lines(ids_file)) if ids_file else None,
         exclude=tuple(_checked(ExcludePattern, text) for text in exclude),
     )
 
@@ -148,11 +148,11 @@ def _redirect(
         typer.Option(metavar="FILE", help="The same from a file, one pair a line."),
     ] = "",
 ) -> AddressMapping:
-    lines = [*map_recipient, *(_lines(map_file) if map_file else ())]
+    lines = [*map_recipient, *(checked_lines(map_file) if map_file else ())]
     return _checked(parse_redirects, lines)
 
 
-def _lines(name: str) -> list[str]:
+def checked_lines(name: str) -> list[str]:
     """Return the lines of a file, or of standard input; UsageError if unreadable."""
     try:
         if name == "-":

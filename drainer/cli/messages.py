@@ -17,6 +17,8 @@ from drainer.cli.output import PagedTable, clean, print_json, stdout, table
 from drainer.ledger.filters import Filters
 from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import Row, from_micros
+from drainer.mail.queue_id import queue_id_of
+from drainer.policy.recipient.state import State
 
 _COLUMNS = {
     "native id": "native_id",
@@ -126,4 +128,13 @@ def recipient_facts(row: Row) -> dict[str, Any]:
         "reply": row["reply"] or None,
         "rule": row["rule"] or None,
         "message_id": row["message_id"] or None,
+        "sha256": row["sha256"] or None,
+        "remote_id": _remote_id(row),
     }
+
+
+def _remote_id(row: Row) -> str | None:
+    """Return the queue id with which the primary accepted it, if the reply has one."""
+    if row["state"] != State.DELIVERED.value:
+        return None
+    return queue_id_of(row["reply"] or "") or None

@@ -6,7 +6,9 @@ import typer
 from msgspec.structs import replace
 
 from drainer.cli.action_options import OperatorRequest, as_verb, named, show_touched
+from drainer.cli.filters import with_options
 from drainer.cli.output import print_json, say, stdout
+from drainer.cli.replay import ReplayWindow, replay, window_of
 from drainer.config import Config
 from drainer.config.build.paths import ledger_url
 from drainer.ledger.filters import Filters
@@ -27,11 +29,26 @@ _HELP = {
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     for name, verb in VERBS.items():
+        is_requeue = verb.event is Event.OPERATOR_REQUEUE
+        command = requeue_command() if is_requeue else verb_command(verb)
         app.command(
             name,
             help=f"{_HELP[name]}\n\nExample: drainer {name} --domain"
             " example.com --reason 'moved away'",
-        )(verb_command(verb))
+        )(command)
+
+
+def requeue_command() -> Callable[..., None]:
+    """Return the command of requeue, which can name delivered mail as well."""
+
+    @as_verb
+    def requeue(asked: OperatorRequest, *, window: ReplayWindow) -> None:
+        if window:
+            replay(asked, window)
+        else:
+            act(VERBS["requeue"], asked)
+
+    return with_options(requeue, "window", window_of, (window_of,))
 
 
 def _nothing(config: Config) -> None:
@@ -50,29 +67,37 @@ def verb_command(
 
     @as_verb
     def command(asked: OperatorRequest) -> None:
-        url = ledger_url(asked.config)
-        with LedgerReader(url) as report:
-            meant = named(report, asked.ids, asked.filters, verb.name)
-            chosen = _touched_by(verb, meant, within)
-            stays = [_stays_held(verb, row) for row in _rows(report, chosen)]
-            count = len(stays)
-            if asked.dry_run:
-                if not asked.as_json:
-                    show_touched(_rows(report, chosen))
-                _say_count(count, f"would be {verb.done}", as_json=asked.as_json)
-                return
-        asked.insist(verb.name, count)
-        changed = apply_verb(url, verb, chosen, asked.reason) if count else 0
-        afterwards(asked.config)
-        _say_done(verb, changed, count, as_json=asked.as_json)
-        if changed and any(stays):
-            say(
-                f"{sum(stays)} of them have a problem that no release overrules: the"
-                " next drain holds them again, unless the spool has changed; see"
-                " `drainer why`"
-            )
+        if act(verb, asked, within):
+            afterwards(asked.config)
 
     return command
+
+
+def act(
+    verb: OperatorAction, asked: OperatorRequest, within: Sequence[State] = tuple(State)
+) -> bool:
+    """Apply an action to recipients in some of its states; False for a dry run."""
+    url = ledger_url(asked.config)
+    with LedgerReader(url) as report:
+        meant = named(report, asked.ids, asked.filters, verb.name)
+        chosen = _touched_by(verb, meant, within)
+        stays = [_stays_held(verb, row) for row in _rows(report, chosen)]
+        count = len(stays)
+        if asked.dry_run:
+            if not asked.as_json:
+                show_touched(_rows(report, chosen))
+            _say_count(count, f"would be {verb.done}", as_json=asked.as_json)
+            return False
+    asked.insist(verb.name, count)
+    changed = apply_verb(url, verb, chosen, asked.reason) if count else 0
+    _say_done(verb, changed, count, as_json=asked.as_json)
+    if changed and any(stays):
+        say(
+            f"{sum(stays)} of them have a problem that no release overrules: the"
+            " next drain holds them again, unless the spool has changed; see"
+            " `drainer why`"
+        )
+    return True
 
 
 def _stays_held(verb: OperatorAction, row: Row) -> bool:

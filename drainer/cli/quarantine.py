@@ -24,7 +24,7 @@ from drainer.cli.options import (
     load,
 )
 from drainer.cli.output import PagedTable, clean, print_json, say, stdout, warn
-from drainer.cli.why import decisions_of, tell_decisions
+from drainer.cli.why import decisions_of, show_message, tell_decisions
 from drainer.config import Config
 from drainer.config.build.paths import ledger_url, quarantine_folder
 from drainer.config.build.rules import make_rules
@@ -195,7 +195,7 @@ def show(
         contents = ContentFinder(config, report)
         facts, message = message_facts(report, id_), report.message(id_)
         more: dict[str, Any] = {
-            "decisions": decisions_of(report, id_, {row["n"]: row for row in rows}),
+            "decisions": decisions_of(report, id_, {row["n"]: row for row in rows})[0],
             "content": contents.where(id_),
             "header": _header(contents, id_, mine),
         }
@@ -203,7 +203,8 @@ def show(
         print_json(facts | more)
         return
     tell_message(facts)
-    tell_decisions(id_, message, more["decisions"])
+    show_message(id_, message)
+    tell_decisions(more["decisions"])
     stdout().print(f"content: {more['content']}")
     for line in more["header"]:
         stdout().print(f"  {clean(line, 1000)}")

@@ -1,18 +1,22 @@
 """`status`: the state of the drain, and what expires first."""
 
+import sys
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from drainer.bounce.quarantine.delivered import oldest_copy
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import clean, print_json, stdout, table
 from drainer.config import Config
-from drainer.config.build.paths import ledger_url, lock_folder
+from drainer.config.build.paths import kept_folder, ledger_url, lock_folder
 from drainer.config.build.spools import make_sources
 from drainer.delivery.holds import SpoolHolds
-from drainer.errors import LedgerError
+from drainer.errors import LedgerError, UsageError
 from drainer.ledger.query.status import expiry, standing
 from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import Row, from_micros
@@ -35,6 +39,20 @@ def status(
     path: ConfigOption = None,
     ledger: LedgerOption = "",
     *,
+    prometheus: Annotated[
+        bool,
+        typer.Option(
+            "--prometheus", help="Print metrics of the whole ledger for Prometheus."
+        ),
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.prom",
+            help="With --prometheus: write them to this file, for the node exporter.",
+            dir_okay=False,
+        ),
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
     """Print the state of the drain, and whether every recipient is accounted for.
@@ -42,12 +60,16 @@ def status(
     Example: drainer status --json | jq .states
     """
     config = load(path, ledger=ledger)
+    if prometheus or output:
+        _export_metrics(config, output, alone=prometheus and not (source or json_))
+        return
     opened = make_sources(config, [source], []) if source else []
     SpoolHolds(opened, lock_folder(ledger_url(config))).peek()
     urls = [o.url for o in opened]
     url = ledger_url(config)
     with LedgerReader(url) as report:
         facts = standing(report, config.retry.lifetime, urls)
+        facts["replay"] = _replay(report.replayable(), kept_folder(url))
         facts["reserve"] = _reserved(report.reserves(lock_folder(url)))
         if opened:
             facts["source"] = _counted(report, opened[0])
@@ -57,6 +79,23 @@ def status(
             print_json(facts)
         else:
             _show_status(facts, report.reasons(urls))
+
+
+def _export_metrics(config: Config, output: Path | None, *, alone: bool) -> None:
+    """Print the metrics, or write them to a file."""
+    if not alone:
+        message = "--output and --prometheus go together, without SOURCE and --json"
+        raise UsageError(message, hint="drainer status --prometheus --output FILE.prom")
+    from drainer.watch.textfile import (  # noqa: PLC0415 - few need it
+        ledger_metrics,
+        write_textfile,
+    )
+
+    url = ledger_url(config)
+    if output is not None:
+        write_textfile(config, url, output)
+    else:
+        sys.stdout.write(ledger_metrics(config, url).decode())
 
 
 def _counted(report: LedgerReader, source: Source) -> dict[str, Any]:
@@ -77,6 +116,19 @@ def _counted(report: LedgerReader, source: Source) -> dict[str, Any]:
             part._asdict()
             for part in (source.untaken() if isinstance(source, PartialSource) else ())
         ],
+    }
+
+
+def _replay(found: Row, kept: Path) -> dict[str, Any]:
+    """Return how far back delivered mail can be sent again, and from what."""
+    since = from_micros(int(found["since"])).isoformat() if found["since"] else None
+    copies, oldest = oldest_copy(kept)
+    copied = datetime.fromtimestamp(oldest, UTC).isoformat() if oldest else None
+    return {
+        "recipients": int(found["recipients"]),
+        "since": since,
+        "copies": copies,
+        "copies_since": copied,
     }
 
 
@@ -127,6 +179,18 @@ def _show_status(facts: dict[str, Any], reasons: list[Row]) -> None:
         )
         console.print(f"{clean(each['route'] or 'no route')}: {counts}")
     show_expiry(facts["expires_first"])
+    if facts["replay"]["since"]:
+        console.print(
+            "replay: the sources still have the mail of"
+            f" {facts['replay']['recipients']} delivered recipients, back to"
+            f" {facts['replay']['since'][:16]}Z; if the primary loses it, see `drainer"
+            " requeue --help`"
+        )
+    if facts["replay"]["copies"]:
+        console.print(
+            f"replay: copies of {facts['replay']['copies']} delivered messages, back to"
+            f" {facts['replay']['copies_since'][:16]}Z"
+        )
     _show_reserve(facts["reserve"])
     _show_sum(facts)
     if "source" in facts:

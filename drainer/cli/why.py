@@ -1,19 +1,23 @@
 """`why`: every decision about one message, in order, and the next step."""
 
 import json
+import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from drainer.cli.options import (
     ConfigOption,
     IdArgument,
     JsonOption,
     LedgerOption,
-    reading,
+    load,
 )
 from drainer.cli.output import clean, print_json, stdout
+from drainer.config.build.paths import LedgerURL, ledger_url
+from drainer.errors import UsageError
 from drainer.ledger.filters import Filters
 from drainer.ledger.known_messages import PASSING
 from drainer.ledger.reader import LedgerReader
@@ -21,7 +25,13 @@ from drainer.ledger.records import Row, from_micros
 from drainer.mail.message import PROBLEMS
 from drainer.policy.recipient.state import FINAL, State
 from drainer.runtime.units import describe_duration
-from drainer.telemetry.ids import decision_span, trace_of
+from drainer.telemetry.file_exporter import otlp_json
+from drainer.telemetry.ids import TraceIds
+from drainer.telemetry.lookup import find, spans_of
+from drainer.telemetry.tree import tree_of
+
+POLL = 1.0
+"""Seconds between two looks at the ledger with --follow."""
 
 
 def register(app: typer.Typer) -> None:
@@ -34,38 +44,116 @@ def why(
     path: ConfigOption = None,
     ledger: LedgerOption = "",
     *,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Print the spans of its trace as a tree.")
+    ] = False,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow", help="Print what is decided from now on too, until it is final."
+        ),
+    ] = False,
     json_: JsonOption = False,
 ) -> None:
     """Print every decision about one message in order, and the next step.
 
+    ID may also be the id of a trace, or the hash of an address in one: drainer prints
+    which address that is, and its messages.
+
     Example: drainer why 4bX1Yz3Qk2z
     """
-    with reading(path, ledger) as report:
-        id_ = report.resolve(id_)
-        paths = {r["n"]: r for r in report.recipients(Filters(messages=[id_]))}
-        message = report.message(id_)
-        decisions = decisions_of(report, id_, paths)
+    url = ledger_url(load(path, ledger=ledger))
+    with LedgerReader(url) as report:
+        found = _named(report, id_, as_json=json_)
+        if found is None:
+            return
+        shown = _show_trace if trace else _show_decisions
+        last = shown(report, url, found, 0, as_json=json_)
+        while follow and not _is_final(report, found):
+            time.sleep(POLL)
+            last = shown(report, url, found, last, as_json=json_)
+
+
+def _is_final(report: LedgerReader, id_: str) -> bool:
+    rows = report.recipients(Filters(messages=[id_]))
+    return all(State(row["state"]) in FINAL for row in rows)
+
+
+def _named(report: LedgerReader, text: str, *, as_json: bool) -> str | None:
+    """Return the message that an operator meant; print what a hash stands for."""
+    try:
+        return report.resolve(text)
+    except UsageError:
+        meaning = find(report, text)
+        if meaning is None:
+            raise
+    single = meaning.messages[0] if len(meaning.messages) == 1 else None
+    if not meaning.text:
+        return single
+    if as_json:
+        facts = {"hash": text, "text": meaning.text, "messages": meaning.messages}
+        if single is None:
+            print_json(facts)
+        return single
+    stdout().print(f"{clean(text)} is {clean(meaning.text)}")
+    if single is None:
+        for each in meaning.messages:
+            stdout().print(f"  {each}")
+    return single
+
+
+def _show_trace(
+    report: LedgerReader, url: LedgerURL, id_: str, last: int, *, as_json: bool
+) -> int:
+    """Print the spans of the decisions behind a number; return the last number."""
+    del report
+    spans, last = spans_of(url, id_, last)
+    if as_json and spans:
+        print_json(json.loads(otlp_json(spans)))
+    elif spans:
+        stdout().print(escape("".join(tree_of(spans))), end="")
+    return last
+
+
+def _show_decisions(
+    report: LedgerReader, url: LedgerURL, id_: str, last: int, *, as_json: bool
+) -> int:
+    """Print the decisions behind a number, and the next step; return the last one."""
+    del url
+    paths = {r["n"]: r for r in report.recipients(Filters(messages=[id_]))}
+    decisions, ends = decisions_of(report, id_, paths, last)
+    if last and not decisions:
+        return last
     states = {row["forward_path"]: row["state"] for row in paths.values()}
     step = next_step(list(paths.values()))
-    if json_:
+    if as_json:
         facts = {"state": _overall(states), "states": states, "next": step}
         print_json({"id": id_, "decisions": decisions, **facts})
-        return
-    tell_decisions(id_, message, decisions)
+        return ends
+    if not last:
+        show_message(id_, report.message(id_))
+    tell_decisions(decisions)
     stdout().print(f"next: {clean(step, 400)}")
+    return ends
 
 
 def decisions_of(
-    report: LedgerReader, id_: str, paths: dict[int, Row]
-) -> list[dict[str, Any]]:
-    """Return every decision about a message; ``paths`` maps numbers to recipients."""
+    report: LedgerReader, id_: str, paths: dict[int, Row], after: int = 0
+) -> tuple[list[dict[str, Any]], int]:
+    """Return the decisions about a message behind a number; and the last number.
+
+    ``paths`` maps numbers to recipients.
+    """
     numbers = report.attempt_numbers(id_)
-    return [_decision(row, id_, numbers, paths) for row in report.decisions(id_)]
+    ids = TraceIds(report.salt())
+    rows = [row for row in report.decisions(id_) if row["id"] > after]
+    facts = [_decision(row, ids.decision(row, id_), numbers, paths) for row in rows]
+    return facts, rows[-1]["id"] if rows else after
 
 
 def _decision(
     row: Row,
-    message: str,
+    place: tuple[int, int],
     numbers: dict[int, int],
     paths: dict[int, Row],
 ) -> dict[str, Any]:
@@ -80,8 +168,8 @@ def _decision(
         "verdict": row["verdict"] or None,
         "reply": row["reply"] or None,
         "evidence": json.loads(row["evidence"]) if row["evidence"] else {},
-        "trace_id": f"{trace_of(message):032x}",
-        "span_id": f"{decision_span(row, message):016x}",
+        "trace_id": f"{place[0]:032x}",
+        "span_id": f"{place[1]:016x}",
     }
 
 
@@ -92,14 +180,18 @@ def _overall(states: dict[str, str]) -> str:
     return found[0] if found else "done"
 
 
-def tell_decisions(id_: str, message: Row, decisions: list[dict[str, Any]]) -> None:
-    """Print the decisions about a message, in order."""
-    console = stdout()
+def show_message(id_: str, message: Row) -> None:
+    """Print which message the decisions are about."""
     arrived = f"{from_micros(message['arrived']):%Y-%m-%d %H:%M:%S}Z"
-    console.print(
+    stdout().print(
         f"message {id_[:12]} ({clean(message['native_id'])}) from"
         f" {clean(message['reverse_path'] or '<>')}, arrived {arrived}"
     )
+
+
+def tell_decisions(decisions: list[dict[str, Any]]) -> None:
+    """Print the decisions about a message, in order."""
+    console = stdout()
     for fact in decisions:
         at = datetime.fromisoformat(fact["at"])
         attempt = f"attempt {fact['attempt']}, " if fact["attempt"] else ""

@@ -21,9 +21,11 @@ from pydantic_settings import (
 
 from drainer.config.bounce import BounceSection
 from drainer.config.hook import HookSection
+from drainer.config.notify import NotifySection
 from drainer.config.primary import HealthSection, PrimarySection
 from drainer.config.route_section import RouteSection, route_configs
-from drainer.config.storage import LedgerSection, SourceSection, TelemetrySection
+from drainer.config.storage import LedgerSection, SourceSection
+from drainer.config.telemetry import OtelSource, TelemetrySection
 from drainer.config.throttle import BreakerSection, RetrySection, ThrottleSection
 from drainer.config.watch import WatchSection
 
@@ -50,6 +52,7 @@ class Config(BaseSettings):
     watch: WatchSection = WatchSection()
     ledger: LedgerSection = LedgerSection()
     telemetry: TelemetrySection = TelemetrySection()
+    notify: NotifySection = NotifySection()
     hook: HookSection = HookSection()
     routes: tuple[RouteSection, ...] = ()
     sources: dict[str, SourceSection] = Field(default_factory=dict)
@@ -68,10 +71,10 @@ class Config(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Order the sources: flags first, then the environment, then the file."""
+        """Order the sources: flags, our environment, OpenTelemetry's, the file."""
         del dotenv_settings, file_secret_settings
         from_file = InitSettingsSource(settings_cls, init_kwargs=dict(cls.values))
-        return init_settings, env_settings, from_file
+        return init_settings, env_settings, OtelSource(settings_cls), from_file
 
 
 @functools.cache

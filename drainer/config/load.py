@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_settings import SettingsError
 
 from drainer.config import Config
+from drainer.config.telemetry import origin_of
 from drainer.config.trust import read_trusted
 from drainer.errors import UsageError
 from drainer.runtime.redaction import is_secret, redact, redact_url
@@ -152,6 +153,8 @@ def _where(keys: Sequence[str], origin: _Origin) -> str:
     name = f"DRAINER_{section}__{key}".upper()
     if any(known.upper() == name for known in os.environ):
         return f"environment {name}"
+    if section == "telemetry" and (variable := origin_of(key)):
+        return f"environment {variable}"
     line = _line(section, key, text)
     if path is not None and line:
         return f"{path}:{line}"

@@ -12,10 +12,10 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from drainer.config.host import split_host
 from drainer.config.section import Duration, Section, settle_tls
 from drainer.mail.envelope import AddressError, domain_key, parse_mailbox
+from drainer.policy.pacing.rate import parse_size
 
 BY_MX: Final = "mx"
 """As ``hosts``: the servers are those of the MX records."""
-
 
 _IMPLICIT_PORT = 465
 _DIGEST_BYTES = 32
@@ -261,6 +261,21 @@ class PrimarySection(Section):
                 raise ValueError(message)
             self.__dict__["tls"] = "required"
         return self
+
+    keep: Duration = Field(
+        timedelta(0),
+        description="How long drainer keeps a copy of delivered mail that its source"
+        " drops, for a replay. 0s = no copies.",
+    )
+    keep_size: str = Field(
+        "1GB", description="The most that these copies may take; the oldest go first."
+    )
+
+    @field_validator("keep_size")
+    @classmethod
+    def _is_size(cls, value: str) -> str:
+        parse_size(value)
+        return value
 
     @model_validator(mode="after")
     def _secrets(self) -> "PrimarySection":

@@ -22,7 +22,7 @@ _SECTIONS: dict[str, type[Section]] = {
     "breaker": BreakerSection,
 }
 _COMMON = {
-    "primary": ("domains", "max_hops", "bare_newlines"),
+    "primary": ("domains", "max_hops", "bare_newlines", "keep", "keep_size"),
     "health": ("successes", "over", "interval", "longest", "forget"),
     "throttle": (),
     "breaker": (),

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from msgspec.structs import replace
 
+from drainer.bounce.quarantine.delivered import KeptMail
 from drainer.delivery.holds import HoldsLedger
 from drainer.errors import SourceError
 from drainer.ledger.reader import LedgerReader
@@ -28,9 +29,15 @@ PAUSE = 0.25
 class Acknowledger:
     """Collects finished messages and acknowledges them in the background."""
 
-    def __init__(self, ledger: Ledger, sources: Mapping[str, Source]) -> None:
-        """Serve the sources that can acknowledge at all."""
+    def __init__(
+        self,
+        ledger: Ledger,
+        sources: Mapping[str, Source],
+        kept: KeptMail | None = None,
+    ) -> None:
+        """Serve the sources that can acknowledge at all; ``kept`` gets copies first."""
         self._ledger = ledger
+        self._kept = kept
         self._sources = {u: s for u, s in sources.items() if s.acknowledges}
         self._waiting: dict[str, Message] = {}
         self._closed = asyncio.Event()
@@ -60,6 +67,8 @@ class Acknowledger:
 
     async def run(self) -> None:
         """Acknowledge until closed; then finish what is still queued."""
+        if self._kept is not None:
+            await asyncio.to_thread(self._kept.expire)
         try:
             while not self._closed.is_set():
                 try:
@@ -102,6 +111,8 @@ class Acknowledger:
 
     def _let_go(self, source: Source, messages: list[Message]) -> list[str]:
         """Acknowledge messages in the form that a source understands; it may block."""
+        if self._kept is not None:
+            self._kept.copy(source, messages)
         if isinstance(source, HoldingSource):
             with LedgerReader(self._ledger.url) as report:
                 return source.finish(messages, HoldsLedger(report))

@@ -7,8 +7,9 @@ from types import MappingProxyType
 from msgspec.structs import replace
 
 from drainer.bounce.build import make_bouncing
+from drainer.bounce.quarantine.delivered import KeepSettings
 from drainer.config import Config
-from drainer.config.build.paths import ledger_url, quarantine_folder
+from drainer.config.build.paths import kept_folder, ledger_url, quarantine_folder
 from drainer.config.build.routes import make_probe, make_route, make_route_table
 from drainer.config.build.rules import make_rules
 from drainer.config.route_section import route_configs
@@ -19,7 +20,7 @@ from drainer.ledger.breaker_waits import Brake
 from drainer.policy.admission.admit import Admission
 from drainer.policy.admission.selection import Choice
 from drainer.policy.breaker.detector import DetectorThresholds
-from drainer.policy.pacing.rate import Rate, Rates, message_rate, parse_rate
+from drainer.policy.pacing.rate import Rate, Rates, message_rate, parse_rate, parse_size
 from drainer.policy.recipient.mapping import AddressMapping
 from drainer.policy.recipient.retry import RetrySchedule
 
@@ -47,6 +48,7 @@ def build_settings(
         schedule=config.retry.values_for(RetrySchedule),
         confirm_after=config.bounce.confirm_after,
         quarantine=quarantine_folder(ledger_url(config)),
+        kept=make_keep(config),
         bouncing=make_bouncing(config)
         if acknowledge
         else None,  # a rehearsal notifies no sender
@@ -91,6 +93,18 @@ def make_rates(config: Config) -> Rates:
         recipients=message_rate(recipients, None) if recipients else None,
         # This many may be open at once; only opening new ones is limited by the rate.
         connections=Rate(per_second=opened, burst=float(most)) if opened else None,
+    )
+
+
+def make_keep(config: Config) -> KeepSettings | None:
+    """Return how copies of delivered mail are kept; None: they are not."""
+    primary = config.primary
+    if not primary.keep:
+        return None
+    return KeepSettings(
+        folder=kept_folder(ledger_url(config)),
+        age=primary.keep,
+        most_bytes=parse_size(primary.keep_size),
     )
 
 

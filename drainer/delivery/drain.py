@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from drainer.bounce.quarantine.cleanup import QuarantineCleaner
+from drainer.bounce.quarantine.delivered import KeptMail
 from drainer.bounce.quarantine.store import Quarantine
 from drainer.bounce.service import BounceService
 from drainer.delivery.acknowledger import Acknowledger
@@ -92,6 +93,7 @@ class Drain:
     def _build_shared_parts(self, leases: SourceLeases) -> SharedParts:
         settings, ledger = self.settings, self.ledger
         quarantine = Quarantine(settings.quarantine) if settings.quarantine else None
+        kept = KeptMail(settings.kept) if settings.kept else None
         bounce_service = None
         if settings.bouncing is not None:
             bounce_service = BounceService(
@@ -106,7 +108,8 @@ class Drain:
             claims=MessageClaims(),
             limit=MessageLimit(settings.choice.limit),
             leases=leases,
-            acknowledger=Acknowledger(ledger, self._sources),
+            acknowledger=Acknowledger(ledger, self._sources, kept),
+            kept=kept.store if kept else None,
             quarantine=quarantine,
             cleaner=QuarantineCleaner(ledger, quarantine) if quarantine else None,
             bounce_service=bounce_service,

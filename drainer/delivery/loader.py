@@ -92,6 +92,8 @@ class Loader:
     #: drainer reports deliveries to senders who asked for it: then it is copied as
     #: well.
     tells: bool = False
+    #: Copies of delivered mail that the primary may have lost.
+    kept: Quarantine | None = None
 
     def is_at_hand(self, delivery: Delivery) -> bool:
         """Whether ``transactions`` reads nothing from the disk."""
@@ -133,7 +135,7 @@ class Loader:
         if message.has_twin and all(each.released for each in delivery.claimed):
             message = replace(message, has_twin=False)  # the operator takes either
         try:
-            spooled = open_message(self.sources, self.quarantine, message)
+            spooled = open_message(self.sources, self.quarantine, message, self.kept)
         except MessageUnreadable as error:
             problem = Problem(code=error.code, detail=error.detail)
             yield (

@@ -65,6 +65,8 @@ class SharedParts:
     leases: SourceLeases
     acknowledger: Acknowledger
     quarantine: Quarantine | None
+    #: Copies of delivered mail that the primary may have lost.
+    kept: Quarantine | None
     cleaner: QuarantineCleaner | None
     bounce_service: BounceService | None
 
@@ -142,6 +144,7 @@ class RouteDelivery:
             self.settings.route.max_recipients,
             shared.quarantine,
             tells=shared.settings.bouncing is not None,
+            kept=shared.kept,
         )
 
     def _build_rate_controller(self) -> RateController:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from drainer import __version__
 from drainer.config import Config
 from drainer.config.build.paths import (
     LedgerURL,
@@ -23,6 +24,7 @@ from drainer.config.build.paths import (
     shown_ledger,
 )
 from drainer.config.build.spools import with_domains
+from drainer.config.telemetry import caller
 from drainer.delivery.build import NOWHERE, make_admission
 from drainer.delivery.console import (
     print_claims,
@@ -274,7 +276,8 @@ async def _start(run: Run) -> None:
     """Start the run in the ledger, and report what earlier runs have left."""
     ledger = run.ledger
     try:
-        found = await ledger.start(run.request.settings.names)
+        facts = {"version": __version__, **caller()}
+        found = await ledger.start(run.request.settings.names, facts)
     except BaseException:
         await ledger.stop()
         raise
@@ -299,7 +302,9 @@ async def _end(run: Run, error: DrainerError | None) -> None:
         )
     code, error = _exit_code(run, error)
     with suppress(LedgerLost):
-        await run.ledger.finish(code)
+        progress = run.engine.progress
+        done = {"messages": progress.sent_messages, "bytes": progress.sent_bytes}
+        await run.ledger.finish(code, done)
     await run.ledger.stop()
     print_reserve(run.ledger.reserve)
     failure = await _release(run)
@@ -359,6 +364,7 @@ def health_decisions(health: HealthReport, route: str) -> Iterator[Decision]:
                 "stage": finding.stage,
                 "seconds": round(finding.seconds, 6),
                 "hint": finding.hint,
+                "address": str(finding.facts.get("address", "")),
             },
         )
 
@@ -378,7 +384,13 @@ def _start_export(
     if exporter is None:
         return None
     url = request.url
-    return start_export(request.config.telemetry, url, lock_folder(url), exporter)
+    return start_export(
+        request.config.telemetry,
+        url,
+        lock_folder(url),
+        exporter,
+        rehearsal=not request.settings.acknowledge,
+    )
 
 
 def main_error(group: BaseExceptionGroup[DrainerError]) -> DrainerError:

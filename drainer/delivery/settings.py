@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from drainer.bounce.quarantine.delivered import KeepSettings
 from drainer.bounce.settings import BounceSettings
 from drainer.delivery.latency import LatencyStats
 from drainer.delivery.pacing.load import LoadSource
@@ -76,6 +77,8 @@ class DrainSettings(Struct, frozen=True, kw_only=True):
     bouncing: BounceSettings | None = None
     #: Where copies are kept of what may become final without being delivered.
     quarantine: Path | None = None
+    #: Copies of delivered mail; None: none are kept.
+    kept: KeepSettings | None = None
     #: How long sessions may continue after the first signal.
     grace: timedelta = timedelta(seconds=30)
     acknowledge: bool = True
@@ -177,6 +180,8 @@ class Progress:
 
 def connection_decision(connection: Connection) -> Decision:
     """Return the record of an established session."""
+    handshakes = [s.facts for s in connection.steps if "tls" in s.facts]
+    known = handshakes[-1] if handshakes and connection.tls else {}
     steps = [
         [step.stage.value, int(step.seconds * 1e6), str(step.answer)[:200]]
         for step in connection.steps
@@ -187,8 +192,12 @@ def connection_decision(connection: Connection) -> Decision:
         rule="connected",
         reply=str(connection.banner),
         evidence={
+            "session": connection.id,
+            "host": connection.host,
             "address": connection.address,
-            "tls": connection.tls,
+            "tls": {"version": known.get("tls"), "cipher": known.get("cipher")}
+            if connection.tls
+            else {},
             "verified": connection.verified,
             "steps": steps,
         },

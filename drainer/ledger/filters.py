@@ -1,6 +1,7 @@
 """Which recipients an operator means: by state, reply, message, and selection."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,6 +22,9 @@ class Filters(Struct, frozen=True, kw_only=True):
     states: Sequence[str] = ()
     reply: str = ""
     messages: Sequence[str] = ()
+    #: When the recipient came into its state: not before, and not after.
+    since: datetime | None = None
+    until: datetime | None = None
     selection: Selection = field(default_factory=Selection)
 
     @property
@@ -40,6 +44,10 @@ class Filters(Struct, frozen=True, kw_only=True):
             found.append(
                 sa.func.lower(_R.reply).contains(self.reply.lower(), autoescape=True)
             )
+        if self.since:
+            found.append(_R.since >= to_micros(self.since))
+        if self.until:
+            found.append(_R.since <= to_micros(self.until))
         if self.messages:
             found.append(_M.id.in_(list(self.messages)))
         return found

@@ -39,6 +39,9 @@ VERBS = {
     )
 }
 
+REPLAY = OperatorAction(name="requeue", event=Event.OPERATOR_REPLAY, done="requeued")
+"""A requeue of what was delivered: the primary has lost it."""
+
 PURGE = OperatorAction(name="purge", event=Event.OPERATOR_PURGE, done="purged")
 
 
@@ -53,10 +56,15 @@ def apply_verb(url: URL, verb: OperatorAction, filters: Filters, reason: str) ->
                     kind=DecisionKind.OPERATOR,
                     rule=f"operator-{verb.name}",
                     values=_values(same[0], verb),
-                    evidence={"reason": reason},
+                    evidence={"reason": reason, **_marks(verb)},
                 )
                 count += len(transition(connection, same, change, now))
     return count
+
+
+def _marks(verb: OperatorAction) -> dict[str, object]:
+    """Return what the record says besides the reason."""
+    return {"replay": True} if verb is REPLAY else {}
 
 
 def _touched(

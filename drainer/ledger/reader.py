@@ -167,6 +167,23 @@ class LedgerReader:
         )
         return next(iter(self.rows(_of(query, sources))), None)
 
+    def replayable(self) -> Row:
+        """Return ``recipients`` that were delivered and that their source still has.
+
+        ``since``: when the first of them was delivered, in microseconds, or None. What
+        the source has dropped is not counted.
+        """
+        columns: list[sa.ColumnElement[Any]] = [
+            sa.func.count().label("recipients"),
+            sa.func.min(_R.since).label("since"),
+        ]
+        query = (
+            sa.select(*columns)
+            .join(schema.messages, _R.message == _M.seq)
+            .where(_R.state == State.DELIVERED.value, _M.acknowledged.is_(None))
+        )
+        return next(self.rows(query))
+
     def breakers(self) -> list[Row]:
         """Return the breakers that have changed: scope, state, since, cause."""
         query = sa.select(schema.breakers).order_by(schema.breakers.c.scope)
@@ -211,7 +228,7 @@ class LedgerReader:
     def recipients(self, filters: Filters) -> Iterator[Row]:
         """Yield recipients joined with their message, oldest message first."""
         query = (
-            sa.select(schema.recipients, *ASKED, _M.source)
+            sa.select(schema.recipients, *ASKED, _M.source, _M.sha256)
             .join(schema.messages, _R.message == _M.seq)
             .where(*filters.clauses())
             .order_by(_M.arrived, _M.id, _R.n)

@@ -50,7 +50,9 @@ class DecisionKind(enum.StrEnum):
 
 
 WATCH_ENDED = "watch-ended"
-"""The rule of a watch's last record; when it ``started`` is in the evidence."""
+"""The rule of a watch's last record."""
+RUN_DIED = "died"
+"""The verdict of the record with which another run ends one that was killed."""
 
 
 class Decision(Struct, frozen=True, kw_only=True):
@@ -91,6 +93,7 @@ class AttemptStart(Struct, frozen=True, kw_only=True):
 
     id: int
     delivery: Delivery
+    #: The address of the peer, a space, and the id of the session; '' for none.
     connection: str
     started: datetime
 

@@ -7,10 +7,11 @@ Every coroutine returns when what it wrote is durable. ``submit`` returns a futu
 import asyncio
 import functools
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from types import MappingProxyType
+from typing import Final, TypeVar
 
 from sqlalchemy.engine import URL
 
@@ -21,6 +22,7 @@ from drainer.ledger import (
 )
 from drainer.ledger.breaker_ledger import BreakerLedger
 from drainer.ledger.codec import decision_row
+from drainer.ledger.columns import to_json
 from drainer.ledger.message_ledger import MessageLedger
 from drainer.ledger.owner import Owner, wait_for_last_commits
 from drainer.ledger.part import LedgerPart, now
@@ -42,6 +44,7 @@ from drainer.ledger.writer.client import Then, WriterClient
 from drainer.runtime.workers import WorkerProcess
 
 T = TypeVar("T")
+_NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
 
 
 class Ledger(LedgerPart):
@@ -89,15 +92,21 @@ class Ledger(LedgerPart):
         self._sessions += more_sessions
         self._writer.quorum = max(1, self._sessions * 2 // 3)
 
-    async def start(self, routes: Sequence[str]) -> runs.RunStart:
-        """Start a run by these routes: announce the owner, take over from dead ones."""
+    async def start(
+        self, routes: Sequence[str], facts: Mapping[str, object] = _NOTHING
+    ) -> runs.RunStart:
+        """Start a run by these routes: announce the owner, take over from dead ones.
+
+        ``facts`` are kept with the run: its version, and the trace of its caller.
+        """
         with engine.opening(self.url), self._engine.connect() as connection:
             await wait_for_last_commits(connection)
         await self._writer.start()
         at, left = now(), self.reserve.unread()
         begun = await self._call(
             runs.begin,
-            owner=self._owner.row(at) | {"routes": list(routes)},
+            owner=self._owner.row(at)
+            | {"routes": list(routes), "facts": to_json(dict(facts))},
             identity=self._identity,
             due=at + self._unknown // timedelta(microseconds=1),
             reserved=list(records_of(left)),
@@ -141,12 +150,17 @@ class Ledger(LedgerPart):
         """Return when all that was submitted is durable, for others to read."""
         await self._call(runs.renew, owner=self._owner.id, now=now())
 
-    async def finish(self, exit_code: int) -> None:
-        """End the run: release claims, record the end, remove the owner."""
+    async def finish(
+        self, exit_code: int, done: Mapping[str, object] = _NOTHING
+    ) -> None:
+        """End the run: release claims, record the end, remove the owner.
+
+        ``done`` is recorded with the end: the messages and bytes that the run sent.
+        """
         await self._call(
             runs.end,
             identity=self._identity,
-            ending=(exit_code, self.commits),
+            ending={"exit": exit_code, "commits": self.commits, **done},
             now=now(),
             rest=self._unknown,
         )

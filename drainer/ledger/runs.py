@@ -3,7 +3,7 @@
 Each function runs inside a transaction of the writer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -48,18 +48,20 @@ def begin(
 ) -> RunStart:
     """Announce a run and its owner; take over from dead ones.
 
-    ``owner`` has the routes as well. Recipients that stay in doubt wait until ``due``.
+    ``owner`` has the routes and the facts as well. Recipients that stay in doubt wait
+    until ``due``.
     """
     now = int(owner["begun"])
-    routes = list(map(str, owner["routes"]))
-    row = {key: owner[key] for key in owner if key not in ("begun", "routes")}
+    routes, facts = list(map(str, owner["routes"])), str(owner["facts"])
+    of_run = ("begun", "routes", "facts")
+    row = {key: owner[key] for key in owner if key not in of_run}
     connection.execute(sa.insert(schema.owners), [row])
     run = {
         "id": identity.run,
         "owner": identity.owner,
         "started": now,
         "commits": 0,
-        "facts": "{}",
+        "facts": facts,
     }
     connection.execute(sa.insert(schema.runs), [run])
     join_routes(connection, identity.run, routes)
@@ -98,28 +100,31 @@ def renew(connection: sa.Connection, owner: str, now: int) -> None:
 def end(
     connection: sa.Connection,
     identity: WriterIdentity,
-    ending: tuple[int, int],
+    ending: Mapping[str, object],
     now: int,
     rest: timedelta,
 ) -> None:
-    """End a run: ``ending`` is its exit code and number of commits before this one.
+    """End a run: ``ending`` has its exit code, its commits before this one, and more.
 
     It releases the run's claims. What is in flight is in doubt, and waits for ``rest``.
     """
-    code, commits = ending
-    _note(
-        connection,
-        DecisionKind.RUN_ENDED,
-        identity.run,
-        now,
-        exit=code,
-        commits=commits,
-    )
+    states = _states(connection)
+    kind = DecisionKind.RUN_ENDED
+    _note(connection, kind, identity.run, now, **ending, states=states)
     connection.execute(
-        sa.update(schema.runs).where(_N.id == identity.run).values(ended=now, exit=code)
+        sa.update(schema.runs)
+        .where(_N.id == identity.run)
+        .values(ended=now, exit=ending["exit"])
     )
     due = now + rest // timedelta(microseconds=1)
     abandon(connection, [identity.owner], identity.run, (now, due))
+
+
+def _states(connection: sa.Connection) -> dict[str, int]:
+    """Return how many recipients of the ledger are in each state."""
+    state = schema.recipients.c.state
+    query = sa.select(state, sa.func.count()).group_by(state)
+    return {row[0]: row[1] for row in connection.execute(query)}
 
 
 def _note(

@@ -8,9 +8,10 @@ from collections.abc import Iterable
 import sqlalchemy as sa
 
 from drainer.ledger import schema
+from drainer.ledger.codec import decision_row
 from drainer.ledger.columns import to_json
 from drainer.ledger.owner import dead_owners
-from drainer.ledger.records import DecisionKind
+from drainer.ledger.records import RUN_DIED, Decision, DecisionKind, from_micros
 from drainer.ledger.reserve import DELIVERED, ReserveRecord
 from drainer.ledger.transitions import Transition, transition
 from drainer.ledger.writer.batch import WriterIdentity
@@ -20,6 +21,7 @@ from drainer.policy.recipient.state import Event, State, follow
 _OWNER_DIED, _RESERVED = "owner-died", "reserve-delivered"
 _TAKEN_OVER = (State.UNKNOWN, State.HELD)
 _R, _M, _A = schema.recipients.c, schema.messages.c, schema.attempts.c
+_RUN, _D = schema.runs.c, schema.decisions.c
 
 
 def settle_reserved(
@@ -123,13 +125,32 @@ def abandon(
         .where(_A.owner.in_(dead), _A.ended.is_(None))
         .values(ended=now, stages='[["died",0,"the process that made it ended"]]')
     )
-    connection.execute(
-        sa.update(schema.runs)
-        .where(schema.runs.c.owner.in_(dead), schema.runs.c.ended.is_(None))
-        .values(ended=now)
-    )
+    _end_runs(connection, dead, run, now)
     connection.execute(sa.delete(schema.owners).where(schema.owners.c.id.in_(dead)))
     return len(doubted)
+
+
+def _end_runs(connection: sa.Connection, dead: list[str], run: str, now: int) -> None:
+    """End the runs of these owners, and record that they died."""
+    open_runs = sa.and_(_RUN.owner.in_(dead), _RUN.ended.is_(None))
+    for row in connection.execute(sa.select(_RUN.id, _RUN.started).where(open_runs)):
+        last = sa.select(sa.func.max(_D.at)).where(_D.run == row.id)
+        evidence: dict[str, object] = {
+            "last_seen": connection.scalar(last) or row.started,
+            "ended_by": run,
+            "reason": "the process ended without recording the end of the run",
+        }
+        decision = Decision(
+            at=from_micros(now),
+            kind=DecisionKind.RUN_ENDED,
+            rule=DecisionKind.RUN_ENDED.value,
+            verdict=RUN_DIED,
+            evidence=evidence,
+        )
+        connection.execute(
+            sa.insert(schema.decisions), [decision_row(decision, row.id)]
+        )
+    connection.execute(sa.update(schema.runs).where(open_runs).values(ended=now))
 
 
 def _doubt(

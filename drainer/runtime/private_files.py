@@ -124,6 +124,26 @@ def rename_private(path: Path, name: str) -> None:
         os.close(folder)
 
 
+def replace_file(path: Path, content: bytes, mode: int) -> None:
+    """Replace a file, in one step, by one of this mode. Raise OSError.
+
+    As root, it belongs to the owner of its folder.
+    """
+    folder = find_folder(path.parent)
+    name = f".{path.name}.{os.getpid()}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    try:
+        with owner_of(folder):
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=folder)
+            with os.fdopen(os.open(name, flags, mode, dir_fd=folder), "wb") as file:
+                os.fchmod(file.fileno(), mode)  # whatever the umask says
+                file.write(content)
+            os.replace(name, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
 def link_private(path: Path, new: Path) -> None:
     """Give a file a second name, maybe in another folder; FileExistsError if taken.
 

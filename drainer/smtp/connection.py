@@ -5,6 +5,7 @@ of a Stage. Every stage is timed, for the health check and the trace.
 """
 
 import asyncio
+import random
 import socket
 import ssl
 import time
@@ -62,7 +63,11 @@ class Connection(Struct, frozen=True, kw_only=True):
     #: Whether the certificate was valid for the host.
     verified: bool = False
     #: The server of the route, if it was chosen among several (smtp.hosts).
-    host: Host | None = None
+    server: Host | None = None
+    #: The name that the route gives the peer.
+    host: str = ""
+    #: Names the session in the ledger.
+    id: str = field(default_factory=lambda: f"{random.getrandbits(48):012x}")
 
 
 class ConnectFailure(Exception):
@@ -382,6 +387,7 @@ class _Handshake:
             opened=time.monotonic(),
             tls=context is not None,
             verified=context is not None and self.route.verifies,
+            host=self.route.host,
         )
 
 

@@ -47,7 +47,7 @@ class HostChoice:
                 self._open[host] -= not taken
             if isinstance(answer, Connection):
                 self._failed.pop(host, None)
-                return replace(answer, host=host, steps=(*steps, *answer.steps))
+                return replace(answer, server=host, steps=(*steps, *answer.steps))
             self._failed[host] = time.monotonic()
             steps += answer.steps
             if answer.steps[-1].stage in FINAL_STAGES:
@@ -56,8 +56,8 @@ class HostChoice:
 
     def release(self, connection: Connection) -> None:
         """Note that a session has ended."""
-        if connection.host is not None:
-            self._open[connection.host] -= 1
+        if connection.server is not None:
+            self._open[connection.server] -= 1
 
     def _order(self) -> list[Host]:
         """Return the servers to try, the best first."""

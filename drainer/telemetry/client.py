@@ -10,10 +10,10 @@ from pathlib import Path
 
 from sqlalchemy.engine import URL
 
-from drainer.config.storage import TelemetrySection
+from drainer.config.telemetry import TelemetrySection
 from drainer.runtime import workers as helpers
 from drainer.runtime.workers import WorkerProcess
-from drainer.telemetry import LAST_WORDS
+from drainer.telemetry import LAST_WORDS, ExportOrder
 
 NICENESS = 5
 """Sessions come first, from its imports on; what is late is sent at the end."""
@@ -47,18 +47,22 @@ def start_export(
     url: URL,
     locks: Path,
     spare_worker: WorkerProcess | None = None,
+    *,
+    rehearsal: bool = False,
 ) -> ExportProcess | None:
     """Start exporting what ``[telemetry]`` asks for; None when it asks for nothing."""
-    if telemetry.traces == "off":
+    if not telemetry.exports:
         return None
     helper = spare_worker or helpers.start()
     make_nicer(helper.pid)
-    order = (
-        url.render_as_string(hide_password=False),
-        telemetry.traces,
-        telemetry.endpoint,
-        telemetry.addresses,
-        str(locks),
+    order = ExportOrder(
+        ledger=url.render_as_string(hide_password=False),
+        locks=str(locks),
+        traces=telemetry.traces,
+        logs=telemetry.logs,
+        endpoint=telemetry.endpoint,
+        addresses=telemetry.addresses,
+        rehearsal=rehearsal,
     )
     helper.begin("export", order)
     return ExportProcess(helper)

@@ -4,6 +4,7 @@ import asyncio
 import quopri
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
+from email.header import Header
 from email.utils import format_datetime
 from typing import Any
 
@@ -35,7 +36,8 @@ async def mail_digest(
 ) -> Reply | Lost:
     """Send a digest by ``[bounce] via``; PrimaryNotReady if it is not accepted."""
     route = make_via(config)
-    content = mail_of(text, address, make_own(config).hostname, now)
+    subject = f"digest of {now:%Y-%m-%d}"
+    content = mail_of(text, address, make_own(config).hostname, now, subject)
     answer = await submit(route, address, content)
     if isinstance(answer, Reply) and answer.category == 2:  # noqa: PLR2004
         return answer
@@ -145,15 +147,26 @@ def _minute(moment: str) -> str:
     return moment[:16].replace("T", " ") + "Z"
 
 
-def mail_of(text: str, to: str, hostname: str, now: datetime) -> bytes:
-    """Return the mail that carries a text to a mailbox, with CRLF line ends."""
+def _encoded(subject: str) -> str:
+    """Return a subject as RFC 2047 writes it, if it is not ASCII."""
+    if not subject.isprintable():
+        message = "a subject is one line"
+        raise ValueError(message)
+    return subject if subject.isascii() else Header(subject, "utf-8").encode()
+
+
+def mail_of(text: str, to: str, hostname: str, now: datetime, subject: str) -> bytes:
+    """Return the mail that carries a text to a mailbox, with CRLF line ends.
+
+    Raises ValueError for a subject with control characters.
+    """
     host = host_of(hostname) or "localhost"
     head = (
         f"From: Mail Delivery System <MAILER-DAEMON@{host}>",
         f"To: <{to}>",
         f"Date: {format_datetime(now)}",
-        f"Message-ID: <digest.{int(now.timestamp() * 1e6)}@{host}>",
-        f"Subject: drainer on {host}: digest of {now:%Y-%m-%d}",
+        f"Message-ID: <drainer.{int(now.timestamp() * 1e6)}@{host}>",
+        f"Subject: {_encoded(f'drainer on {host}: {subject}')}",
         "Auto-Submitted: auto-generated",
         "MIME-Version: 1.0",
         "Content-Type: text/plain; charset=utf-8",

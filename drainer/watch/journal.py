@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import deque
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from drainer.errors import LedgerError
@@ -24,6 +25,17 @@ def wall(moment: datetime) -> datetime:
     return moment.astimezone()
 
 
+@dataclass(slots=True, kw_only=True)
+class WatchPeriod:
+    """The time that a watch spends in one state."""
+
+    state: str
+    since: datetime
+    reason: str
+    #: The id of the run that drained when it ended.
+    runs: list[str] = field(default_factory=list)
+
+
 class Journal:
     """Reports, and never fails: what cannot be written yet waits."""
 
@@ -32,29 +44,43 @@ class Journal:
         self.began = utcnow()
         self._route = route
         self._notifier = notifier
+        self._period = WatchPeriod(state="", since=self.began, reason="")
         self._unwritten: deque[Decision] = deque(maxlen=MAX_UNWRITTEN)
         self._complaint = ""
 
-    def moved(self, before: WatchStatus | None, watch: WatchStatus, run: str) -> None:
-        """Report a change of state; ``run`` is the id of the drain that runs, or ''."""
+    def moved(self, watch: WatchStatus, run: str) -> None:
+        """Report a change of state; ``run`` is the id of the last drain, or ''."""
         until = f", until {wall(watch.until):%a %H:%M:%S}" if watch.until else ""
         why = printable(watch.why, MAX_WHY)  # it may contain a peer's text
         _log.info(f"watch {watch.state}: {why}{until}")
         self._notifier.status(f"{watch.state}: {why}{until}")
-        evidence: dict[str, object] = {
-            "from": before.state.value if before else "",
-            "why": watch.why,
-            "route": self._route,
-        }
+        if run:
+            self._period.runs.append(run)
+        evidence: dict[str, object] = {"why": watch.why, "route": self._route}
         if watch.until is not None:
             evidence["until"] = watch.until.isoformat()
         if run:
             evidence["run"] = run
-        self._note(f"watch-{watch.state}", evidence)
+        self._note(f"watch-{watch.state}", self._end_period() | evidence)
+        self._period = WatchPeriod(
+            state=watch.state.value, since=utcnow(), reason=watch.why
+        )
 
     def ended(self) -> None:
         """Report the end."""
-        self._note(WATCH_ENDED, {"started": to_micros(self.began)})
+        self._note(WATCH_ENDED, self._end_period() | {"route": self._route})
+
+    def _end_period(self) -> dict[str, object]:
+        """Return what the record of a change says of the state before it."""
+        period = self._period
+        if not period.state:
+            return {"from": ""}
+        return {
+            "from": period.state,
+            "since": to_micros(period.since),
+            "reason": period.reason,
+            "runs": period.runs,
+        }
 
     def complain(self, text: str) -> None:
         """Report a fault once, not at every check; '' means that it is gone."""

@@ -30,6 +30,7 @@ from drainer.watch.http.snapshot import WatchView
 from drainer.watch.journal import Journal, wall
 from drainer.watch.ledger_outage import LedgerOutage
 from drainer.watch.new_mail import NewMailCheck
+from drainer.watch.notify.notifications import notifying
 from drainer.watch.plan import WatchPlan
 from drainer.watch.status import StatusHistory
 from drainer.watch.systemd import Notifier
@@ -38,6 +39,7 @@ TICK = 1.0
 """Seconds between two reads of the ledger's controls and of the drain that runs."""
 LAST_TRACES = 5.0
 """Seconds at the end; what a collector does not take by then, the next run sends."""
+_ENDED = "the watch has ended"
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 Serve = Callable[[WatchView], Awaitable[None]]
@@ -104,17 +106,24 @@ class Watch:
             stack.callback(self._diary.close)
             serve = self._server()
             self._exporting = self._export()
-            async with asyncio.TaskGroup() as group:
-                self._group = group
-                self._heed_reload()
-                if serve is not None:
-                    self._spawn("serve", self._serving(serve))
-                self._record(None)
-                self._notifier.ready()
-                await self._loop()
-                await self._end()
+            async with notifying(lambda: self._plan.config, plan.url) as notices:
+                notices.end_with(_ENDED, "it failed; its log says why")
+                await self._run(serve)
+                notices.end_with(_ENDED, str(self._patience.error or "by a signal"))
         if self._patience.error is not None:
             raise self._patience.error
+
+    async def _run(self, serve: Serve | None) -> None:
+        """Watch until the end, with everything that runs beside the loop."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            self._heed_reload()
+            if serve is not None:
+                self._spawn("serve", self._serving(serve))
+            self._record(None)
+            self._notifier.ready()
+            await self._loop()
+            await self._end()
 
     def _open_diary(self) -> WatchLog:
         plan = self._plan
@@ -217,7 +226,7 @@ class Watch:
     def _record(self, before: WatchStatus | None) -> None:
         active = self._draining.active_run if self._draining else None
         run = active.ledger.run_id if active else ""
-        self._chronicle.moved(before, self._watch, run)
+        self._chronicle.moved(self._watch, run)
         self._show.moved(before)
 
     def _act(self) -> None:

@@ -105,7 +105,7 @@ def test_every_decision_is_told_by_why_and_found_in_the_trace(tmp_path: Path) ->
                 assert fact["verdict"]
                 assert fact["reply"] or fact["evidence"]["reason"]
             assert (fact["trace_id"], fact["span_id"]) in places, (path, fact)
-            assert fact["trace_id"] == told["id"]
+            assert fact["trace_id"] == told["decisions"][0]["trace_id"]
     later = "451 4.7.1 not yet, try again"
     taken = "250 2.0.0 taken"
     assert _verdicts(why[DELIVERED]) == [(DELIVERED, "deliver", taken)]
@@ -124,10 +124,13 @@ def test_every_decision_is_told_by_why_and_found_in_the_trace(tmp_path: Path) ->
     assert "throttle.wait" not in {span.name for span in spans}, "it is an event"
     roots = _roots(spans)
     assert set(roots.values()) == {1}, "a root span came twice"
-    finished = {each["id"] for path, each in why.items() if path not in (REFUSED, HELD)}
+    traces = {path: each["decisions"][0]["trace_id"] for path, each in why.items()}
+    finished = {trace for path, trace in traces.items() if path not in (REFUSED, HELD)}
     assert finished <= set(roots)
     assert len(roots) == 43
-    assert not {why[REFUSED]["id"], why[HELD]["id"]} & set(roots)
+    assert not {traces[REFUSED], traces[HELD]} & set(roots)
+    listed = {span.trace_id for span in spans if span.name == "scanned"}
+    assert {traces[REFUSED], traces[HELD]} <= listed
 
 
 def test_the_root_span_comes_when_an_operator_makes_a_message_final(
@@ -155,6 +158,8 @@ def test_the_root_span_comes_when_an_operator_makes_a_message_final(
             assert (fact["trace_id"], fact["span_id"]) in places, fact
     parents = {span.parent_id for span in spans if span.trace_id in roots}
     assert parents <= {span.span_id for span in spans} | {""}
+    discarded = [s for s in spans if s.name == "message" and s.is_error]
+    assert [s.attributes["error.type"] for s in discarded] == ["discarded"] * 2
 
 
 def test_without_its_collector_a_drain_is_as_fast_and_loses_no_span(

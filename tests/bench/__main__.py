@@ -1,4 +1,4 @@
-"""`make bench`: beside `postqueue -f`, sick primaries, bounces, a Maildir, throttle.
+"""`make bench`: `postqueue -f`, sick primaries, bounces, a Maildir, throttle, traces.
 
 Whatever is compared was measured in the same run, on the same spool, sink and disk,
 in turns; so the ratio counts, and the figures beside it say how quiet the machine was.
@@ -9,11 +9,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench import adaptive, bounces, flush, large, refusals, throttle
+from tests.bench import adaptive, bounces, flush, large, refusals, throttle, tracing
 from tests.support.mta.postfix import instance_directory, missing_reason
 from tests.support.mta.roles import SmtpSink
 
-PARTS = ("postfix", "refusals", "bounces", "large", "throttle", "adaptive")
+PARTS = (
+    "postfix", "refusals", "bounces", "large", "throttle", "adaptive", "tracing",
+)  # fmt: skip
 
 
 def main(arguments: list[str]) -> int:
@@ -47,6 +49,9 @@ def main(arguments: list[str]) -> int:
         throttle.run(seconds=chosen.seconds)
     if "adaptive" in wanted:
         adaptive.run()
+    if "tracing" in wanted:
+        with tempfile.TemporaryDirectory() as name:
+            tracing.run(Path(name), messages=min(chosen.messages, 5000))
     return 0
 
 

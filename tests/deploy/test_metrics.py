@@ -2,13 +2,14 @@
 
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from drainer.telemetry.names import ATTRIBUTES
+from drainer.config.telemetry import TelemetrySection
 from tests.deploy import DEPLOY, DOCS
 from tests.deploy.programs import checked
 from tests.test_docs import slug
@@ -201,12 +202,21 @@ def test_prometheus_can_parse_every_question_of_the_dashboard(tmp_path: Path) ->
 
 
 def test_the_collector_uses_all_that_it_defines_and_nothing_else() -> None:
-    """Each pipeline's components, and the attributes that it touches."""
+    """Each pipeline's components."""
     config = yaml.safe_load(COLLECTOR.read_text("utf-8"))
     pipelines = config["service"]["pipelines"].values()
     for kind in ("receivers", "processors", "exporters"):
         used = {name for pipeline in pipelines for name in pipeline[kind]}
         assert used == set(config[kind])
     assert config["service"]["extensions"] == list(config["extensions"])
-    touched = config["processors"]["attributes/addresses"]["actions"]
-    assert {action["key"] for action in touched} <= set(ATTRIBUTES)
+
+
+def test_the_endpoint_in_the_collectors_comment_leads_to_its_receiver() -> None:
+    """The configuration that it shows, read as drainer reads it."""
+    lines = COLLECTOR.read_text("utf-8").splitlines()
+    shown = [line.removeprefix("#   ") for line in lines if line.startswith("#   ")]
+    section = tomllib.loads("\n".join(shown))["telemetry"]
+    found = TelemetrySection(**section)
+    protocols = yaml.safe_load("\n".join(lines))["receivers"]["otlp"]["protocols"]
+    assert found.traces == "otlp"
+    assert found.endpoint == f"http://{protocols['http']['endpoint']}/v1/traces"

@@ -43,7 +43,7 @@ from drainer.sources.mbox.source import Mbox
 from drainer.sources.postfix.note import HoldNote
 from drainer.sources.protocol import Source
 from drainer.sources.registry import open_source
-from drainer.telemetry.exporters import FileExporter
+from drainer.telemetry.file_exporter import FileExporter
 from drainer.telemetry.projector import exclusive
 from tests.contract.test_sources import KITS, Kit
 from tests.security.foreign import (
@@ -112,7 +112,7 @@ def trace(path: Path) -> None:
     try:
         exporter._open()
     finally:
-        exporter.shutdown()
+        exporter.close()
 
 
 def copy_message(path: Path) -> None:

@@ -20,8 +20,8 @@ from drainer.policy.classify.rules import MEANINGS
 from drainer.policy.classify.rules import families as known_families
 from drainer.policy.recipient.state import FINAL, TRANSITIONS, State
 from drainer.policy.watch.states import MOVES
-from drainer.telemetry.names import ATTRIBUTES, SPANS
-from drainer.watch.http.metrics import METRICS
+from drainer.telemetry.names import ATTRIBUTES, RESOURCE, SPANS
+from drainer.watch.metrics import METRICS
 from tests.support.paths import ROOT
 
 DOCS: Final = ROOT / "docs"
@@ -75,6 +75,11 @@ def spans() -> str:
 def attributes() -> str:
     """Return the names of attributes."""
     return _named("attribute", ATTRIBUTES)
+
+
+def resource() -> str:
+    """Return the names of the attributes of the resource."""
+    return _named("attribute", RESOURCE)
 
 
 def families() -> str:
@@ -138,6 +143,7 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
         problems,
         spans,
         attributes,
+        resource,
         families,
         evidence,
         bounce_rules,

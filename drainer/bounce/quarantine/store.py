@@ -135,9 +135,14 @@ def _name(message: str, claimed: Sequence[ClaimedRecipient]) -> str:
 
 
 def open_message(
-    sources: Mapping[str, Source], quarantine: Quarantine | None, message: Message
+    sources: Mapping[str, Source],
+    quarantine: Quarantine | None,
+    message: Message,
+    kept: Quarantine | None = None,
 ) -> SpooledMessage:
     """Open a message where it is, or its copy if the source has dropped it.
+
+    ``kept`` has copies of delivered mail.
 
     The result has what the ledger knows about it. Raises MessageUnreadable if there is
     neither.
@@ -152,7 +157,8 @@ def open_message(
         )
         return SpooledMessage(message=known, content=found.content)
     except MessageUnreadable:
-        copy = quarantine.open(message) if quarantine else None
+        copies = (store.open(message) for store in (quarantine, kept) if store)
+        copy = next(filter(None, copies), None)
         if copy is None:
             raise
         return copy

@@ -47,6 +47,12 @@ def quarantine_folder(url: URL) -> Path:
     return path.parent / f"quarantine-{digest}"
 
 
+def kept_folder(url: URL) -> Path:
+    """Return the folder for copies of delivered mail, one for each ledger."""
+    folder = quarantine_folder(url)
+    return folder.with_name(folder.name.replace("quarantine", "kept"))
+
+
 def shown_ledger(url: URL) -> str:
     """Return a ledger's URL for the error messages of others: absolute, no secrets."""
     if engine.is_file(url):

@@ -2,7 +2,7 @@
 
 The ledger guards it with ``UPDATE ... WHERE state = old``. docs/states.md is generated
 from it. A final state never changes, except that an operator may release or purge a
-quarantined recipient.
+quarantined recipient, and requeue a delivered one that the primary has lost.
 """
 
 import enum
@@ -56,6 +56,7 @@ class Event(enum.StrEnum):
     PROBLEM_GONE = "a scan finds that its problem is gone"
     OPERATOR_HOLD = "an operator holds it"
     OPERATOR_REQUEUE = "an operator requeues it"
+    OPERATOR_REPLAY = "an operator requeues it: the primary has lost it"
     OPERATOR_DISCARD = "an operator discards it"
     OPERATOR_RELEASE = "an operator releases it"
     OPERATOR_PURGE = "an operator purges it from the quarantine"
@@ -101,6 +102,7 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
         )
         if state is not to
     },
+    (_S.DELIVERED, _E.OPERATOR_REPLAY): _S.PENDING,
     (_S.HELD, _E.OPERATOR_RELEASE): _S.PENDING,
     (_S.QUARANTINED, _E.OPERATOR_RELEASE): _S.PENDING,
     (_S.QUARANTINED, _E.OPERATOR_PURGE): _S.DISCARDED,

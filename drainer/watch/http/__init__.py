@@ -4,6 +4,5 @@ The server trusts nothing that arrives here. A hook makes the watch check the pr
 An operator's order goes into the ledger, where the drains of the route find it. Answers
 come from the watch's own snapshot and from the ledger.
 
-Needs the extra ``hook``: Starlette and uvicorn, and Prometheus' own client for the text
-of its format.
+Needs the extra ``hook``: Starlette and uvicorn.
 """

@@ -8,18 +8,15 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Mapping
-from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy.engine import URL
 
 from drainer.errors import DrainerError
-from drainer.ledger.query.status import standing
 from drainer.ledger.reader import LedgerReader
-from drainer.ledger.records import from_micros
-from drainer.policy.classify.describe import meaning_of
 from drainer.watch.http.settings import HookSettings
 from drainer.watch.http.snapshot import StatusSnapshot, WatchView
+from drainer.watch.ledger_facts import LedgerFacts, ledger_facts
 
 Facts = dict[str, Any]
 
@@ -27,14 +24,6 @@ FRESH = 2.0
 """Seconds for which the same sums of the ledger are shown."""
 SHARE = 20
 """They are also valid for this many times the time that they took."""
-REFUSED = ("deferred", "held", "bounce-pending", "unknown")
-
-
-class LedgerFacts(NamedTuple):
-    """The last facts of the ledger, or why there are none."""
-
-    facts: Facts
-    error: str = ""
 
 
 class StatusQueries:
@@ -81,27 +70,10 @@ class StatusQueries:
         try:
             if self._report is None:
                 self._report = self._open.enter_context(LedgerReader(self._url))
-            return LedgerFacts(_facts(self._report, self._settings.lifetime))
+            return LedgerFacts(ledger_facts(self._report, self._settings.lifetime))
         except DrainerError as error:
             hint = f"; {error.hint}" if error.hint else ""
             return LedgerFacts({}, f"{error}{hint}")
-
-
-def _facts(report: LedgerReader, lifetime: timedelta) -> Facts:
-    reasons = [
-        {
-            "state": row["state"],
-            "rule": row["rule"],
-            "meaning": meaning_of(row["rule"]),
-            "recipients": int(row["count"]),
-            "since": from_micros(row["since"]).isoformat(),
-            "due": from_micros(row["due"]).isoformat() if row["due"] else None,
-            "reply": row["reply"],
-        }
-        for row in report.reasons()
-        if row["state"] in REFUSED
-    ]
-    return {**standing(report, lifetime), "reasons": reasons}
 
 
 def remaining_seconds(

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from drainer.watch.http.access import open_to_metrics, open_to_reader
 from drainer.watch.http.context import AppContext
-from drainer.watch.http.metrics import CONTENT_TYPE, MetricInputs, exposition
+from drainer.watch.metrics import CONTENT_TYPE, MetricInputs, exposition
 
 BEAT = 5.0
 """Seconds after which an event is sent even if nothing has changed."""

@@ -1,6 +1,7 @@
 """A watch as a process: what people and services do to it, and what it tells."""
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -219,8 +220,8 @@ def test_a_digest_that_no_relay_would_take_is_told_at_once(bench: Bench) -> None
     assert "for reports only" in refused.stderr
 
 
-def test_every_change_is_a_decision_and_a_span_of_the_watch(bench: Bench) -> None:
-    """One trace, with a root from start to end."""
+def test_every_period_of_the_watch_is_a_span_when_it_ends(bench: Bench) -> None:
+    """A trace of its own, which starts as the one before ends; drains are linked."""
     traces = bench.root / "traces.jsonl"
     bench.configure(telemetry={"traces": f"file:{traces}"})
     fill(bench, 3)
@@ -233,12 +234,21 @@ def test_every_change_is_a_decision_and_a_span_of_the_watch(bench: Bench) -> Non
         for scope in resource["scopeSpans"]
         for span in scope["spans"]
     ]
-    changes = [span for span in spans if span["name"].startswith("watch.")]
-    assert [span["name"] for span in changes] == [f"watch.{s}" for s in watch.states]
-    (root,) = [span for span in spans if span["name"] == "watch"]
-    assert {span["traceId"] for span in changes} == {root["traceId"]}
-    assert {span["parentSpanId"] for span in changes} == {root["spanId"]}
-    assert int(root["startTimeUnixNano"]) < int(root["endTimeUnixNano"])
+    periods = [span for span in spans if span["name"].startswith("watch.")]
+    assert [span["name"] for span in periods] == [f"watch.{s}" for s in watch.states]
+    assert len({span["traceId"] for span in periods}) == len(periods)
+    assert not any("parentSpanId" in span for span in periods)
+    for before, after in itertools.pairwise(periods):
+        assert int(before["startTimeUnixNano"]) <= int(before["endTimeUnixNano"])
+        ended, began = before["endTimeUnixNano"], after["startTimeUnixNano"]
+        assert abs(int(began) - int(ended)) < 10**9
+    (drain,) = [span for span in spans if span["name"] == "drain"]
+    linked = {
+        (link["traceId"], link["spanId"])
+        for span in periods
+        for link in span.get("links", ())
+    }
+    assert linked == {(drain["traceId"], drain["spanId"])}
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from drainer.ledger import engine
 from drainer.watch.http.snapshot import StatusSnapshot
-from tests.support.command.runner import Bench
+from tests.support.command.runner import Bench, call
 from tests.support.docs import DOCS
 from tests.support.scenarios.primaries import OK
 from tests.support.smtp_peer.peer import PeerThread
@@ -65,6 +65,14 @@ def drained(folder: Path) -> Path:
     return bench.ledger
 
 
+def write_sample(ledger: Path) -> None:
+    """Write the sample of ``drainer report``."""
+    report = call("report", "--ledger", ledger)
+    text = report.stdout.replace(str(ledger), "/var/lib/drainer/ledger.db")
+    (DOCS / "report-sample.html").write_text(text, "utf-8")
+    print("wrote docs/report-sample.html")
+
+
 def told(snapshot: StatusSnapshot) -> StatusSnapshot:
     """Return a watch whose run has sent what the ledger says."""
     total = sum(SHARES.values())
@@ -92,7 +100,9 @@ def main() -> int:
         return 1
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, browser() as driver:
-        url = engine.parse_url(str(drained(Path(folder))))
+        ledger = drained(Path(folder))
+        write_sample(ledger)
+        url = engine.parse_url(str(ledger))
         for name, make, size, scheme in SHOTS:
             watched = Show(told(make(time.time())))
             with Hooked(LOCKED, watched, url).running() as server:

@@ -24,7 +24,7 @@ def test_a_peers_words_reach_neither_terminal_nor_service_manager_as_they_are(
         link.settimeout(5)
         chronicle = Journal("mx:25", Notifier({"NOTIFY_SOCKET": name}))
         why = "banner: 554 \x1b[31mgo\r\nREADY=1\x00 " + "x" * 5000
-        chronicle.moved(None, WatchStatus(since=NOW, why=why), "")
+        chronicle.moved(WatchStatus(since=NOW, why=why), "")
         status = link.recv(10_000).decode()
     for text in (caplog.messages[0], status):
         assert text.isprintable()

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from drainer.watch.http.metrics import METRICS
+from drainer.watch.metrics import METRICS
 from tests.support.paths import DATA
 from tests.support.web.browser import cruising
 from tests.support.web.http_server import LOCKED, OPERATOR, TOKEN, Hooked, hooked

@@ -2,25 +2,25 @@
 
 import pytest
 
-from drainer.telemetry.exporters import TreeExporter
-from drainer.telemetry.spans import _span
+from drainer.telemetry.spans import SpanMaker, SpanPlace, make_resource
+from drainer.telemetry.tree import TreeExporter
 
 MESSAGE, OTHER = 0xA0, 0xB0
 
 
 def test_spans_stand_below_their_parents(capfd: pytest.CaptureFixture[str]) -> None:
     """By trace, then by time, indented as deep as they lie; whatever came first."""
+    make = SpanMaker(make_resource("0" * 32, rehearsal=False))
     spans = [
-        _span(name, trace=trace, span=span, parent=parent, times=(at, at + 1),
-              attributes={})
+        make(name, SpanPlace(trace, span, parent), (at, at + 1), {})
         for name, trace, span, parent, at in (
             ("smtp.rcpt", MESSAGE, 3, 2, 30),
             ("attempt", MESSAGE, 2, 1, 20),
             ("elsewhere", OTHER, 9, 8, 25),
             ("smtp.mail", MESSAGE, 4, 2, 21),
-            ("message", MESSAGE, 1, None, 10),
+            ("message", MESSAGE, 1, 0, 10),
         )
-    ]  # fmt: skip
+    ]
     TreeExporter().export(spans)
     lines = [line.rstrip() for line in capfd.readouterr().err.splitlines()]
     told = [(len(x) - len(x.lstrip()), x.split()[1]) for x in lines]

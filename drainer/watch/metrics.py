@@ -1,5 +1,6 @@
-"""`/metrics`: what Prometheus reads, one table row each (docs/metrics.md).
+"""What Prometheus reads, one table row each (docs/metrics.md).
 
+`/metrics` has all of it. A text file for the node exporter has what the ledger knows.
 No label contains an address or a domain, and every label has few values.
 """
 
@@ -14,8 +15,9 @@ from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from drainer.watch.http.queries import LedgerFacts
+from drainer import __version__
 from drainer.watch.http.snapshot import StatusSnapshot
+from drainer.watch.ledger_facts import LedgerFacts
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 Sample = tuple[tuple[str, ...], float]
@@ -29,6 +31,34 @@ class MetricInputs(NamedTuple):
     #: Answers to hooks and orders: (path, status).
     answers: Counter[tuple[str, str]]
 
+    @property
+    def primary(self) -> str:
+        """The route."""
+        return self.watch["primary"]
+
+    @property
+    def breaker(self) -> str:
+        """The state of the circuit breaker of the route."""
+        return self.watch["breaker"]["state"]
+
+
+class LedgerInputs(NamedTuple):
+    """The sources of the values that no watch is needed for."""
+
+    ledger: LedgerFacts
+    primary: str
+
+    @property
+    def breaker(self) -> str:
+        """The state of the circuit breaker of the route."""
+        for breaker in self.ledger.facts.get("breakers", ()):
+            if breaker["route"] == self.primary and breaker["scope"] == "route":
+                return str(breaker["state"])
+        return "closed"
+
+
+AnyInputs = MetricInputs | LedgerInputs
+
 
 class Metric(NamedTuple):
     """One name, and how its values are found."""
@@ -37,7 +67,7 @@ class Metric(NamedTuple):
     kind: str
     labels: tuple[str, ...]
     help: str
-    samples: Callable[[MetricInputs], Iterable[Sample]]
+    samples: Callable[[Any], Iterable[Sample]]
 
 
 def _one(value: float | None) -> Iterator[Sample]:
@@ -59,10 +89,10 @@ def _run(key: str) -> Callable[[MetricInputs], Iterable[Sample]]:
     return samples
 
 
-def _facts(*keys: str) -> Callable[[MetricInputs], Iterable[Sample]]:
+def _facts(*keys: str) -> Callable[[AnyInputs], Iterable[Sample]]:
     """Return a fact of the ledger, by its names; none if it is not known."""
 
-    def samples(seen: MetricInputs) -> Iterable[Sample]:
+    def samples(seen: AnyInputs) -> Iterable[Sample]:
         found: Any = seen.ledger.facts
         for key in keys:
             found = (found or {}).get(key)
@@ -77,28 +107,28 @@ def _latency(seen: MetricInputs) -> Iterator[Sample]:
             yield (key.removesuffix("_ms"),), value / 1000
 
 
-def _breakers(seen: MetricInputs) -> Iterator[Sample]:
-    yield ("route", seen.watch["breaker"]["state"]), 1
+def _breakers(seen: AnyInputs) -> Iterator[Sample]:
+    yield ("route", seen.breaker), 1
     states = Counter(
         breaker["state"]
         for breaker in seen.ledger.facts.get("breakers", ())
-        if breaker["route"] == seen.watch["primary"] and breaker["scope"] != "route"
+        if breaker["route"] == seen.primary and breaker["scope"] != "route"
     )
     for state, count in states.items():
         yield ("domain", state), count
 
 
-def _reasons(seen: MetricInputs) -> Iterator[Sample]:
+def _reasons(seen: AnyInputs) -> Iterator[Sample]:
     for reason in seen.ledger.facts.get("reasons", ()):
         yield (reason["state"], reason["rule"]), reason["recipients"]
 
 
-def _states(seen: MetricInputs) -> Iterator[Sample]:
+def _states(seen: AnyInputs) -> Iterator[Sample]:
     for state, count in seen.ledger.facts.get("states", {}).items():
         yield (state,), count
 
 
-def _messages(seen: MetricInputs) -> Iterator[Sample]:
+def _messages(seen: AnyInputs) -> Iterator[Sample]:
     for part in ("finished", "remaining"):
         if seen.ledger.facts:
             yield (part,), seen.ledger.facts["messages"][part]
@@ -115,14 +145,82 @@ def _checks(seen: MetricInputs) -> Iterator[Sample]:
         yield (finding["stage"],), finding["verdict"] != "fail"
 
 
-METRICS: Final = (
+LEDGER_METRICS: Final = (
     Metric(
         "drainer_info",
         "gauge",
         ("version", "primary"),
         "always 1; the labels name this drainer and its primary",
-        lambda seen: [((seen.watch["version"], seen.watch["primary"]), 1)],
+        lambda seen: [((__version__, seen.primary), 1)],
     ),
+    Metric(
+        "drainer_breakers",
+        "gauge",
+        ("scope", "state"),
+        "circuit breakers of the route and of recipient domains, by state",
+        _breakers,
+    ),
+    Metric(
+        "drainer_ledger_readable",
+        "gauge",
+        (),
+        "whether the ledger could be read; its values are absent if not",
+        lambda seen: _one(not seen.ledger.error),
+    ),
+    Metric(
+        "drainer_spooled_recipients",
+        "gauge",
+        (),
+        "recipients that scans have recorded",
+        _facts("spooled"),
+    ),
+    Metric(
+        "drainer_recipients",
+        "gauge",
+        ("state",),
+        "recipients by state (docs/states.md)",
+        _states,
+    ),
+    Metric(
+        "drainer_balanced",
+        "gauge",
+        (),
+        "whether the states add up to what was recorded; 0 is a defect",
+        _facts("balanced"),
+    ),
+    Metric(
+        "drainer_messages",
+        "gauge",
+        ("part",),
+        "messages that are finished, and those with something left to do",
+        _messages,
+    ),
+    Metric(
+        "drainer_waiting_recipients",
+        "gauge",
+        ("state", "rule"),
+        "recipients that wait, by the rule that decided last (docs/refusals.md)",
+        _reasons,
+    ),
+    Metric(
+        "drainer_first_expiry_seconds",
+        "gauge",
+        (),
+        "lifetime left of the recipient that expires first; absent if none is deferred",
+        _facts("expires_first", "left"),
+    ),
+    Metric(
+        "drainer_last_run_exit",
+        "gauge",
+        (),
+        "exit status of the last drain that ended",
+        _facts("run", "exit"),
+    ),
+)
+"""What the ledger alone knows."""
+
+METRICS: Final = (
+    *LEDGER_METRICS,
     Metric(
         "drainer_watch_state",
         "gauge",
@@ -143,13 +241,6 @@ METRICS: Final = (
         ("stage",),
         "whether the last health check of the primary was good, by stage",
         _checks,
-    ),
-    Metric(
-        "drainer_breakers",
-        "gauge",
-        ("scope", "state"),
-        "circuit breakers of the route and of recipient domains, by state",
-        _breakers,
     ),
     Metric(
         "drainer_controls",
@@ -208,62 +299,6 @@ METRICS: Final = (
         _latency,
     ),
     Metric(
-        "drainer_ledger_readable",
-        "gauge",
-        (),
-        "whether the ledger could be read; the values below are absent if not",
-        lambda seen: _one(not seen.ledger.error),
-    ),
-    Metric(
-        "drainer_spooled_recipients",
-        "gauge",
-        (),
-        "recipients that scans have recorded",
-        _facts("spooled"),
-    ),
-    Metric(
-        "drainer_recipients",
-        "gauge",
-        ("state",),
-        "recipients by state (docs/states.md)",
-        _states,
-    ),
-    Metric(
-        "drainer_balanced",
-        "gauge",
-        (),
-        "whether the states add up to what was recorded; 0 is a defect",
-        _facts("balanced"),
-    ),
-    Metric(
-        "drainer_messages",
-        "gauge",
-        ("part",),
-        "messages that are finished, and those with something left to do",
-        _messages,
-    ),
-    Metric(
-        "drainer_waiting_recipients",
-        "gauge",
-        ("state", "rule"),
-        "recipients that wait, by the rule that decided last (docs/refusals.md)",
-        _reasons,
-    ),
-    Metric(
-        "drainer_first_expiry_seconds",
-        "gauge",
-        (),
-        "lifetime left of the recipient that expires first; absent if none is deferred",
-        _facts("expires_first", "left"),
-    ),
-    Metric(
-        "drainer_last_run_exit",
-        "gauge",
-        (),
-        "exit status of the last drain that ended",
-        _facts("run", "exit"),
-    ),
-    Metric(
         "drainer_hook_answers",
         "counter",
         ("path", "status"),
@@ -276,12 +311,13 @@ METRICS: Final = (
 class _Once(Collector):
     """Gives the values of one moment."""
 
-    def __init__(self, seen: MetricInputs) -> None:
+    def __init__(self, seen: AnyInputs) -> None:
         self._seen = seen
+        self._metrics = METRICS if isinstance(seen, MetricInputs) else LEDGER_METRICS
 
     def collect(self) -> Iterator[Family]:
         """Yield every metric."""
-        for metric in METRICS:
+        for metric in self._metrics:
             kind = (
                 CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
             )
@@ -291,7 +327,7 @@ class _Once(Collector):
             yield family
 
 
-def exposition(seen: MetricInputs) -> bytes:
+def exposition(seen: AnyInputs) -> bytes:
     """Return the values of now in Prometheus' text format."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Once(seen))

@@ -1,0 +1,152 @@
+"""`requeue` of delivered mail: the primary was restored, and has lost what it took."""
+
+import itertools
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+from msgspec import Struct
+from msgspec.structs import replace
+
+from drainer.cli.action_options import OperatorRequest, show_touched
+from drainer.cli.content import MISSING, ContentFinder
+from drainer.cli.filters import checked_ago, checked_lines
+from drainer.cli.output import print_json, say, stdout
+from drainer.config.build.paths import ledger_url
+from drainer.errors import UsageError
+from drainer.ledger.filters import Filters
+from drainer.ledger.operator_actions import REPLAY, apply_verb
+from drainer.ledger.reader import MANY, LedgerReader
+from drainer.ledger.records import Row
+from drainer.policy.admission.selection import MessageIds
+from drainer.policy.recipient.state import State
+
+
+class ReplayWindow(Struct, frozen=True, kw_only=True):
+    """Which delivered mail an operator wants to send again."""
+
+    since: datetime | None
+    until: datetime | None
+    #: A file of Message-IDs; '' for none.
+    receipts: str
+
+    def __bool__(self) -> bool:
+        """Whether anything is named."""
+        return bool(self.since or self.until or self.receipts)
+
+
+def window_of(
+    delivered_since: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME",
+            help="Also delivered mail, from this time on: the primary has lost it. A"
+            " duration ago (6h), or a time in UTC (2026-11-30T14:00).",
+        ),
+    ] = "",
+    delivered_until: Annotated[
+        str, typer.Option(metavar="TIME", help="Likewise, up to this time.")
+    ] = "",
+    receipt_of: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            help="Only delivered mail whose Message-IDs a file lists, one a line; -"
+            " reads standard input.",
+        ),
+    ] = "",
+) -> ReplayWindow:
+    """Return the window; UsageError for what is not a time."""
+    return ReplayWindow(
+        since=_moment(delivered_since),
+        until=_moment(delivered_until),
+        receipts=receipt_of,
+    )
+
+
+def _moment(text: str) -> datetime | None:
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return checked_ago(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def replay(asked: OperatorRequest, window: ReplayWindow) -> None:
+    """Make delivered recipients pending again, where their content is still there."""
+    url = ledger_url(asked.config)
+    with LedgerReader(url) as report:
+        chosen = _chosen(report, asked, window)
+        rows, missing = _with_content(
+            report, ContentFinder(asked.config, report), chosen
+        )
+    for row in missing[:MANY]:
+        say(f"skipping {row['native_id']} to {row['forward_path']}: its mail is gone")
+    if asked.dry_run:
+        if not asked.as_json:
+            show_touched(rows)
+        _print(len(rows), len(missing), "would be requeued", as_json=asked.as_json)
+        return
+    asked.insist("requeue", len(rows))
+    ids = list(dict.fromkeys(row["id"] for row in rows))
+    count = 0
+    for start in range(0, len(ids), MANY):
+        some = replace(chosen, messages=ids[start : start + MANY])
+        count += apply_verb(url, REPLAY, some, asked.reason)
+    _print(count, len(missing), "requeued", as_json=asked.as_json)
+    if count:
+        say("the next `drainer drain` of their sources sends them again")
+
+
+def _chosen(
+    report: LedgerReader, asked: OperatorRequest, window: ReplayWindow
+) -> Filters:
+    """Return the filters; UsageError where they contradict a window of deliveries."""
+    if asked.filters.states:
+        message = "--state and a window of deliveries contradict each other"
+        raise UsageError(message, hint="a window means delivered recipients")
+    selection = asked.filters.selection
+    if window.receipts:
+        if selection.ids is not None:
+            message = "give --ids or --receipt-of, not both"
+            raise UsageError(message, hint="--receipt-of takes Message-IDs")
+        selection = replace(selection, ids=MessageIds(checked_lines(window.receipts)))
+    return replace(
+        asked.filters,
+        states=[State.DELIVERED.value],
+        messages=[report.resolve(each) for each in asked.ids],
+        since=window.since,
+        until=window.until,
+        selection=selection,
+    )
+
+
+def _with_content(
+    report: LedgerReader, finder: ContentFinder, chosen: Filters
+) -> tuple[list[Row], list[Row]]:
+    """Return the recipients whose mail is still there, and the others."""
+    there: list[Row] = []
+    missing: list[Row] = []
+    for id_, rows in _by_message(report, chosen):
+        (missing if finder.where(id_) == MISSING else there).extend(rows)
+    return there, missing
+
+
+def _by_message(
+    report: LedgerReader, chosen: Filters
+) -> Iterator[tuple[str, Iterator[Row]]]:
+    return itertools.groupby(report.recipients(chosen), key=lambda row: str(row["id"]))
+
+
+def _print(count: int, missing: int, done: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"recipients": count, "missing": missing, "done": done})
+        return
+    stdout().print(f"{count} recipients {done}")
+    if missing:
+        stdout().print(
+            f"{missing} recipients: neither a source nor a copy has the mail"
+        )

@@ -1,0 +1,50 @@
+"""What the ledger remembers of notifications: which of them were sent, and when."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import sqlalchemy as sa
+from msgspec import json
+from sqlalchemy.engine import URL
+
+from drainer.ledger import engine, schema
+from drainer.policy.watch.notices import NoticeRecord
+
+T = TypeVar("T")
+_NAME = "notices"
+_META = schema.meta.c
+
+
+def update_told(
+    url: URL,
+    decide: Callable[[dict[str, NoticeRecord]], tuple[T, dict[str, NoticeRecord]]],
+) -> T:
+    """Let a function decide by what was told; remember what is told after it.
+
+    Two processes never tell the same: one transaction reads and writes. The function
+    may be called twice. Raises LedgerError.
+    """
+    reader = engine.connect_reader(url)
+    try:
+        with engine.in_use(url), reader.connect() as connection:
+            before = _read(connection)
+    finally:
+        reader.dispose()
+    result, after = decide(before)
+    if after == before:
+        return result
+    with engine.writing(url) as connection:
+        result, after = decide(_read(connection))
+        value = json.encode(after).decode()
+        name = _META.name == _NAME
+        statement = sa.update(schema.meta).where(name).values(value=value)
+        if connection.execute(statement).rowcount == 0:
+            row = {"name": _NAME, "value": value}
+            connection.execute(sa.insert(schema.meta), [row])
+    return result
+
+
+def _read(connection: sa.Connection) -> dict[str, NoticeRecord]:
+    query = sa.select(_META.value).where(_META.name == _NAME)
+    value = connection.scalar(query)
+    return json.decode(value, type=dict[str, NoticeRecord]) if value else {}

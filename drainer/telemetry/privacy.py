@@ -1,0 +1,116 @@
+"""How addresses appear in traces and logs: plain, or as keyed hashes.
+
+The primary quotes addresses in its replies, and drainer does so in its evidence. With
+hashes, every mailbox in such a text is hashed too, and so is a local part of the
+message's own addresses that stands alone (``<bob>: user unknown``).
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from drainer.mail.mailbox import unquote
+
+MAX_TEXT = 4000
+"""Characters of a text that are shown."""
+ROLES = frozenset(
+    (
+        "abuse", "account", "address", "admin", "contact", "help", "hostmaster", "info",
+        "local", "mail", "mailbox", "mailer-daemon", "newsletter", "no-reply", "noc",
+        "noreply", "office", "postmaster", "recipient", "root", "sales", "security",
+        "sender", "support", "the", "unknown", "user", "webmaster",
+    )
+)  # fmt: skip
+"""Local parts that name no person, and are words of replies (RFC 2142)."""
+
+_AT = r"(?:@|\uff20|%40|=40|\+40|&#64;|&commat;)"
+_QUOTED = r'"(?:[^"\\\s]|\\.| ){1,64}"'
+_ATOM = r"[^\s<>\[\](),;:\"@]{1,128}"
+_HOST = r"(?:[^\s<>\[\](),;:\"@'/]{1,255}|\[[^\]\s]{1,60}\])"
+_MAILBOX = re.compile(rf"((?:{_QUOTED}|{_ATOM}){_AT}{_HOST})")
+_SIGNS = re.compile(r"@|\uff20|%40|=40|\+40|&#64;|&commat;")
+_TRAIL = ".!?'`*"
+
+
+class AddressView:
+    """Shows addresses, and texts that may quote some."""
+
+    def __init__(self, salt: bytes, *, plain: bool) -> None:
+        """Hash with the ledger's own key unless ``plain``."""
+        self._salt = salt
+        self.plain = plain
+        self._cached = lru_cache(2048)(self._shown)
+        self._hash = lru_cache(8192)(self._digest)
+
+    def address(self, mailbox: str) -> str:
+        """Return how a mailbox is shown; `<>` for the null sender."""
+        if self.plain or not mailbox:
+            return mailbox or "<>"
+        return self._hash(mailbox)
+
+    def value(self, text: str) -> str:
+        """Return how a domain or a Message-ID is shown; '' stays ''."""
+        return text if self.plain or not text else self._hash(text)
+
+    def text(self, text: str, own: Iterable[str] = ()) -> str:
+        """Return a text whose mailboxes, and those of ``own``, are shown like that."""
+        cut = text[:MAX_TEXT]
+        if self.plain or not cut:
+            return cut
+        lower, is_bare = _examined(cut)
+        quoted = tuple([each for each in own if _lowered(each) in lower])
+        if is_bare and not quoted:
+            return cut
+        return self._cached(cut, quoted)
+
+    def tree(self, value: Any, own: Iterable[str] = ()) -> Any:  # noqa: ANN401
+        """Return a value of evidence with all its texts shown like that."""
+        match value:
+            case str():
+                return self.text(value, own)
+            case Mapping():
+                return {key: self.tree(each, own) for key, each in value.items()}
+            case list() | tuple():
+                return [self.tree(each, own) for each in value]
+            case _:
+                return value
+
+    def _shown(self, text: str, own: tuple[str, ...]) -> str:
+        known = {each.lower(): each for each in own}
+        for each in sorted(known.values(), key=len, reverse=True):
+            bare = f"{_local(each)}@{each.rpartition('@')[2]}"  # `<john doe@x>`
+            whole = f"{re.escape(each)}|{re.escape(bare)}"
+            text = re.sub(whole, self._hash(each), text, flags=re.IGNORECASE)
+        text = _MAILBOX.sub(lambda match: self._mailbox(match[0], known), text)
+        for each in known.values():
+            local = _local(each)
+            if len(local) > 1 and local.lower() not in ROLES:
+                word = rf"(?<![\w.-]){re.escape(local)}(?![\w-]|\.\w)"
+                text = re.sub(word, self._hash(each), text, flags=re.IGNORECASE)
+        return text
+
+    def _mailbox(self, found: str, known: Mapping[str, str]) -> str:
+        address = _SIGNS.sub("@", found).rstrip(_TRAIL)
+        return self._hash(known.get(address.lower(), address))
+
+    def _digest(self, text: str) -> str:
+        digest = hashlib.blake2b(text.encode(), key=self._salt, digest_size=8)
+        return digest.hexdigest()
+
+
+@lru_cache(8192)
+def _lowered(mailbox: str) -> str:
+    return _local(mailbox).lower()
+
+
+@lru_cache(4096)
+def _examined(text: str) -> tuple[str, bool]:
+    """Return a text in lower case, and whether no mailbox can be in it."""
+    return text.lower(), _SIGNS.search(text) is None
+
+
+def _local(mailbox: str) -> str:
+    """Return the local part as people write it, without quotes."""
+    return unquote(mailbox.rpartition("@")[0] or mailbox)
