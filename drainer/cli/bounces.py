@@ -30,7 +30,8 @@ from drainer.config.build.routes import make_route
 from drainer.config.build.spools import make_sources
 from drainer.delivery.build import build_settings
 from drainer.delivery.mx_hosts import routes_now
-from drainer.delivery.run import DrainRequest, resolve_routes
+from drainer.delivery.route_resolution import resolve_routes
+from drainer.delivery.run import DrainRequest
 from drainer.errors import MessageUnreadable, SourceError, UsageError
 from drainer.ledger.filters import Filters
 from drainer.ledger.reader import LedgerReader

@@ -6,7 +6,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -42,13 +42,13 @@ from drainer.config.build.spools import make_sources
 from drainer.config.route_section import route_configs
 from drainer.delivery.build import build_settings
 from drainer.delivery.route_delivery import RouteDelivery
+from drainer.delivery.route_resolution import resolve_routes
 from drainer.delivery.run import (
     DrainRequest,
     Run,
     WorkerProcesses,
     health_decisions,
     open_run,
-    resolve_routes,
     start_workers,
 )
 from drainer.errors import DrainerError, LedgerError
@@ -138,19 +138,12 @@ def drain(
 
     Example: drainer drain postfix:live --to mx1.example.com --rate 20/s
     """
-    sections: dict[str, dict[str, Any]] = {"throttle": {}, "primary": {}, "breaker": {}}
-    if rate:
-        sections["throttle"]["rate"] = rate
-    if connections is not None:
-        sections["primary"]["connections"] = connections
-    if give_up_after:
-        sections["breaker"]["give_up_after"] = give_up_after
+    explicit = bool(rate) or connections is not None
     with report_errors_as_json(as_json=json_):
-        sections = merge(primary, sections)
+        sections = merge(primary, _sections(rate, connections, give_up_after))
         config = load(path, to=to, ledger=ledger, sections=sections, acts=True)
         if dry_run:
             chosen = (choice, redirect)
-            explicit = bool(rate) or connections is not None
             print_plan(config, sources, chosen, as_json=json_, explicit=explicit)
             return
 
@@ -168,7 +161,7 @@ def drain(
                 whole,
                 choice,
                 admission,
-                explicit=bool(rate) or connections is not None,
+                explicit=explicit,
                 acknowledge=not rehearse,
             )
             url = ledger_url(whole)
@@ -182,6 +175,18 @@ def drain(
             request.take_over = take_over
             code = run_loop(lambda: run_drain(request, workers))
     raise typer.Exit(code)
+
+
+def _sections(rate: str, connections: int | None, give_up_after: str) -> Sections:
+    """Return the keys of the configuration that the flags set."""
+    sections: Sections = {"throttle": {}, "primary": {}, "breaker": {}}
+    if rate:
+        sections["throttle"]["rate"] = rate
+    if connections is not None:
+        sections["primary"]["connections"] = connections
+    if give_up_after:
+        sections["breaker"]["give_up_after"] = give_up_after
+    return sections
 
 
 def _with_server_routes(config: Config, sources: list[Source]) -> Config:

@@ -158,14 +158,8 @@ def _listed(source: Source, seen: Counter[str]) -> Iterator[Message]:
 
 
 def _show_status(facts: dict[str, Any], reasons: list[Row]) -> None:
+    _show_breakers(facts)
     console = stdout()
-    several = len(facts["routes"]) > 1
-    for breaker in facts["breakers"]:
-        where = f" at {clean(breaker['route'])}" if several else ""
-        console.print(
-            f"[red]breaker of {clean(breaker['scope'])}{where} {breaker['state']}[/]:"
-            f" {clean(breaker['reason'])} {clean(breaker['reply'], 100)}"
-        )
     for row in reasons:
         since = from_micros(row["since"])
         reply = f" ({clean(row['reply'], 100)})" if row["reply"] else ""
@@ -173,39 +167,62 @@ def _show_status(facts: dict[str, Any], reasons: list[Row]) -> None:
             f"{row['count']} {row['state']}: {clean(meaning_of(row['rule']))}"
             f" since {since:%Y-%m-%d %H:%M}Z{reply}"
         )
-    for each in facts["routes"] if several else ():
-        counts = ", ".join(
-            f"{count} {state}" for state, count in each["states"].items()
-        )
-        console.print(f"{clean(each['route'] or 'no route')}: {counts}")
+    _show_routes(facts["routes"])
     show_expiry(facts["expires_first"])
-    if facts["replay"]["since"]:
-        console.print(
-            "replay: the sources still have the mail of"
-            f" {facts['replay']['recipients']} delivered recipients, back to"
-            f" {facts['replay']['since'][:16]}Z; if the primary loses it, see `drainer"
-            " requeue --help`"
-        )
-    if facts["replay"]["copies"]:
-        console.print(
-            f"replay: copies of {facts['replay']['copies']} delivered messages, back to"
-            f" {facts['replay']['copies_since'][:16]}Z"
-        )
+    _show_replay(facts["replay"])
     _show_reserve(facts["reserve"])
     _show_sum(facts)
     if "source" in facts:
-        found = facts["source"]
-        console.print(
-            f"the spool holds {found['messages']} messages,"
-            f" {found['unknown_to_ledger']} of them not in the ledger"
+        _show_source(facts["source"])
+
+
+def _show_breakers(facts: dict[str, Any]) -> None:
+    several = len(facts["routes"]) > 1
+    for breaker in facts["breakers"]:
+        where = f" at {clean(breaker['route'])}" if several else ""
+        stdout().print(
+            f"[red]breaker of {clean(breaker['scope'])}{where} {breaker['state']}[/]:"
+            f" {clean(breaker['reason'])} {clean(breaker['reply'], 100)}"
         )
-        for part in found["not_taken"]:
-            console.print(
-                f"  {part['messages']} messages are in {clean(part['name'])}:"
-                f" take them with {clean(part['option'])}"
-            )
-        if found["unknown_to_ledger"]:
-            console.print("run `drainer drain` to record and send them")
+
+
+def _show_routes(routes: list[dict[str, Any]]) -> None:
+    """Print what each of several routes has."""
+    for each in routes if len(routes) > 1 else ():
+        counts = (f"{count} {state}" for state, count in each["states"].items())
+        stdout().print(f"{clean(each['route'] or 'no route')}: {', '.join(counts)}")
+
+
+def _show_replay(replay: dict[str, Any]) -> None:
+    """Print how far back delivered mail can be sent again."""
+    console = stdout()
+    if replay["since"]:
+        console.print(
+            f"replay: the sources still have the mail of {replay['recipients']}"
+            f" delivered recipients, back to {replay['since'][:16]}Z; if the primary"
+            " loses it, see `drainer requeue --help`"
+        )
+    if replay["copies"]:
+        console.print(
+            f"replay: copies of {replay['copies']} delivered messages, back to"
+            f" {replay['copies_since'][:16]}Z"
+        )
+
+
+def _show_source(found: dict[str, Any]) -> None:
+    """Print what the spool has now."""
+    console = stdout()
+    console.print(
+        f"the spool holds {found['messages']} messages,"
+        f" {found['unknown_to_ledger']} of them not in the ledger"
+    )
+    for part in found["not_taken"]:
+        console.print(
+            f"  {part['messages']} messages are in {clean(part['name'])}:"
+            f" take them with {clean(part['option'])}"
+        )
+    if found["unknown_to_ledger"]:
+        console.print("run `drainer drain` to record and send them")
 
 
 def _show_reserve(reserve: dict[str, Any]) -> None:

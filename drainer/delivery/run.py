@@ -23,12 +23,9 @@ from drainer.config.build.paths import (
     marker_folders,
     shown_ledger,
 )
-from drainer.config.build.spools import with_domains
 from drainer.config.telemetry import caller
-from drainer.delivery.build import NOWHERE, make_admission
 from drainer.delivery.console import (
     print_claims,
-    print_domains,
     print_held,
     print_released,
     print_reserve,
@@ -36,7 +33,6 @@ from drainer.delivery.console import (
 from drainer.delivery.drain import Drain
 from drainer.delivery.holds import SpoolHolds
 from drainer.delivery.leases import SourceLeases
-from drainer.delivery.mx_hosts import with_mx_hosts
 from drainer.delivery.settings import DrainSettings
 from drainer.delivery.source_claims import SourceClaims
 from drainer.errors import (
@@ -44,7 +40,6 @@ from drainer.errors import (
     LedgerError,
     LedgerLost,
     OwnedElsewhere,
-    PrimaryNotReady,
 )
 from drainer.ledger.engine import in_use
 from drainer.ledger.owner import RECONNECT_FOR
@@ -52,13 +47,11 @@ from drainer.ledger.query.selection import remains
 from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import Decision, DecisionKind
 from drainer.ledger.repository import Ledger
-from drainer.policy.admission.admit import Admission
-from drainer.policy.recipient.mapping import AddressMapping
 from drainer.runtime.host_limits import affordable, descriptors
 from drainer.runtime.process import utcnow
 from drainer.runtime.workers import WorkerProcess
 from drainer.smtp.health_check import HealthReport
-from drainer.sources.protocol import HeldCount, HoldingSource, ReleasedCount, Source
+from drainer.sources.protocol import HeldCount, ReleasedCount, Source
 from drainer.telemetry.client import ExportProcess, start_export
 
 INTERRUPTED = 130
@@ -186,44 +179,6 @@ async def open_run(
             _log.warning("not all traces could be sent; the next run sends the rest")
     finally:
         await asyncio.to_thread(claims.release, request.url, code)
-
-
-class ResolvedRoutes(NamedTuple):
-    """A configuration that names domains and servers, and the rules that follow."""
-
-    config: Config
-    admission: Admission
-
-
-def resolve_routes(
-    config: Config,
-    sources: list[Source],
-    redirect: AddressMapping = NOWHERE,
-    *,
-    scans: bool = True,
-) -> ResolvedRoutes:
-    """Find out for which domains each route is, and which servers; it may block.
-
-    A running server may name the domains, and DNS the servers: drainer asks before
-    anything else uses them. A run that scans nothing sends only what drainer holds, so
-    that the server may run. Raises UsageError for a running server that may not be
-    drained, PrimaryNotReady if no server is known.
-    """
-    for source in sources:
-        if scans or not isinstance(source, HoldingSource):
-            source.refuse_if_live()
-    asked = config.primary.domains
-    config = with_domains(config, sources)
-    if config.primary.domains != asked:
-        print_domains(config.primary.domains)
-    config, no_route, unanswered = with_mx_hosts(config)
-    reasons = [*no_route.values(), *unanswered.values()]
-    for reason in reasons:
-        _log.warning(f"{reason}; its mail waits")
-    if reasons and not config.routes and not config.primary.is_named:
-        raise PrimaryNotReady(reasons[0], hint="check DNS, or name the hosts")
-    rules = make_admission(config, redirect, no_route, unanswered)
-    return ResolvedRoutes(config, rules)
 
 
 def _claim_sources(request: DrainRequest) -> SourceClaims:

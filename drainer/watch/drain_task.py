@@ -6,11 +6,11 @@ from msgspec.structs import replace
 
 from drainer.config.build.spools import make_sources
 from drainer.delivery.build import build_settings
+from drainer.delivery.route_resolution import resolve_routes
 from drainer.delivery.run import (
     DrainRequest,
     Run,
     open_run,
-    resolve_routes,
     start_workers,
 )
 from drainer.errors import DrainerError
