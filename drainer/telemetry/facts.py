@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from drainer.ledger import schema
 from drainer.ledger.records import DecisionKind
+from drainer.ledger.route_shares import routes_of
 from drainer.policy.recipient.state import FINAL
 
 Row = dict[str, Any]
@@ -25,9 +26,10 @@ _ATTEMPT = (
     _A.id, _A.message, _A.run, _A.started, _A.ended, _A.connection, _A.stages,
 )  # fmt: skip
 _RECIPIENT = (
-    _R.message, _R.n, _R.forward_path, _R.state, _R.since, _R.attempts,
+    _R.message, _R.n, _R.forward_path, _R.route, _R.state, _R.since, _R.attempts,
+    _R.attempt,
 )  # fmt: skip
-_RUNS = (_RUN.id, _RUN.started, _RUN.route, _RUN.facts)
+_RUNS = (_RUN.id, _RUN.started, _RUN.facts)
 
 
 class SpanFacts(Struct, frozen=True, kw_only=True):
@@ -97,6 +99,8 @@ def _facts(connection: sa.Connection, chosen: sa.ColumnElement[bool]) -> SpanFac
     if former:  # runs that died, and whose attempts another run has taken over
         query = sa.select(*_RUNS).where(_RUN.id.in_(list(former)))
         ran |= {row["id"]: row for row in _dicts(connection.execute(query))}
+    for id_, row in ran.items():
+        row["route"] = ", ".join(routes_of(connection, id_))
     return SpanFacts(
         messages=messages,
         attempts=attempts,

@@ -127,7 +127,7 @@ class MessageSpans:
         own = self._own(message, rows, facts)
         address, _, session = attempt["connection"].partition(" ")
         attributes: dict[str, Any] = {names.MESSAGE_ID: message["id"]}
-        attributes |= server_of(address, _host(facts.runs.get(attempt["run"])))
+        attributes |= server_of(address, _host(facts, attempt))
         attributes[names.RUN] = attempt["run"]
         attributes |= self._outcome(rows, facts, own)
         place = SpanPlace(trace, span, root_span(trace))
@@ -299,9 +299,12 @@ def _links(run: str, session: str) -> list[Link]:
     return [run_link(run), Link(connection)]
 
 
-def _host(run: Row | None) -> str:
-    """Return the name of the primary of a run; '' if it is not known."""
-    host, _, port = (run["route"] if run else "").rpartition(":")
+def _host(facts: SpanFacts, attempt: Row) -> str:
+    """Return the name of the primary of an attempt; '' if it is not known."""
+    tried = facts.recipients.get(attempt["message"], {}).values()
+    routes = [row["route"] for row in tried if row["attempt"] == attempt["id"]]
+    routes += [row["route"] for row in tried]
+    host, _, port = routes[0].rpartition(":") if routes else ("", "", "")
     return host.strip("[]") if port.isdigit() else ""
 
 

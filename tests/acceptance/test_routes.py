@@ -1,5 +1,7 @@
 """One spool, several primaries: each recipient's mail goes where its domain says."""
 
+import json
+import smtplib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.command.runner import Bench, call
+from tests.support.mta.postfix import PrivatePostfix
+from tests.support.mta.roles import Primary
 from tests.support.smtp_peer.peer import PeerThread
 from tests.support.smtp_peer.script import Drop, Script
 
@@ -189,3 +193,48 @@ def test_which_route_an_address_takes_is_explained_and_planned(
         f"127.0.0.1:{first.port}": 1,
         f"127.0.0.1:{second.port}": 2,
     }
+
+
+# ---- with real servers
+
+
+def test_three_postfix_primaries_share_the_mail_of_two_domains(
+    tmp_path: Path,
+    backup_postfix: Callable[..., PrivatePostfix],
+    primary_postfix: Callable[..., Primary],
+) -> None:
+    """One is stopped on the way and comes back: all is delivered once, by its route."""
+    backup = backup_postfix(domains=("a.example", "b.example"))
+    one, other = (primary_postfix(domains=("a.example",)) for _ in range(2))
+    third = primary_postfix(domains=("b.example",))
+    with smtplib.SMTP("127.0.0.1", backup.port) as client:
+        for n in range(60):
+            to = [f"u{n}@a.example", f"u{n}@b.example"][: 1 + n % 2]
+            client.sendmail("s@client.example", to, f"Subject: {n}\r\n\r\nx\r\n")
+    backup.wait_queue(60)
+    backup.stop()
+    equal = [f"127.0.0.1:{one.port}", f"127.0.0.1:{other.port}"]
+    config = tmp_path / "drainer.toml"
+    config.write_text(
+        f'[primary]\nhosts = [{json.dumps(equal)}]\ndomains = ["a.example"]\n'
+        'tls = "off"\nmax_messages = 5\nconnections = 4\n'
+        '[throttle]\nrate = "unlimited"\nramp = "0s"\n'
+        f'[[routes]]\ndomains = ["b.example"]\nhost = "127.0.0.1"\n'
+        f"port = {third.port}\n"
+        '[breaker]\npauses = ["200ms"]\ngive_up_after = "2s"\n',
+        "utf-8",
+    )
+    arguments = ["drain", f"postfix:{backup.queue_dir}", "--config", config]
+    arguments += ["--ledger", tmp_path / "ledger.db", "--no-check"]
+    third.stop()
+    assert call(*arguments).code in (4, 5)
+    third.start()
+    result = call(*arguments)
+    assert result.code == 0, result.stderr
+    for each in (one, other, third):
+        each.wait_queue(0, ("incoming", "active"))
+    got_by = [Counter(r.recipient.decode() for r in p.received()) for p in (one, other)]
+    assert got_by[0] + got_by[1] == Counter(f"u{n}@a.example" for n in range(60))
+    assert min(each.total() for each in got_by) >= 20
+    sent = Counter(r.recipient.decode() for r in third.received())
+    assert sent == Counter(f"u{n}@b.example" for n in range(1, 60, 2))

@@ -19,7 +19,7 @@ from drainer.policy.classify.describe import meaning_of
 from drainer.policy.classify.rules import Rule
 from drainer.policy.recipient.state import FINAL, State
 
-_R, _M, _S = schema.recipients.c, schema.messages.c, schema.sources.c
+_R, _M = schema.recipients.c, schema.messages.c
 _D, _A, _RUN = schema.decisions.c, schema.attempts.c, schema.runs.c
 
 BARS = 60
@@ -65,18 +65,8 @@ def report_facts(
 
 def _routes(reader: LedgerReader) -> list[dict[str, Any]]:
     """Return the recipients of each route by state."""
-    query = (
-        sa.select(_S.route, _R.state, sa.func.count().label("count"))
-        .select_from(schema.recipients)
-        .join(schema.messages, _R.message == _M.seq)
-        .outerjoin(schema.sources, _S.url == _M.source)
-        .group_by(_S.route, _R.state)
-    )
-    found: dict[str, dict[str, int]] = {}
-    for row in reader.rows(query):
-        counts = found.setdefault(row["route"] or "", {})
-        counts[row["state"]] = int(row["count"])
-    return [{"route": name, "states": counts} for name, counts in sorted(found.items())]
+    found = reader.states_by_route()
+    return [{"route": name, "states": counts} for name, counts in found.items()]
 
 
 def _runs(reader: LedgerReader) -> list[dict[str, Any]]:
@@ -88,14 +78,21 @@ def _runs(reader: LedgerReader) -> list[dict[str, Any]]:
         _D.run.in_([row["id"] for row in rows]),
     )
     known = {row["run"]: row for row in reader.rows(ends)}
-    return [_run(row, known.get(row["id"])) for row in rows]
+    taken = schema.run_routes.c
+    routes: dict[str, list[str]] = {}
+    for row in reader.rows(sa.select(taken.run, taken.route).order_by(taken.place)):
+        routes.setdefault(row["run"], []).append(row["route"])
+    return [
+        _run(row, known.get(row["id"]), ", ".join(routes.get(row["id"], [])))
+        for row in rows
+    ]
 
 
-def _run(row: Row, end: Row | None) -> dict[str, Any]:
+def _run(row: Row, end: Row | None, route: str) -> dict[str, Any]:
     evidence = from_json(end["evidence"]) if end else {}
     return {
         "id": row["id"],
-        "route": row["route"],
+        "route": route,
         "started": _iso(row["started"]),
         "ended": _iso(evidence.get("last_seen") or row["ended"]),
         "exit": row["exit"],
