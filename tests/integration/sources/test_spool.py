@@ -628,8 +628,10 @@ def test_a_message_that_only_starts_like_a_delivered_one_is_not_removed(
     assert result.code == 0, result.stderr
     path.write_bytes(path.read_bytes().replace(b"the end", b"THE END"))
     [spool] = result.objects[-1]["spools"]
-    done = settle(drainer, spool["command"], "--json")
-    assert done.objects[0]["removed"] == 0
+    for more in (("--dry-run",), ()):
+        done = settle(drainer, spool["command"], "--json", *more)
+        assert done.code == 5
+        assert (done.objects[0]["removed"], done.objects[0]["unlike"]) == (0, 1)
     assert names(backup, "deferred") == {path.name}
 
 
