@@ -184,6 +184,9 @@ def settle(
     with it. Before drainer changes a message, it compares its whole content and its
     recipients with the ledger.
 
+    Exit status: 0 settled; 2 usage, or Postfix runs; 5 a message that is like one of
+    the ledger was left alone.
+
     Example: drainer spool settle postfix:/var/spool/postfix
     """
     config = load(path, ledger=ledger, acts=True)
@@ -194,6 +197,8 @@ def settle(
         claim=not dry_run,
     )
     _print_counts(counts, as_json=json_, dry_run=dry_run)
+    if any(each.unlike for each in counts.values()):
+        raise typer.Exit(5)
 
 
 def _settled(

@@ -70,6 +70,11 @@ def print_released(
             f"{returned.expiring} of them have outlived maximal_queue_lifetime: Postfix"
             " bounces them if its next attempt fails; raise it, or `postsuper -h` them"
         )
+    if returned.unlike:
+        _log.warning(
+            f"{returned.unlike} messages only start like messages of the ledger, or"
+            " several look alike: drainer left them alone; compare them yourself"
+        )
     if returned.waiting:
         _log.warning(
             f"{returned.waiting} stay on hold, because Postfix could bounce them:"

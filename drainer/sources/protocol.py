@@ -150,6 +150,8 @@ class ReleasedCount(NamedTuple):
     waiting: int = 0
     #: Finished, and therefore removed.
     removed: int = 0
+    #: Left alone by ``settle``: each only starts like a message of the ledger.
+    unlike: int = 0
 
 
 class UntakenPart(NamedTuple):

@@ -1,4 +1,4 @@
-"""The README's "Start", word for word: from the outage to both servers at work."""
+"""README's "Start" and the runbook, word for word: from the outage to both at work."""
 
 import os
 import re
@@ -114,6 +114,41 @@ def test_the_readme_leads_to_both_servers_at_work(
     received = primary.wait_received(COUNT + 1)
     counts = Counter(each.recipient.decode() for each in received)
     assert counts == Counter([*(path for [path] in users(COUNT)), new])
+
+
+def runbook() -> list[str]:
+    """Return the commands of the runbook's way after an outage."""
+    text = (ROOT / "docs" / "runbook.md").read_text("utf-8")
+    section = text.partition("## After an outage\n")[2].partition("\n## ")[0]
+    blocks = re.findall(r"```\n(.*?)```", section, re.DOTALL)
+    lines = (line.strip() for block in blocks for line in block.splitlines())
+    return [line for line in lines if line]
+
+
+def test_the_runbook_leads_to_both_servers_at_work(
+    tmp_path: Path,
+    backup_postfix: Callable[..., PrivatePostfix],
+    primary_postfix: Callable[..., Primary],
+) -> None:
+    """Its commands as they are, with the backup at work all the time."""
+    primary = primary_postfix()
+    primary.stop()
+    backup = backup_postfix(relay_port=primary.port)
+    submit(backup, *users(COUNT))
+    primary.start()
+    shell = Shell(backup, tmp_path, spool="")
+    lines = runbook()
+    assert lines[1] == "drainer drain postfix:live --to mx1.example.com"
+    for line in lines:
+        done = shell.run(line)
+        assert done.returncode == 0, (line, done.stdout, done.stderr)
+    backup.flush()
+    backup.wait_queue(0, ("incoming", "active", "deferred", "hold"))
+    submit_and_pass_on(backup)
+    received = primary.wait_received(COUNT + 1)
+    counts = Counter(each.recipient.decode() for each in received)
+    assert len(counts) == COUNT + 1
+    assert max(counts.values()) == 1
 
 
 def submit_and_pass_on(backup: PrivatePostfix) -> str:

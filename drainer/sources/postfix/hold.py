@@ -22,7 +22,12 @@ from drainer.sources.common.queue_directory import EntryGone
 from drainer.sources.common.queue_entry import OpenEntry
 from drainer.sources.common.walk import FilePlace
 from drainer.sources.postfix.fate import Fate, match_recorded
-from drainer.sources.postfix.layout import DEFAULT_QUEUES, HELD, hash_directories
+from drainer.sources.postfix.layout import (
+    DEFAULT_QUEUES,
+    HELD,
+    UNCLEANED,
+    hash_directories,
+)
 from drainer.sources.postfix.marks import is_done, mark_done
 from drainer.sources.postfix.message import PostfixEntry
 from drainer.sources.postfix.note import HoldEntry, HoldNote, parse_note
@@ -64,6 +69,8 @@ class PostfixHold(PostfixQueue):
         self._note: HoldNote | None = None
         #: What stayed on hold when the note was last looked at.
         self._noted: Mapping[str, HoldEntry] = {}
+        #: Messages that the last ``settle`` could not recognise for sure.
+        self._unlike = 0
 
     def _ours(self) -> Mapping[str, HoldEntry]:
         return self._note.entries() if self._note is not None else self._noted
@@ -275,6 +282,7 @@ class PostfixHold(PostfixQueue):
 
         What others hold stays on hold, unless it is finished.
         """
+        self._unlike = 0
         if dry_run:
             return self._forecast(ledger)
         self._open(note)
@@ -289,7 +297,7 @@ class PostfixHold(PostfixQueue):
         except BaseException:
             self._close()
             raise
-        return self.give_back(note, ledger)
+        return self.give_back(note, ledger)._replace(unlike=self._unlike)
 
     def _forecast(self, ledger: SettlementLedger) -> ReleasedCount:
         fates = Counter(
@@ -300,13 +308,14 @@ class PostfixHold(PostfixQueue):
             released=fates[Fate.RELEASE],
             waiting=fates[Fate.WAIT],
             removed=fates[Fate.REMOVE],
+            unlike=self._unlike,
         )
 
     def _known(
         self, ledger: SettlementLedger
     ) -> Iterator[tuple[OpenEntry[PostfixEntry], LedgerStatus]]:
         """Yield what the ledger knows more of than the queue: done, or tried."""
-        starts = (*DEFAULT_QUEUES, HELD)
+        starts = (*DEFAULT_QUEUES, UNCLEANED, HELD)
         entries = (entry for queue in starts for entry in self.walk((queue,)))
         for batch in batches(entry.place for entry in entries if entry.is_file):
             identities = {place: self._identity_at(place) for place in batch}
@@ -327,9 +336,13 @@ class PostfixHold(PostfixQueue):
         self, place: FilePlace, known: Sequence[LedgerStatus]
     ) -> Iterator[tuple[OpenEntry[PostfixEntry], LedgerStatus]]:
         """Yield the message there with its status, if it is the recorded one."""
-        with suppress(MessageUnreadable), OpenFiles() as opened:
-            found = self._try(place, opened)
-            status = match_recorded(found, known) if found is not None else None
+        with OpenFiles() as opened:
+            try:
+                found = self._try(place, opened)
+                status = match_recorded(found, known) if found is not None else None
+            except MessageUnreadable:
+                self._unlike += 1
+                return
             if found is not None and status is not None:
                 yield found, status
 

@@ -8,10 +8,12 @@ any number of them.
 import os
 import re
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +22,8 @@ from drainer.sources.postfix.transport import Nexthop, parse_transport
 
 _PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin"
 DEFAULT_DIRECTORY = "/etc/postfix"
+_NEIGHBOURS = 1000
+"""Names beside a queue among which a configuration is looked for."""
 _TIMEOUT = 600.0
 """Seconds; for some hundred messages on a slow disk."""
 _HINT = "postfix:live works on the backup itself, as root"
@@ -219,12 +223,42 @@ def instances() -> Iterator[PostfixInstance]:
 
 
 def instance_at(queue_directory: str) -> PostfixInstance | None:
-    """Return the instance of this host that uses a queue directory, if any."""
+    """Return the instance of this host that uses a queue directory, if any.
+
+    Not every instance is registered: ``postfix -c`` takes any directory. So drainer
+    also looks for a ``main.cf`` beside the queue, and in ``/etc/postfix*``.
+    """
     for each in instances():
-        with suppress(OSError):
-            if Path(each.queue_directory).samefile(queue_directory):
-                return each
+        if _has_queue(each, queue_directory):
+            return each
+    for place in _configurations(Path(queue_directory).parent):
+        with suppress(SourceError):
+            found = PostfixInstance(str(place))
+            if _has_queue(found, queue_directory):
+                return found
     return None
+
+
+def _has_queue(instance: PostfixInstance, queue_directory: str) -> bool:
+    with suppress(OSError):
+        return Path(instance.queue_directory).samefile(queue_directory)
+    return False
+
+
+def _configurations(above: Path) -> Iterator[Path]:
+    """Yield folders with a ``main.cf`` that only root can change."""
+    with suppress(OSError), os.scandir(above) as entries:
+        beside = [Path(entry.path) for entry in islice(entries, _NEIGHBOURS)]
+        for place in (above, *sorted(beside), *sorted(Path("/etc").glob("postfix*"))):
+            with suppress(OSError):
+                if all(map(_is_roots, (place, place / "main.cf"))):
+                    yield place
+
+
+def _is_roots(path: Path) -> bool:
+    found = path.lstat()
+    others_may_write = stat.S_IWGRP | stat.S_IWOTH
+    return found.st_uid == 0 and not found.st_mode & others_may_write
 
 
 def _words(text: str) -> list[str]:

@@ -21,6 +21,7 @@ import pytest
 
 from drainer.errors import OwnedElsewhere, UsageError
 from drainer.policy.admission.admit import Admission
+from drainer.sources.postfix.instance import instance_at
 from drainer.sources.postfix.master import lock_master, master_runs
 from drainer.sources.postfix.note import HoldEntry, HoldNote
 from drainer.sources.postfix.spool import PostfixSpool
@@ -148,19 +149,44 @@ def test_a_queue_without_its_instance_is_settled_on_request(
     primary: Callable[..., PeerThread],
 ) -> None:
     """With ack=remove: as the volume of a container is drained from its host."""
-    del drainer.environment["MAIL_CONFIG"]
     submit(backup, *users(3), ["one@example.org", "no@example.org"])
     backup.stop()
+    volume = backup.base / "apart" / "volume"
+    volume.parent.mkdir()
+    backup.queue_dir.rename(volume)
     server = primary(rcpt=per_recipient({"no@example.org": "550 5.1.1 no"}))
-    kept = drain(drainer, source(backup), server, "--rehearse")
-    assert len(names(backup, "deferred")) == 4, kept.stderr
-    server.messages.clear()
-    result = drain(drainer, f"{source(backup)}?ack=remove", server)
+    result = drain(drainer, f"postfix:{volume}?ack=remove", server)
     assert result.code == 5, result.stderr
+    volume.rename(backup.queue_dir)
     assert names(backup, "deferred") == set()
     restart(backup, server)
     assert copies(server) == once(3) + Counter(["one@example.org"])
     assert len(names(backup, "hold")) == 1
+
+
+def test_an_instance_that_is_not_registered_is_found_beside_its_queue(
+    backup: PrivatePostfix,
+    drainer: Drainer,
+    primary: Callable[..., PeerThread],
+) -> None:
+    """Its main.cf must belong to root; a rehearsal changes nothing in its queue."""
+    del drainer.environment["MAIL_CONFIG"]
+    ids = submit(backup, *users(3))
+    backup.stop()
+    server = primary()
+    drain(drainer, source(backup), server, "--rehearse")
+    assert names(backup, "deferred") == set(ids)
+    server.messages.clear()
+    backup.config_dir.chmod(0o777)
+    assert drain(drainer, source(backup), server, "--dry-run").code == 0
+    assert instance_at(str(backup.queue_dir)) is None
+    backup.config_dir.chmod(0o755)
+    result = drain(drainer, source(backup), server)
+    assert result.code == 0, result.stderr
+    [spool] = result.objects[-1]["spools"]
+    assert spool["command"] == f"postfix -c {backup.config_dir} start"
+    restart(backup, server)
+    assert copies(server) == once(3)
 
 
 def test_a_message_whose_report_is_pending_goes_back_to_postfix(
@@ -628,8 +654,10 @@ def test_a_message_that_only_starts_like_a_delivered_one_is_not_removed(
     assert result.code == 0, result.stderr
     path.write_bytes(path.read_bytes().replace(b"the end", b"THE END"))
     [spool] = result.objects[-1]["spools"]
-    done = settle(drainer, spool["command"], "--json")
-    assert done.objects[0]["removed"] == 0
+    for more in (("--dry-run",), ()):
+        done = settle(drainer, spool["command"], "--json", *more)
+        assert done.code == 5
+        assert (done.objects[0]["removed"], done.objects[0]["unlike"]) == (0, 1)
     assert names(backup, "deferred") == {path.name}
 
 
