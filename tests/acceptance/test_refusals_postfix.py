@@ -3,6 +3,7 @@
 The configuration makes it sick and well again, as it does for its operator.
 """
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from tests.support.mta.balancer import Balancer
 from tests.support.mta.milter import CONTINUE, TEMPFAIL, Milter
 from tests.support.mta.policy_server import Greylist
 from tests.support.mta.roles import Primary
+from tests.support.mta.rspamd import Rspamd
 from tests.support.scenarios.backup import Backup, Delivered, confirm_after
 from tests.support.scenarios.primaries import (
     DOMAIN,
@@ -208,6 +210,36 @@ def test_a_postfix_whose_milter_is_killed_in_the_middle(
     heal(primary, {"smtpd_milters": ""})
     assert backup.deliver_the_rest(delivered).code == 0
     assert delivered() == Counter(EVERYBODY)
+
+
+def test_a_postfix_whose_rspamd_is_killed_in_the_middle(
+    backup: Backup, start: StartPrimary, tmp_path: Path
+) -> None:
+    """It defers what it cannot scan; all arrives once the filter runs again."""
+    if reason := Rspamd.missing_reason():
+        pytest.skip(reason)
+    primary = start({"milter_default_action": "tempfail"})
+    delivered = prepare(backup, primary)
+    backup.configure(throttle={"rate": "15/second"}, **confirm_after("300ms"))
+    backup.fill(SIXTY)
+    with Rspamd(tmp_path) as rspamd:
+        heal(primary, {"smtpd_milters": rspamd.place})
+        killer = threading.Thread(target=_kill_after, args=(rspamd, primary, 10))
+        killer.start()
+        assert backup.empty().code in (STOPPED, REMAIN)
+        killer.join()
+        states = set(backup.states().values())
+        assert states <= {"delivered", "pending", "deferred"}, states
+        backup.assert_nothing_lost(delivered)
+        assert len(delivered()) < len(SIXTY)
+        rspamd.start()
+        assert backup.deliver_the_rest(delivered).code == 0
+    assert delivered() == Counter(EVERYBODY)
+
+
+def _kill_after(rspamd: Rspamd, primary: Primary, count: int) -> None:
+    primary.wait_received(count)
+    rspamd.kill()
 
 
 def test_two_postfix_behind_one_port_of_which_one_has_no_users(

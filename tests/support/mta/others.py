@@ -160,6 +160,7 @@ primary_hostname = primary.example
 local_interfaces = 127.0.0.1
 daemon_smtp_ports = {port}
 smtp_accept_max_per_host = 50
+smtp_accept_queue_per_connection = 0
 exim_path = {exim}
 deliver_drop_privilege
 acl_smtp_rcpt = check_recipient
