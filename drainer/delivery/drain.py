@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from msgspec.structs import replace
 
 from drainer.bounce.quarantine.cleanup import QuarantineCleaner
-from drainer.bounce.quarantine.delivered import KeptMail
+from drainer.bounce.quarantine.delivery_copies import DeliveryCopies
 from drainer.bounce.quarantine.store import Quarantine
 from drainer.bounce.service import BounceService
 from drainer.delivery.acknowledger import Acknowledger
@@ -84,7 +84,7 @@ class Drain:
         self._quarantine = (
             Quarantine(settings.quarantine) if settings.quarantine else None
         )
-        self._kept = KeptMail(settings.kept) if settings.kept else None
+        self._kept = DeliveryCopies(settings.kept) if settings.kept else None
         self._loader = self._build_loader()
         self._acknowledger = Acknowledger(ledger, self._sources, self._kept)
         #: Sources that refused to acknowledge finished messages, and why.
