@@ -21,7 +21,7 @@ DRIVEN_BY: Final = {
     "bounce.evidence.tasks": "security/test_evidence_process.py",
     "bounce.evidence.worker": "security/test_evidence_process.py",
     "bounce.quarantine": "integration/bounce/test_quarantine.py",
-    "bounce.quarantine.delivered": "integration/cli/test_replay.py",
+    "bounce.quarantine.delivery_copies": "integration/cli/test_replay.py",
     "cli": "integration/cli/test_bad_input.py",
     "cli.bounces": "integration/bounce/test_reports.py",
     "cli.digest": "integration/watch/test_digest.py",

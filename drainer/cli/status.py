@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from drainer.bounce.quarantine.delivered import oldest_copy
+from drainer.bounce.quarantine.delivery_copies import oldest_copy
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import clean, print_json, stdout, table
 from drainer.config import Config

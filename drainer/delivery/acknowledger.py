@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from msgspec.structs import replace
 
-from drainer.bounce.quarantine.delivered import KeptMail
+from drainer.bounce.quarantine.delivery_copies import DeliveryCopies
 from drainer.delivery.holds import HoldsLedger
 from drainer.errors import SourceError
 from drainer.ledger.reader import LedgerReader
@@ -33,7 +33,7 @@ class Acknowledger:
         self,
         ledger: Ledger,
         sources: Mapping[str, Source],
-        kept: KeptMail | None = None,
+        kept: DeliveryCopies | None = None,
     ) -> None:
         """Serve the sources that can acknowledge at all; ``kept`` gets copies first."""
         self._ledger = ledger

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from msgspec.structs import replace
 
 from drainer.bounce.build import make_bouncing
-from drainer.bounce.quarantine.delivered import KeepSettings
+from drainer.bounce.quarantine.delivery_copies import KeepSettings
 from drainer.config import Config
 from drainer.config.build.paths import kept_folder, ledger_url, quarantine_folder
 from drainer.config.build.routes import make_probe, make_route, make_route_table

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from drainer.bounce.quarantine.cleanup import QuarantineCleaner
-from drainer.bounce.quarantine.delivered import KeptMail
+from drainer.bounce.quarantine.delivery_copies import DeliveryCopies
 from drainer.bounce.quarantine.store import Quarantine
 from drainer.bounce.service import BounceService
 from drainer.delivery.acknowledger import Acknowledger
@@ -93,7 +93,7 @@ class Drain:
     def _build_shared_parts(self, leases: SourceLeases) -> SharedParts:
         settings, ledger = self.settings, self.ledger
         quarantine = Quarantine(settings.quarantine) if settings.quarantine else None
-        kept = KeptMail(settings.kept) if settings.kept else None
+        kept = DeliveryCopies(settings.kept) if settings.kept else None
         bounce_service = None
         if settings.bouncing is not None:
             bounce_service = BounceService(

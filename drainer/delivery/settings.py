@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from drainer.bounce.quarantine.delivered import KeepSettings
+from drainer.bounce.quarantine.delivery_copies import KeepSettings
 from drainer.bounce.settings import BounceSettings
 from drainer.delivery.latency import LatencyStats
 from drainer.delivery.pacing.load import LoadSource

@@ -48,7 +48,7 @@ async def fetch_token(command: Sequence[str]) -> str:
 
 def auth_line(mechanism: str, username: str, token: str) -> bytes:
     """Return the initial response of OAUTHBEARER or XOAUTH2, in base64."""
-    if mechanism == "oauthbearer":  # RFC 7628 3.1, RFC 5801 4
+    if mechanism == "oauthbearer":  # RFC 7628 3.1
         name = username.replace("=", "=3D").replace(",", "=2C")
         text = f"n,a={name},\x01auth=Bearer {token}\x01\x01"
     else:

@@ -98,18 +98,22 @@ class MessageSpans:
         found = {
             **self.marks,
             names.MESSAGE_ID: row["id"],
-            names.NATIVE_ID: row["native_id"],
-            names.SOURCE: row["source"],
+            names.NATIVE_ID: self._view.text(row["native_id"]),
+            names.SOURCE: self._source(row["source"]),
             names.SENDER: self._view.address(row["reverse_path"]),
             names.SYSTEM: "smtp",
             names.OPERATION: "send",
             names.BODY_SIZE: row["size"],
         }
         if row["queue"]:
-            found[names.QUEUE] = row["queue"]
+            found[names.QUEUE] = self._view.text(row["queue"])
         if row["message_id"]:
             found[names.MESSAGING_ID] = self._view.value(row["message_id"])
         return found
+
+    def _source(self, url: str) -> str:
+        """Return a source without the addresses in its path; a server's user stays."""
+        return url if "://" in url else self._view.text(url)
 
     # --- an attempt
 

@@ -32,7 +32,7 @@ class KeepSettings(Struct, frozen=True, kw_only=True):
     most_bytes: int
 
 
-class KeptMail:
+class DeliveryCopies:
     """The copies of one ledger. Everything may block."""
 
     def __init__(self, settings: KeepSettings) -> None:
