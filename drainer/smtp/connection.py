@@ -1,4 +1,4 @@
-"""From an address to a session: connect, banner, EHLO, STARTTLS, AUTH.
+"""From an address to a session: connect, banner, EHLO or LHLO, STARTTLS, AUTH.
 
 The only importer of aiosmtplib. Its exceptions end here: what went wrong is the answer
 of a Stage. Every stage is timed, for the health check and the trace.
@@ -28,10 +28,16 @@ from drainer.smtp.certificate import key_digest
 from drainer.smtp.oauth import TokenError, auth_line, fetch_token
 from drainer.smtp.protocol import SmtpProtocol, spare_descriptor
 from drainer.smtp.route import Host, Login, Route
+from drainer.smtp.server_address import (
+    SocketUnusable,
+    connect_socket,
+    new_socket,
+    resolve,
+)
 from drainer.smtp.tls import client_context, tls_facts
 
 T = TypeVar("T")
-_READY = 220
+_COMPLETED = 250
 _CLOSING = 421
 _CHALLENGE, _LOGGED_IN = 334, 235
 
@@ -72,30 +78,6 @@ class ConnectFailure(Exception):
         """Keep the steps."""
         super().__init__(str(steps[-1].answer) if steps else "")
         self.steps = tuple(steps)
-
-
-async def resolve(route: Route) -> list[tuple[int, tuple[str, int]]]:
-    """Return (family, address) pairs of the route's host; OSError when none."""
-    try:
-        infos = await asyncio.get_running_loop().getaddrinfo(
-            route.address or route.host, route.port, type=socket.SOCK_STREAM
-        )
-    except UnicodeError as error:
-        raise OSError(str(error)) from None
-    return [
-        (family, cast("tuple[str, int]", sockaddr))
-        for family, _, _, _, sockaddr in infos
-    ]
-
-
-def bind_socket(sock: socket.socket, address: str) -> None:
-    """Give a socket our own address; raise OSError if it cannot have it."""
-    if not address:
-        return
-    if (":" in address) != (sock.family == socket.AF_INET6):
-        message = f"it is of another family than our address {address}"
-        raise OSError(message)
-    sock.bind((address, 0))
 
 
 async def connect(
@@ -151,7 +133,7 @@ class _Handshake:
             smtp.hostname = self._server_name
         banner = await self._greet(smtp)
         ehlo = await self._ehlo(smtp)
-        if not is_implicit and (self.route.tls != "off" or self.route.requires_tls):
+        if self.route.starts_tls:
             ehlo = await self._starttls(smtp) or ehlo
         if self.route.login is not None:
             await self._login(smtp)
@@ -166,22 +148,19 @@ class _Handshake:
 
     async def _reach(self) -> socket.socket:
         """Connect to the first address that answers; each try is a step."""
-        loop = asyncio.get_running_loop()
         start = time.monotonic()
         try:
             addresses = await resolve(self.route)
         except OSError as error:
             lost = Lost(reason="unresolved", detail=str(error))
             raise self._fail(Stage.CONNECT, lost, start) from None
-        for family, address in addresses:
+        for address in addresses:
             start = time.monotonic()
-            self._address = format_address(address)
-            sock = socket.socket(family, socket.SOCK_STREAM)
-            sock.setblocking(False)  # noqa: FBT003
+            self._address = str(address)
+            sock = new_socket(address)
             try:
-                bind_socket(sock, self.route.bind)
                 async with asyncio.timeout(self.route.timeouts.connect):
-                    await loop.sock_connect(sock, address)
+                    await connect_socket(sock, address, self.route.bind)
             except (OSError, TimeoutError) as error:
                 sock.close()
                 self._fail(Stage.CONNECT, lost_of(error), start)
@@ -189,7 +168,6 @@ class _Handshake:
             except BaseException:
                 sock.close()
                 raise
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._note(Stage.CONNECT, Reply(code=220, text="connected"), start)
             return sock
         raise ConnectFailure(self._steps)
@@ -237,16 +215,14 @@ class _Handshake:
 
     async def _ehlo(self, smtp: aiosmtplib.SMTP) -> Reply:
         try:
-            reply = await self._stage(
-                Stage.EHLO, smtp.ehlo(timeout=self.route.timeouts.ehlo)
-            )
+            reply = await self._stage(Stage.EHLO, _say_hello(smtp, self.route))
             for keyword in self.route.ignore_extensions:
                 smtp.esmtp_extensions.pop(keyword, None)
             return reply  # noqa: TRY300 - the one that is left alone
         except ConnectFailure as failed:
             answer = failed.steps[-1].answer
             old = isinstance(answer, Reply) and answer.code in (500, 502)
-            if self.route.requires_tls or not old:
+            if self.route.requires_tls or self.route.speaks_lmtp or not old:
                 raise
         # RFC 5321 4.1.4: a server of RFC 821's days
         return await self._stage(Stage.EHLO, smtp.helo(hostname=self.route.helo))
@@ -385,6 +361,18 @@ class _Handshake:
         )
 
 
+async def _say_hello(smtp: aiosmtplib.SMTP, route: Route) -> aiosmtplib.SMTPResponse:
+    """Send EHLO or LHLO; aiosmtplib has no method for the latter (RFC 2033 4.1)."""
+    limit = route.timeouts.ehlo
+    answer = await smtp.execute_command(
+        route.hello.encode(), route.helo.encode("ascii"), timeout=limit
+    )
+    if answer.code != _COMPLETED:
+        raise aiosmtplib.SMTPHeloError(answer.code, answer.message)
+    smtp.last_ehlo_response = answer
+    return answer
+
+
 async def _authenticate(
     smtp: aiosmtplib.SMTP, name: str, line: bytes
 ) -> aiosmtplib.SMTPResponse:
@@ -439,6 +427,8 @@ def lost_of(error: BaseException) -> Lost:
     match error:
         case TimeoutError():
             return Lost(reason="timeout", detail=str(error))
+        case SocketUnusable():
+            return Lost(reason="socket", detail=detail)
         case ssl.SSLError():
             return Lost(reason="tls", detail=detail)
         case ConnectionRefusedError():
@@ -451,9 +441,3 @@ def lost_of(error: BaseException) -> Lost:
             return Lost(reason="protocol", detail=detail)
         case _:
             return Lost(reason="unreachable", detail=detail)
-
-
-def format_address(address: tuple[str, int]) -> str:
-    """Return ``address:port``, IPv6 in brackets."""
-    host, port = address[0], address[1]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
