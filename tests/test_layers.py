@@ -43,7 +43,11 @@ IMPURE: Final = frozenset(
 #: Each package that is not ours, and the modules (or packages) that may import it.
 HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     "aiolimiter": ("drainer.watch.http.limits", "drainer.smtp.rate_limiter"),
-    "aiosmtplib": ("drainer.smtp.connection",),
+    "aiosmtplib": (
+        "drainer.smtp.connection",
+        "drainer.smtp.failure",
+        "drainer.smtp.login",
+    ),
     "authres": ("drainer.bounce.evidence.authres",),
     "cryptography": ("drainer.smtp.certificate",),
     "dkim": ("drainer.bounce.evidence.dkim", "drainer.bounce.evidence.dkim_sign"),

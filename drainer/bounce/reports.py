@@ -37,7 +37,7 @@ from drainer.policy.pacing.rate import Rate, Rates
 from drainer.smtp.connection import ConnectFailure, Connection, connect
 from drainer.smtp.post import OutgoingMail, PostResult, post
 from drainer.smtp.rate_limiter import RateLimiter
-from drainer.smtp.route import Route
+from drainer.smtp.route import SOCKET_PREFIX, Route
 from drainer.sources.protocol import Source
 
 AT_MOST = timedelta(seconds=30)
@@ -208,7 +208,7 @@ class DsnSender:
                 for row, recipient in queued.told
             ),
             hostname=self._own.hostname,
-            primary=queued.route.rpartition(":")[0],
+            primary=_host_of(queued.route),
             message_id=queued.report_id,
             date=from_micros(queued.at),
             arrived=queued.message.arrived,
@@ -256,6 +256,11 @@ def _expanded(queued: QueuedReport) -> Envelope:
     (recipient,) = envelope.recipients
     sender = verp_sender(envelope.reverse_path, recipient.forward_path, envelope.verp)
     return replace(envelope, reverse_path=sender)
+
+
+def _host_of(route: str) -> str:
+    """Return the host in the name of a route; '' for a Unix socket, which has none."""
+    return "" if route.startswith(SOCKET_PREFIX) else route.rpartition(":")[0]
 
 
 def _words(text: str) -> str:

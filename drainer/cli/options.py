@@ -10,7 +10,7 @@ from drainer.cli.output import say
 from drainer.config import Config
 from drainer.config import load as config_file
 from drainer.config.build.paths import ledger_url
-from drainer.config.host import split_host
+from drainer.config.host import split_server
 from drainer.ledger.reader import LedgerReader
 
 ConfigOption = Annotated[
@@ -65,7 +65,7 @@ def load(
     """
     over: dict[str, dict[str, Any]] = {k: dict(v) for k, v in (sections or {}).items()}
     if to:
-        host, port = split_host(to)
+        host, port = split_server(to)
         over["routes"] = {}
         over.setdefault("primary", {})["host"] = host
         if port is not None:

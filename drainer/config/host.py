@@ -1,11 +1,14 @@
-"""A host as people write it: HOST, HOST:PORT or [IPv6]:PORT."""
+"""A host as people write it: HOST, HOST:PORT, [IPv6]:PORT, or unix:PATH for LMTP."""
 
 import re
 
 from drainer.errors import UsageError
 from drainer.runtime.redaction import redact_url
+from drainer.smtp.route import SOCKET_PREFIX
 
 MAX_HOST, MAX_PORT = 253, 65535
+MAX_PATH_BYTES = 107
+"""Of a Unix socket on Linux (unix(7))."""
 
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _NAME = rf"{_LABEL}(?:\.{_LABEL})*\.?"
@@ -23,3 +26,23 @@ def split_host(text: str) -> tuple[str, int | None]:
         message = f"{redact_url(text)[:60]!r} is not a valid host"
         raise UsageError(message, hint="write HOST, HOST:PORT or [IPv6]:PORT")
     return host, int(port) if port else None
+
+
+def split_server(text: str) -> tuple[str, int | None]:
+    """Return host and port as ``split_host`` does; a ``unix:PATH`` has no port.
+
+    Raises UsageError if the text is neither, or the path is too long or not absolute.
+    """
+    if not is_socket(text):
+        return split_host(text)
+    path = text.removeprefix(SOCKET_PREFIX)
+    is_short = len(path.encode()) <= MAX_PATH_BYTES
+    if not (path.startswith("/") and path.isprintable() and is_short):
+        message = f"{text[:120]!r} is not a valid Unix socket"
+        raise UsageError(message, hint="write unix:/PATH, of at most 107 bytes")
+    return text, None
+
+
+def is_socket(text: str) -> bool:
+    """Return whether it names a Unix socket."""
+    return text.startswith(SOCKET_PREFIX)

@@ -9,7 +9,8 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from drainer.config.host import split_host
+from drainer.config.host import split_server
+from drainer.config.lmtp import settle_lmtp
 from drainer.config.section import Duration, Section, settle_tls
 from drainer.mail.envelope import AddressError, domain_key, parse_mailbox
 from drainer.policy.pacing.rate import parse_size
@@ -24,7 +25,11 @@ _DIGEST_BYTES = 32
 class PrimarySection(Section):
     """The server that drainer delivers to."""
 
-    host: str = Field("", description="Host name or address. `--to` overrides it.")
+    host: str = Field(
+        "",
+        description="Host name or address, or unix:/PATH for LMTP. `--to` overrides"
+        " it.",
+    )
     hosts: Literal["mx"] | tuple[str | tuple[str, ...], ...] = Field(
         (),
         description="Several hosts, each HOST[:PORT], instead of `host`. drainer tries"
@@ -36,7 +41,17 @@ class PrimarySection(Section):
         description="Names of this backup in MX records, beside `helo`. drainer"
         " delivers only to servers that are preferred to them.",
     )
-    port: int = Field(25, ge=1, le=65535, description="TCP port.")
+    port: int = Field(
+        25,
+        ge=1,
+        le=65535,
+        description="TCP port. The default is 465 for implicit TLS, and 24 for LMTP.",
+    )
+    protocol: Literal["smtp", "lmtp"] = Field(
+        "smtp",
+        description="LMTP delivers straight to the mailboxes, past the filters of the"
+        " primary's SMTP server. It is the default for a Unix socket.",
+    )
     domains: tuple[str, ...] = Field(
         (),
         description="Recipient domains to deliver (`.example.org` = its subdomains)."
@@ -202,7 +217,7 @@ class PrimarySection(Section):
             return hosts
         for each in hosts:
             for host in (each,) if isinstance(each, str) else each:
-                split_host(host)
+                split_server(host)
             if not each:
                 message = "a list of equal hosts is empty"
                 raise ValueError(message)
@@ -276,6 +291,19 @@ class PrimarySection(Section):
     def _is_size(cls, value: str) -> str:
         parse_size(value)
         return value
+
+    @property
+    def named_hosts(self) -> tuple[str, ...]:
+        """Every host, as it is written, in order of preference."""
+        if not isinstance(self.hosts, tuple) or not self.hosts:
+            return (self.host,) if self.host else ()
+        tiers = ((each,) if isinstance(each, str) else each for each in self.hosts)
+        return tuple(host for tier in tiers for host in tier)
+
+    @model_validator(mode="after")
+    def _lmtp(self) -> "PrimarySection":
+        settle_lmtp(self)
+        return self
 
     @model_validator(mode="after")
     def _secrets(self) -> "PrimarySection":

@@ -245,7 +245,7 @@ class DeliveryWorker:
         opened = AttemptStart(
             id=transaction.attempt,
             delivery=transaction.delivery,
-            connection=_name_of(self._session),
+            connection=self._session.connection.name if self._session else "",
             started=utcnow() - timedelta(seconds=ago),
         )
         self._openings[transaction.attempt] = self._write_start(opened)
@@ -376,13 +376,6 @@ class DeliveryWorker:
                 if each.dotted:
                     reserve = self.ledger.reserve
                     reserve.keep_unknown(each.attempt, each.delivery, utcnow())
-
-
-def _name_of(session: Session | None) -> str:
-    """Return the address and the id of a session, as the ledger keeps them."""
-    if session is None:
-        return ""
-    return f"{session.connection.address} {session.connection.id}"
 
 
 def attempt_id() -> int:

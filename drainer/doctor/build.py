@@ -23,6 +23,7 @@ from drainer.mail.envelope import is_ascii
 from drainer.mail.mailbox import ascii_domain
 from drainer.policy.bounce.facts import parse_address
 from drainer.runtime import databases
+from drainer.smtp.route import LMTP, SMTP_PORT
 from drainer.sources.protocol import Source
 
 STRICT_SENDER = "drainer-doctor@example.com"
@@ -45,6 +46,7 @@ class DoctorRequest(Struct, frozen=True, kw_only=True):
 def make_examination(config: Config, asked: DoctorRequest) -> DoctorSettings:
     """Return what the doctor will check; UsageError for an invalid request."""
     domain = _domain(asked.domain)
+    config = _without_lmtp(config)
     primary_host = _normal(config.primary.host)
     config = _with_own_name(config, domain)
     named = dict(map(_host_port, asked.backups))
@@ -86,6 +88,16 @@ def _domain(text: str) -> str:
         message = f"{text[:60]!r} is not a valid domain"
         raise UsageError(message, hint="e.g. drainer doctor example.org")
     return domain
+
+
+def _without_lmtp(config: Config) -> Config:
+    """Name no primary if [primary] speaks LMTP: the doctor asks what DNS names."""
+    if config.primary.protocol != LMTP:
+        return config
+    known = {"protocol": "smtp", "host": "", "hosts": (), "port": SMTP_PORT}
+    return config.model_copy(
+        update={"primary": config.primary.model_copy(update=known)}
+    )
 
 
 def _with_own_name(config: Config, domain: str) -> Config:

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from drainer.mail.content import dot_stuff, replace_bare_newlines, whole
 from drainer.smtp.protocol import SmtpProtocol
 from drainer.smtp.route import Route
 from drainer.smtp.transaction import Transaction
 
+SessionT_contra = TypeVar("SessionT_contra", contravariant=True)
 IN_MEMORY_BYTES = 64 * 1024
 """A content up to this size is written at once; a larger one is streamed."""
 
@@ -23,6 +24,18 @@ class Pacer(Protocol):
 
     async def pace(self, size: int) -> None:
         """Wait until this many bytes may be sent."""
+        ...
+
+
+class TransactionSource(Pacer, Protocol[SessionT_contra]):
+    """What a session asks for while it sends: the next message, rate and ledger."""
+
+    async def claim_now(self, session: SessionT_contra) -> Transaction | None:
+        """Return a message only if neither it nor the rate must be waited for."""
+        ...
+
+    async def is_durable(self, transaction: Transaction) -> bool:
+        """Wait until the in-flight rows are durable; False: do not send it."""
         ...
 
 

@@ -1,7 +1,7 @@
-"""From an address to a session: connect, banner, EHLO, STARTTLS, AUTH.
+"""From an address to a session: connect, banner, EHLO or LHLO, STARTTLS, AUTH.
 
-The only importer of aiosmtplib. Its exceptions end here: what went wrong is the answer
-of a Stage. Every stage is timed, for the health check and the trace.
+The exceptions of aiosmtplib end here: what went wrong is the answer of a Stage. Every
+stage is timed, for the health check and the trace.
 """
 
 import asyncio
@@ -18,23 +18,25 @@ from msgspec.structs import replace
 
 from drainer.mail.reply import (
     Lost,
-    ProtocolError,
     Reply,
     Stage,
-    parse_reply,
-    printable,
 )
 from drainer.runtime.host_limits import limit_behind
 from drainer.smtp.certificate import key_digest
-from drainer.smtp.oauth import TokenError, auth_line, fetch_token
+from drainer.smtp.failure import lost_of, refusal_of, reply_of, unasked_of
+from drainer.smtp.login import LoginImpossible, login_attempt
 from drainer.smtp.protocol import SmtpProtocol, spare_descriptor
 from drainer.smtp.route import Host, Login, Route
+from drainer.smtp.server_address import (
+    connect_socket,
+    new_socket,
+    resolve,
+)
 from drainer.smtp.tls import client_context, tls_facts
 
 T = TypeVar("T")
-_READY = 220
+_COMPLETED = 250
 _CLOSING = 421
-_CHALLENGE, _LOGGED_IN = 334, 235
 
 
 class ConnectStep(Struct, frozen=True, kw_only=True):
@@ -69,6 +71,11 @@ class Connection(Struct, frozen=True, kw_only=True):
     #: Names the session in the ledger.
     id: str = field(default_factory=lambda: f"{random.getrandbits(48):012x}")
 
+    @property
+    def name(self) -> str:
+        """The address and the id, as the ledger keeps them."""
+        return f"{self.address} {self.id}"
+
 
 class ConnectFailure(Exception):
     """A stage failed; the steps so far, the failed one last."""
@@ -77,30 +84,6 @@ class ConnectFailure(Exception):
         """Keep the steps."""
         super().__init__(str(steps[-1].answer) if steps else "")
         self.steps = tuple(steps)
-
-
-async def resolve(route: Route) -> list[tuple[int, tuple[str, int]]]:
-    """Return (family, address) pairs of the route's host; OSError when none."""
-    try:
-        infos = await asyncio.get_running_loop().getaddrinfo(
-            route.address or route.host, route.port, type=socket.SOCK_STREAM
-        )
-    except UnicodeError as error:
-        raise OSError(str(error)) from None
-    return [
-        (family, cast("tuple[str, int]", sockaddr))
-        for family, _, _, _, sockaddr in infos
-    ]
-
-
-def bind_socket(sock: socket.socket, address: str) -> None:
-    """Give a socket our own address; raise OSError if it cannot have it."""
-    if not address:
-        return
-    if (":" in address) != (sock.family == socket.AF_INET6):
-        message = f"it is of another family than our address {address}"
-        raise OSError(message)
-    sock.bind((address, 0))
 
 
 async def connect(
@@ -156,10 +139,10 @@ class _Handshake:
             smtp.hostname = self._server_name
         banner = await self._greet(smtp)
         ehlo = await self._ehlo(smtp)
-        if not is_implicit and (self.route.tls != "off" or self.route.requires_tls):
+        if self.route.starts_tls:
             ehlo = await self._starttls(smtp) or ehlo
         if self.route.login is not None:
-            await self._login(smtp)
+            await self._login(smtp, self.route.login)
         return self._stand(smtp, banner, ehlo)
 
     def abandon(self) -> None:
@@ -171,22 +154,19 @@ class _Handshake:
 
     async def _reach(self) -> socket.socket:
         """Connect to the first address that answers; each try is a step."""
-        loop = asyncio.get_running_loop()
         start = time.monotonic()
         try:
             addresses = await resolve(self.route)
         except OSError as error:
             lost = Lost(reason="unresolved", detail=str(error))
             raise self._fail(Stage.CONNECT, lost, start) from None
-        for family, address in addresses:
+        for address in addresses:
             start = time.monotonic()
-            self._address = format_address(address)
-            sock = socket.socket(family, socket.SOCK_STREAM)
-            sock.setblocking(False)  # noqa: FBT003
+            self._address = str(address)
+            sock = new_socket(address)
             try:
-                bind_socket(sock, self.route.bind)
                 async with asyncio.timeout(self.route.timeouts.connect):
-                    await loop.sock_connect(sock, address)
+                    await connect_socket(sock, address, self.route.bind)
             except (OSError, TimeoutError) as error:
                 sock.close()
                 self._fail(Stage.CONNECT, lost_of(error), start)
@@ -194,7 +174,6 @@ class _Handshake:
             except BaseException:
                 sock.close()
                 raise
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._note(Stage.CONNECT, Reply(code=220, text="connected"), start)
             return sock
         raise ConnectFailure(self._steps)
@@ -242,16 +221,14 @@ class _Handshake:
 
     async def _ehlo(self, smtp: aiosmtplib.SMTP) -> Reply:
         try:
-            reply = await self._stage(
-                Stage.EHLO, smtp.ehlo(timeout=self.route.timeouts.ehlo)
-            )
+            reply = await self._stage(Stage.EHLO, _say_hello(smtp, self.route))
             for keyword in self.route.ignore_extensions:
                 smtp.esmtp_extensions.pop(keyword, None)
             return reply  # noqa: TRY300 - the one that is left alone
         except ConnectFailure as failed:
             answer = failed.steps[-1].answer
             old = isinstance(answer, Reply) and answer.code in (500, 502)
-            if self.route.requires_tls or not old:
+            if self.route.requires_tls or self.route.speaks_lmtp or not old:
                 raise
         # RFC 5321 4.1.4: a server of RFC 821's days
         return await self._stage(Stage.EHLO, smtp.helo(hostname=self.route.helo))
@@ -284,43 +261,13 @@ class _Handshake:
         self._check_pin(self._steps[-1].facts)
         return await self._ehlo(smtp)  # RFC 3207 4.2
 
-    async def _login(self, smtp: aiosmtplib.SMTP) -> None:
-        login = self.route.login
-        assert login is not None  # noqa: S101 - asked by the caller
-        if login.token_command:
-            await self._login_by_token(smtp, login)
-            return
-        if not smtp.supports_extension("auth"):
-            reply = Reply(code=502, text="the primary does not offer AUTH")
-            raise self._fail(Stage.AUTH, reply, time.monotonic())
-        methods = {
-            "plain": smtp.auth_plain,
-            "login": smtp.auth_login,
-            "cram-md5": smtp.auth_crammd5,
-        }
-        offered = [m for m in methods if m in smtp.supported_auth_methods]
-        if not offered:
-            reply = Reply(code=504, text="no mechanism of AUTH that we know is offered")
-            raise self._fail(Stage.AUTH, reply, time.monotonic())
-        # One try: smtp.login() tries every mechanism, and locks the account.
-        attempt = methods[offered[0]](login.username, login.password)
-        await self._stage(Stage.AUTH, attempt)
-
-    async def _login_by_token(self, smtp: aiosmtplib.SMTP, login: Login) -> None:
-        """Log in with an access token, by OAUTHBEARER or XOAUTH2 (RFC 7628)."""
+    async def _login(self, smtp: aiosmtplib.SMTP, login: Login) -> None:
         start = time.monotonic()
-        offered = smtp.server_auth_methods
-        name = next((m for m in ("oauthbearer", "xoauth2") if m in offered), "")
-        if not name:
-            reply = Reply(code=504, text="neither OAUTHBEARER nor XOAUTH2 is offered")
-            raise self._fail(Stage.AUTH, reply, start)
         try:
-            token = await fetch_token(login.token_command)
-        except TokenError as error:
-            lost = Lost(reason="token", detail=str(error))
-            raise self._fail(Stage.AUTH, lost, start) from None
-        line = auth_line(name, login.username, token)
-        await self._stage(Stage.AUTH, _authenticate(smtp, name, line))
+            attempt = await login_attempt(smtp, login)
+        except LoginImpossible as error:
+            raise self._fail(Stage.AUTH, error.answer, start) from None
+        await self._stage(Stage.AUTH, attempt)
 
     async def _stage(
         self,
@@ -338,7 +285,7 @@ class _Handshake:
             # ValueError: the reply is malformed, or TLS does not take the host name
             raise self._fail(stage, lost_of(error), start) from None
         if extra := self._unread():
-            raise self._fail(stage, _unasked(extra), start)
+            raise self._fail(stage, unasked_of(extra), start)
         self._note(stage, answer, start, facts())
         return answer
 
@@ -391,75 +338,13 @@ class _Handshake:
         )
 
 
-async def _authenticate(
-    smtp: aiosmtplib.SMTP, name: str, line: bytes
-) -> aiosmtplib.SMTPResponse:
-    """Send AUTH with an initial response; end the exchange if the token is refused."""
-    answer = await smtp.execute_command(b"AUTH", name.upper().encode(), line)
-    if answer.code == _CHALLENGE:  # it explains an error, and waits for us
-        answer = await smtp.execute_command(b"AQ==")
-    if answer.code != _LOGGED_IN:
-        raise aiosmtplib.SMTPAuthenticationError(answer.code, answer.message)
+async def _say_hello(smtp: aiosmtplib.SMTP, route: Route) -> aiosmtplib.SMTPResponse:
+    """Send EHLO or LHLO; aiosmtplib has no method for the latter (RFC 2033 4.1)."""
+    limit = route.timeouts.ehlo
+    answer = await smtp.execute_command(
+        route.hello.encode(), route.helo.encode("ascii"), timeout=limit
+    )
+    if answer.code != _COMPLETED:
+        raise aiosmtplib.SMTPHeloError(answer.code, answer.message)
+    smtp.last_ehlo_response = answer
     return answer
-
-
-def reply_of(code: int, message: str) -> Reply:
-    """Return our Reply for an aiosmtplib response (lines joined by LF).
-
-    Raises ProtocolError when it is malformed.
-    """
-    lines = message.encode("utf-8", "surrogateescape").split(b"\n")
-    raw = b"\n".join(b"%d-%s" % (code, line) for line in lines[:-1])
-    last = b"%d %s" % (code, lines[-1])
-    return parse_reply(raw + b"\n" + last if raw else last)
-
-
-def refusal_of(code: int, message: str) -> Reply | Lost:
-    """Return a refusal; a malformed reply, or one out of place, refuses nothing."""
-    try:
-        reply = reply_of(code, message)
-    except ProtocolError:  # aiosmtplib gives -1 for what it cannot read
-        return Lost(reason="protocol", detail=message[:200])
-    if reply.category in (4, 5):
-        return reply
-    return Lost(reason="protocol", detail=f"{reply} makes no sense here")
-
-
-def _unasked(extra: bytes) -> Reply | Lost:
-    """Return a refusal that came behind a reply; else that the peer is out of step."""
-    try:
-        reply = parse_reply(extra)
-    except ProtocolError:
-        reply = None
-    if reply is not None and reply.category in (4, 5):
-        return reply
-    detail = f"more replies than commands: {printable(extra.decode('latin-1'), 200)}"
-    return Lost(reason="protocol", detail=detail)
-
-
-def lost_of(error: BaseException) -> Lost:
-    """Return why no reply came, in one word and the system's words."""
-    cause = error.__cause__ or error
-    words = str(cause) or str(error) or type(error).__name__
-    detail = " ".join(words.split())  # the peer's lines may be among them
-    match error:
-        case TimeoutError():
-            return Lost(reason="timeout", detail=str(error))
-        case ssl.SSLError():
-            return Lost(reason="tls", detail=detail)
-        case ConnectionRefusedError():
-            return Lost(reason="refused", detail=detail)
-        case _ if isinstance(cause, ssl.SSLError):
-            return Lost(reason="tls", detail=detail)
-        case ConnectionError():
-            return Lost(reason="closed", detail=detail)
-        case aiosmtplib.SMTPException() | ValueError():
-            return Lost(reason="protocol", detail=detail)
-        case _:
-            return Lost(reason="unreachable", detail=detail)
-
-
-def format_address(address: tuple[str, int]) -> str:
-    """Return ``address:port``, IPv6 in brackets."""
-    host, port = address[0], address[1]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

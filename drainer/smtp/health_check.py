@@ -22,13 +22,12 @@ from drainer.smtp.connection import (
     Connection,
     ConnectStep,
     connect,
-    format_address,
-    resolve,
 )
 from drainer.smtp.hosts import all_hosts, at_host
 from drainer.smtp.own_name import has_own_name
 from drainer.smtp.peer_probe import expects_tls, identify
 from drainer.smtp.route import Route
+from drainer.smtp.server_address import ServerAddress, at_address, resolve
 from drainer.smtp.xclient import ClientIntroduction
 
 OK, WARN, FAIL = "ok", "warn", "fail"
@@ -120,7 +119,7 @@ async def _check_host(health: HealthReport, route: Route, probe: HealthProbe) ->
         step = ConnectStep(stage=Stage.CONNECT, answer=lost, seconds=0.0)
         health.add("resolve", step, FAIL, remedies.hint(Stage.CONNECT, lost))
         return False
-    found = [await _check_address(health, route, each, probe) for _, each in addresses]
+    found = [await _check_address(health, route, each, probe) for each in addresses]
     return any(found)
 
 
@@ -137,10 +136,10 @@ def _forgive_unreached(health: HealthReport, *, several: bool) -> None:
 
 
 async def _check_address(
-    health: HealthReport, route: Route, address: tuple[str, int], probe: HealthProbe
+    health: HealthReport, route: Route, address: ServerAddress, probe: HealthProbe
 ) -> bool:
     """Check one address; return True when a session was open."""
-    here = replace(route, address=address[0])
+    here = at_address(route, address)
     answer = await _connect(here)
     if isinstance(answer, ConnectFailure):
         for step in answer.steps[:-1]:
@@ -158,10 +157,12 @@ async def _check_address(
         and not ClientIntroduction.on(route, answer.extensions).kind
     ):
         health.advise("forward client", remedies.NOT_OFFERED)
+    if route.speaks_lmtp:
+        health.advise("lmtp", remedies.BYPASSED)
     if await has_own_name(answer, route):
         health.loop = True
     else:
-        await _Interview(health, answer, probe, format_address(address)).run(route)
+        await _Interview(health, answer, probe, str(address)).run(route)
     answer.wire.abort(_DONE)
     return True
 

@@ -3,6 +3,9 @@
 The banner comes before our name, so it cannot repeat it. The reply to EHLO can: there
 are servers that put the client's name where theirs belongs. Another EHLO with a random
 name shows whether the peer only repeats what it hears.
+
+An LMTP server delivers mail itself, so it makes no loop. It often runs on this host,
+and then rightly has our name.
 """
 
 import secrets
@@ -19,8 +22,10 @@ async def has_own_name(connection: Connection, route: Route) -> bool:
 
     It may ask the peer; the session is then as new.
     """
+    if route.allow_own_name or route.speaks_lmtp:
+        return False
     ours = _name(route.helo)
-    if route.allow_own_name or ours in _NAMELESS or ours.startswith("["):
+    if ours in _NAMELESS or ours.startswith("["):
         return False
     if _name(connection.banner.text.split(" ", 1)[0]) == ours:
         return True

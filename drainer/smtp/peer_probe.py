@@ -1,7 +1,8 @@
-"""Find out what listens on a port that does not answer as an SMTP server does.
+"""Find out what listens on a port that does not answer as the configured protocol does.
 
-An LMTP server refuses EHLO and HELO in the same words as a broken SMTP server, and a
-port that expects TLS from the start says nothing at all. One more connection tells.
+An LMTP server refuses EHLO and HELO in the same words as a broken SMTP server, and an
+SMTP server refuses LHLO. A port that expects TLS from the start says nothing at all.
+One more connection tells.
 """
 
 import asyncio
@@ -9,23 +10,21 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from drainer.mail.reply import Lost, Reply, Stage
-from drainer.policy.breaker.remedies import TLS_ONLY, text_of
-from drainer.smtp.route import Route
+from drainer.policy.breaker.remedies import NOT_LMTP, TLS_ONLY, text_of
+from drainer.smtp.route import SMTP_PORT, Route
 from drainer.smtp.tls import client_context
 
 PATIENCE = 10.0
 """Seconds that a probe may take."""
 _UNKNOWN_COMMAND = frozenset((500, 502, 503, 554))
 _MAX_LINES = 128
-_SMTP_PORT = 25
-"""Where a server that hangs up may punish a client that speaks first (postscreen)."""
 
 
 async def identify(route: Route, stage: Stage, answer: Reply | Lost) -> str:
-    """Return the remedy if it speaks LMTP, or TLS from the start; '' otherwise.
+    """Return the remedy if it speaks the other protocol, or only TLS; '' otherwise.
 
-    ``answer`` is what the stage of a failed connection got. Sends LHLO and QUIT, or a
-    TLS handshake; never raises for a peer.
+    ``answer`` is what the stage of a failed connection got. Sends LHLO (or EHLO) and
+    QUIT, or a TLS handshake; never raises for a peer.
     """
     with contextlib.suppress(OSError, TimeoutError, ValueError):
         async with asyncio.timeout(PATIENCE):
@@ -33,7 +32,7 @@ async def identify(route: Route, stage: Stage, answer: Reply | Lost) -> str:
                 return TLS_ONLY if await _speaks_tls(route, answer) else ""
             if stage is Stage.EHLO and isinstance(answer, Reply):
                 refuses = answer.code in _UNKNOWN_COMMAND
-                return text_of("lmtp") if refuses and await _speaks_lmtp(route) else ""
+                return await _other_protocol(route) if refuses else ""
     return ""
 
 
@@ -42,7 +41,7 @@ async def expects_tls(route: Route) -> bool:
 
     Never asks at port 25, where it may punish a client that speaks first.
     """
-    if route.port == _SMTP_PORT:
+    if route.port == SMTP_PORT or route.socket_path:
         return False
     with contextlib.suppress(OSError, TimeoutError, ValueError):
         async with asyncio.timeout(PATIENCE), _streams(route, tls=True):
@@ -55,12 +54,15 @@ async def _streams(
     route: Route, *, tls: bool
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """Have a connection; raise OSError if there is none, or the handshake fails."""
-    reader, writer = await asyncio.open_connection(
-        route.address or route.host,
-        route.port,
-        ssl=client_context(verify=False) if tls else None,
-        server_hostname=route.host.rstrip(".") if tls else None,
-    )
+    if path := route.socket_path:
+        reader, writer = await asyncio.open_unix_connection(path)
+    else:
+        reader, writer = await asyncio.open_connection(
+            route.address or route.host,
+            route.port,
+            ssl=client_context(verify=False) if tls else None,
+            server_hostname=route.host.rstrip(".") if tls else None,
+        )
     try:
         yield reader, writer
     finally:
@@ -68,23 +70,33 @@ async def _streams(
 
 
 async def _speaks_tls(route: Route, answer: Lost) -> bool:
-    """Try a handshake, unless it answered or may punish a client that speaks first."""
+    """Try a handshake, unless it answered or may punish a client that speaks first.
+
+    A server on port 25 that hangs up may do so (postscreen).
+    """
     is_silent = answer.reason in ("timeout", "closed", "reset")
-    if not is_silent or (answer.reason != "timeout" and route.port == _SMTP_PORT):
+    if (
+        route.socket_path
+        or not is_silent
+        or (answer.reason != "timeout" and route.port == SMTP_PORT)
+    ):
         return False
     async with _streams(route, tls=True):
         return True
 
 
-async def _speaks_lmtp(route: Route) -> bool:
+async def _other_protocol(route: Route) -> str:
+    """Return the remedy if the server takes the greeting of the other protocol."""
+    hello = "EHLO" if route.speaks_lmtp else "LHLO"
+    remedy = NOT_LMTP if route.speaks_lmtp else text_of("lmtp")
     async with _streams(route, tls=False) as (reader, writer):
         if not await _is_positive(reader):
-            return False
-        writer.write(f"LHLO {route.helo}\r\n".encode())
+            return ""
+        writer.write(f"{hello} {route.helo}\r\n".encode())
         found = await _is_positive(reader)
         writer.write(b"QUIT\r\n")
         await writer.drain()
-        return found
+        return remedy if found else ""
 
 
 async def _is_positive(reader: asyncio.StreamReader) -> bool:

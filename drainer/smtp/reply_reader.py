@@ -18,7 +18,10 @@ from drainer.smtp.parameters import refused_extension
 from drainer.smtp.transaction import Transaction
 
 _GO_AHEAD = 354
+_SUCCESS = 2
 _CLOSING = 421
+NO_PROOF = frozenset((_CLOSING, 500, 502))
+"""Codes of a refused RSET that do not show whether both sides are in step."""
 _LIMIT = re.compile(r"too many|max|limit|exceed|reached", re.IGNORECASE)
 _OF_A_SESSION = re.compile(
     r"\b(?:per|this|one|each|same|single)(?: smtp)? (?:session|connection)\b",
@@ -49,7 +52,7 @@ class ReplyReader:
     async def answer(
         self, transaction: Transaction, stage: Stage, limit: float
     ) -> Reply | Lost:
-        """Return the reply to a command of a transaction, or why there is none."""
+        """Return the reply to a command before the content, or why there is none."""
         if self.broken:
             said = Lost(reason="closed", detail="the primary said 421 before")
             return self._wire.lost or said
@@ -62,8 +65,6 @@ class ReplyReader:
             self.broken = True  # RFC 5321 3.8: it closes after this
         if _is_out_of_place(reply, stage):
             self.lose_step(f"{reply} makes no sense at {stage}", stage, reply)
-            if stage is Stage.DOT:  # whether it was accepted, remains unknown
-                return self.loss
         return reply
 
     async def skip(self, count: int, limit: float) -> bool:
@@ -91,13 +92,80 @@ class ReplyReader:
             return False
         return extra is not None
 
-    def uncontradicted(self, reply: Reply) -> Reply | Lost:
-        """Return the reply to a final dot; Lost when a second one contradicts it."""
-        extra = self._wire.next_reply
-        if extra is None or not self.has_extra():
-            return reply
-        self.lose_step(f"two replies to the final dot: {reply}; {extra}")
-        return reply if extra.category == reply.category else self.loss
+    async def at_dot(
+        self, transaction: Transaction, limit: float, *, is_last: bool
+    ) -> list[Reply | Lost]:
+        """Return the reply to the final dot for each accepted recipient, in order.
+
+        With LMTP each has its own (RFC 2033 4.2), and ``limit`` is for each of them. A
+        recipient whose reply is missing gets the loss; the others keep theirs. After a
+        421 the server may still answer for the rest. ``is_last``: nothing was sent
+        behind the dot.
+        """
+        answers: list[Reply | Lost] = []
+        for _ in transaction.accepted if transaction.own_replies else "1":
+            reply = await self._wire.reply(limit)
+            transaction.note(Stage.DOT, reply)
+            self.broken |= isinstance(reply, Reply) and reply.code == _CLOSING
+            answers.append(reply)
+        replies = (each for each in answers if isinstance(each, Reply))
+        stray = next((r for r in replies if _is_out_of_place(r, Stage.DOT)), None)
+        if stray is not None:  # what was accepted, remains unknown
+            self.lose_step(f"{stray} makes no sense at dot", Stage.DOT, stray)
+            answers = [self.loss] * len(answers)
+        elif is_last:
+            extras = await self._extras(limit, ask=len(answers) > 1)
+            answers = self._uncontradicted(answers, extras)
+        several = transaction.own_replies
+        return answers if several else answers * len(transaction.accepted)
+
+    async def take_early(self, transaction: Transaction) -> None:
+        """Take a reply that came before the final dot as the reply to it.
+
+        With LMTP it is that of the first recipient, and so on; the message is sent
+        again to those that have none. The session ends.
+        """
+        those = transaction.accepted
+        for group in [[each] for each in those] if transaction.own_replies else [those]:
+            reply = await self._wire.reply(0) if self._wire.has_reply else None
+            if isinstance(reply, Reply) and reply.category in (4, 5):
+                transaction.note(Stage.DOT, reply)
+                for claimed in group:
+                    transaction.end(claimed, Stage.DOT, reply)
+        self.give_up("answered before the final dot")
+
+    def _uncontradicted(
+        self, answers: list[Reply | Lost], extras: list[Reply | Lost]
+    ) -> list[Reply | Lost]:
+        """Return the replies to a final dot; Lost for all if more came and disagree."""
+        if not extras:
+            return answers
+        words = f"more replies to the final dot than due: {answers[-1]}; {extras[0]}"
+        self.lose_step(words)
+        found = {isinstance(a, Reply) and a.category for a in (*answers, *extras)}
+        return answers if len(found) == 1 else [self.loss] * len(answers)
+
+    async def _extras(self, limit: float, *, ask: bool) -> list[Reply | Lost]:
+        """Return the replies that wait although none is due.
+
+        ``ask``: they may be on their way, and then one would have a reply that is for
+        another recipient. The reply to RSET shows it.
+        """
+        found: list[Reply | Lost] = []
+        if ask and not self.broken and not self.has_extra():
+            self._wire.write(b"RSET\r\n")
+            reply = await self._wire.reply(limit)
+            if isinstance(reply, Lost):
+                return []
+            if reply.code in NO_PROOF:
+                self.give_up("RSET was refused")
+                return []
+            if reply.category == _SUCCESS and not self.has_extra():
+                return []
+            found.append(reply)
+        while self.has_extra():
+            found.append(await self._wire.reply(0))
+        return found
 
     def lose_step(
         self, why: str, stage: Stage = Stage.DATA, answer: Reply | None = None

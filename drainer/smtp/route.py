@@ -9,6 +9,11 @@ from msgspec import Struct, field
 
 from drainer.smtp.tls import NO_FILES, TlsFiles
 
+LMTP = "lmtp"
+SMTP_PORT = 25
+SOCKET_PREFIX = "unix:"
+"""What the name of a host starts with if it is the path of a Unix socket."""
+
 
 class Timeouts(Struct, frozen=True, kw_only=True):
     """Seconds to wait at each stage (RFC 5321 4.5.3.2).
@@ -43,7 +48,7 @@ class Login(Struct, frozen=True, kw_only=True):
 
 
 class Host(Struct, frozen=True, kw_only=True):
-    """A server of the primary."""
+    """A server of the primary; ``unix:PATH`` has no port."""
 
     host: str
     port: int = 25
@@ -60,6 +65,8 @@ class Route(Struct, frozen=True, kw_only=True):
     tiers: tuple[tuple[Host, ...], ...] = ()
     #: One of the host's addresses, to try only that; '' = all in turn.
     address: str = ""
+    #: 'smtp' or 'lmtp' (RFC 2033).
+    protocol: str = "smtp"
     #: Our name for EHLO.
     helo: str = "localhost"
     #: Our own address for these connections; '' = the system chooses.
@@ -88,6 +95,22 @@ class Route(Struct, frozen=True, kw_only=True):
     bare_newlines: str = "hold"
 
     @property
+    def speaks_lmtp(self) -> bool:
+        """Whether the primary answers the final dot once for each recipient."""
+        return self.protocol == LMTP
+
+    @property
+    def hello(self) -> str:
+        """The command that starts a session (RFC 2033 4.1)."""
+        return "LHLO" if self.speaks_lmtp else "EHLO"
+
+    @property
+    def socket_path(self) -> str:
+        """The path of the Unix socket that is the host; '' for a host of TCP."""
+        is_socket = self.host.startswith(SOCKET_PREFIX)
+        return self.host.removeprefix(SOCKET_PREFIX) if is_socket else ""
+
+    @property
     def verifies(self) -> bool:
         """Whether the certificate is verified: a password goes to no other server."""
         return self.verify or self.login is not None or bool(self.tls_files.pins)
@@ -97,7 +120,18 @@ class Route(Struct, frozen=True, kw_only=True):
         """Whether nothing may go in the clear."""
         return self.tls in ("required", "implicit") or self.verifies
 
+    @property
+    def starts_tls(self) -> bool:
+        """Whether STARTTLS is used where it is offered; a Unix socket needs no TLS."""
+        if self.tls == "implicit" or self.socket_path:
+            return False
+        return self.tls != "off" or self.requires_tls
+
     def __str__(self) -> str:
-        """Return ``host:port``, IPv6 in brackets."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        """Return ``host:port``, IPv6 in brackets; or ``unix:PATH``."""
+        return self.host if self.socket_path else format_host(self.host, self.port)
+
+
+def format_host(host: str, port: int) -> str:
+    """Return ``host:port``, IPv6 in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

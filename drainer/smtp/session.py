@@ -6,13 +6,15 @@ Replies are attributed strictly by order (``drainer.smtp.reply_reader``).
 
 The final dot waits until the ledger says that the in-flight rows are durable.
 
+LMTP (RFC 2033) differs behind the dot: each accepted recipient has a reply of its own
+there, and no other message travels until all of them are in.
+
 A peer never makes a session raise. After each message every claimed recipient has
 exactly one result.
 """
 
 import itertools
 import time
-from typing import Protocol
 
 from drainer.errors import MessageUnreadable
 from drainer.mail.message import Problem
@@ -20,7 +22,7 @@ from drainer.mail.reply import SESSION_END, Lost, Reply, Stage
 from drainer.policy.classify.classifier import Answer
 from drainer.policy.recipient.delivery import ClaimedRecipient
 from drainer.policy.recipient.retry import wait_for_dot
-from drainer.smtp.body import Pacer, write_body
+from drainer.smtp.body import TransactionSource, write_body
 from drainer.smtp.commands import (
     mail_command,
     misfit,
@@ -29,29 +31,17 @@ from drainer.smtp.commands import (
 )
 from drainer.smtp.connection import Connection
 from drainer.smtp.host_trust import PIPELINING, HostTrust
-from drainer.smtp.reply_reader import ReplyReader
+from drainer.smtp.reply_reader import NO_PROOF, ReplyReader
 from drainer.smtp.route import Route
 from drainer.smtp.transaction import Transaction
 from drainer.smtp.xclient import ClientIntroduction, narrowed
 
 _numbers = itertools.count()
 
+_SUCCESS = 2
 _GO_AHEAD = 354
 _CLOSING = 421
 _OUT_OF_TURN = 503
-_NO_PROOF = frozenset((_CLOSING, 500, 502))
-
-
-class TransactionSource(Pacer, Protocol):
-    """What a session asks for while it sends: the next message, rate and ledger."""
-
-    async def claim_now(self, session: "Session") -> Transaction | None:
-        """Return a message only if neither it nor the rate must be waited for."""
-        ...
-
-    async def is_durable(self, transaction: Transaction) -> bool:
-        """Wait until the in-flight rows are durable; False: do not send it."""
-        ...
 
 
 class Session:
@@ -136,6 +126,7 @@ class Session:
         recipients = [claimed.recipient for claimed in transaction.addressed]
         message = transaction.spooled.message
         transaction.offer = frozenset(self.extensions)
+        transaction.own_replies = self.route.speaks_lmtp
         commands = [
             mail_command(message, transaction.facts, recipients, self.extensions)
         ]
@@ -145,7 +136,7 @@ class Session:
         return b"\r\n".join(commands) + b"\r\n"
 
     async def send(
-        self, transaction: Transaction, source: TransactionSource
+        self, transaction: Transaction, source: "TransactionSource[Session]"
     ) -> Transaction | None:
         """Finish one transaction; return the one started behind its dot."""
         following = None
@@ -219,7 +210,7 @@ class Session:
     async def _envelope(self, transaction: Transaction) -> bool:
         """Exchange MAIL, RCPT and DATA; True when content is expected."""
         reply = await self._mail(transaction)
-        refused = not (isinstance(reply, Reply) and reply.category == 2)  # noqa: PLR2004
+        refused = not _is_success(reply)
         if refused:
             transaction.end_rest(Stage.MAIL, reply)
             if not self._pipelining:
@@ -254,7 +245,7 @@ class Session:
     ) -> None:
         self._write_next(rcpt_command(claimed.recipient, self.extensions), "RCPT")
         reply = await self._replies.answer(transaction, Stage.RCPT, self._timeouts.rcpt)
-        is_success = isinstance(reply, Reply) and reply.category == 2  # noqa: PLR2004
+        is_success = _is_success(reply)
         if claimed.n in transaction.results:  # MAIL was refused: this is noise
             if is_success:
                 self._replies.lose_step(
@@ -287,8 +278,12 @@ class Session:
         """Answer a 354 although no recipient was accepted (RFC 2920 3.1).
 
         The refusals stand: the 354 came in its turn. A primary that takes the empty
-        message is careless, and drainer opens another session.
+        message is careless, and drainer opens another session. LMTP has no reply to a
+        dot without recipients, and must not say 354 (RFC 2033 4.2): the session ends.
         """
+        if self.route.speaks_lmtp:
+            self._replies.give_up("354 although no recipient was accepted")
+            return
         self._wire.write(b".\r\n")
         reply = await self._wire.reply(self._timeouts.dot)
         if isinstance(reply, Reply) and reply.category == 2:  # noqa: PLR2004
@@ -306,7 +301,7 @@ class Session:
         reply = await self._wire.reply(self._timeouts.mail)
         if isinstance(reply, Lost):
             return
-        if reply.code in _NO_PROOF:
+        if reply.code in NO_PROOF:
             self._replies.give_up("RSET was refused")
         elif reply.category != 2:  # noqa: PLR2004
             self._replies.lose_step(f"{reply} makes no sense at RSET")
@@ -325,7 +320,7 @@ class Session:
     # --- the content
 
     async def _content(
-        self, transaction: Transaction, source: TransactionSource
+        self, transaction: Transaction, source: "TransactionSource[Session]"
     ) -> Transaction | None:
         """Send content and final dot; return the transaction started behind it."""
         try:
@@ -339,7 +334,7 @@ class Session:
             lost = Lost(reason="closed", detail="not sent: its claim was lost")
             self._wire.abort(lost)
         if self._wire.has_reply:
-            await self._early(transaction)
+            await self._replies.take_early(transaction)
         if self._wire.lost is not None:
             self._finish(transaction, Stage.BODY, self._wire.lost)
             return None
@@ -349,7 +344,7 @@ class Session:
             following.behind_dot = True
             group = self._group(following)
         if self._wire.has_reply:  # it came while the next message was looked for
-            await self._early(transaction)
+            await self._replies.take_early(transaction)
             self._finish(transaction, Stage.BODY, self._replies.loss)
             if following is not None:  # it was not sent
                 said = self._replies.loss.detail
@@ -359,32 +354,26 @@ class Session:
         transaction.dotted_at = time.monotonic()
         self._wire.write(b"".join((last, b".\r\n", group)))
         limit = wait_for_dot(self._timeouts.dot, transaction.doubts)
-        reply = await self._replies.answer(transaction, Stage.DOT, limit)
+        replies = await self._replies.at_dot(
+            transaction, limit, is_last=following is None
+        )
         if following is not None:
             following.turn = time.monotonic()
-            following.spoilt = not isinstance(reply, Reply) or reply.code == _CLOSING
-        elif isinstance(reply, Reply):
-            reply = self._replies.uncontradicted(reply)
-        is_success = isinstance(reply, Reply) and reply.category == 2  # noqa: PLR2004
-        self._delivered += is_success
-        self._finish(transaction, Stage.DOT, reply)
+            first = replies[0]
+            following.spoilt = not isinstance(first, Reply) or first.code == _CLOSING
+        for claimed, reply in zip(transaction.accepted, replies, strict=True):
+            transaction.end(claimed, Stage.DOT, reply)
+        self._delivered += any(map(_is_success, replies))
         return following
 
     async def _following(
-        self, transaction: Transaction, source: TransactionSource
+        self, transaction: Transaction, source: "TransactionSource[Session]"
     ) -> Transaction | None:
-        one_by_one = self.trust.waits_for_dot or transaction.delivery.alone
+        is_last = transaction.delivery.alone or self.route.speaks_lmtp
+        one_by_one = is_last or self.trust.waits_for_dot
         if not self._pipelining or one_by_one or not self.usable:
             return None
         return await source.claim_now(self)
-
-    async def _early(self, transaction: Transaction) -> None:
-        """Take a reply that came before the final dot as the reply to it."""
-        reply = await self._wire.reply(0)
-        if isinstance(reply, Reply) and reply.category in (4, 5):
-            transaction.note(Stage.DOT, reply)
-            self._finish(transaction, Stage.DOT, reply)
-        self._replies.give_up("answered before the final dot")
 
     def _finish(self, transaction: Transaction, stage: Stage, answer: Answer) -> None:
         for claimed in transaction.accepted:
@@ -404,3 +393,7 @@ class Session:
         if self.loss is None and self._wire.has_reply and not self.sent:
             self.loss = Lost(reason="protocol", detail="a reply to no command")
         self._wire.close()
+
+
+def _is_success(answer: Reply | Lost) -> bool:
+    return isinstance(answer, Reply) and answer.category == _SUCCESS

@@ -39,6 +39,8 @@ class Transaction:
     dotted_at: float = 0.0
     #: The EHLO keywords that its MAIL and RCPT made use of.
     offer: frozenset[str] = frozenset()
+    #: Each accepted recipient has a reply of its own to the final dot (LMTP).
+    own_replies: bool = False
     #: Its MAIL was sent behind the final dot of another one.
     behind_dot: bool = False
     #: The session ended at that dot.
@@ -70,7 +72,11 @@ class Transaction:
     def end(self, claimed: ClaimedRecipient, stage: Stage, answer: Answer) -> None:
         """Record how this recipient's attempt ended."""
         ending = RecipientResult(
-            claimed=claimed, stage=stage, answer=answer, accepted=len(self.accepted)
+            claimed=claimed,
+            stage=stage,
+            answer=answer,
+            accepted=len(self.accepted),
+            own_reply=self.own_replies,
         )
         self.results.setdefault(claimed.n, ending)
 

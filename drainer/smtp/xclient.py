@@ -45,6 +45,8 @@ class ClientIntroduction:
     #: What the primary takes, in capitals.
     attributes: frozenset[str]
     helo: str
+    #: 'EHLO' or 'LHLO'.
+    hello: str
     #: The client that has the session since XCLIENT; None = our own.
     speaker: Client | None = None
     #: Its reply has not been read yet.
@@ -61,8 +63,8 @@ class ClientIntroduction:
             may = kind != XCLIENT or route.login is None
             if may and kind in extensions:
                 words = frozenset(extensions[kind].upper().split())
-                return cls(kind, words, route.helo)
-        return cls("", frozenset(), route.helo)
+                return cls(kind, words, route.helo, route.hello)
+        return cls("", frozenset(), route.helo, route.hello)
 
     @property
     def renews(self) -> bool:
@@ -90,10 +92,10 @@ class ClientIntroduction:
 
     @property
     def ehlo(self) -> bytes:
-        """Return the EHLO that follows an XCLIENT, in the name of the client."""
+        """Return the EHLO (or LHLO) after an XCLIENT, in the name of the client."""
         named = self.speaker.helo if self.speaker else ""
         name = named if _HELO.fullmatch(named) else self.helo
-        return b"EHLO " + name.encode() + b"\r\n"
+        return f"{self.hello} {name}\r\n".encode()
 
     def _client(self, message: Message) -> Client | None:
         """Return the client the message is from; None if the backup is the sender.

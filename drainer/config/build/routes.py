@@ -6,7 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from drainer.config import Config, own_hostname
-from drainer.config.host import split_host
+from drainer.config.host import is_socket, split_server
 from drainer.config.primary import BY_MX, PrimarySection
 from drainer.config.route_section import route_configs
 from drainer.errors import UsageError
@@ -30,6 +30,7 @@ def make_route(config: Config) -> Route:
         host=tiers[0][0].host,
         port=tiers[0][0].port,
         tiers=tiers if len(tiers) > 1 or len(tiers[0]) > 1 else (),
+        protocol=primary.protocol,
         helo=primary.helo or own_hostname(),
         tls=primary.tls,
         tls_minimum=primary.tls_minimum,
@@ -82,12 +83,13 @@ def _tls_files(primary: PrimarySection) -> TlsFiles:
 def _tiers(primary: PrimarySection) -> tuple[tuple[Host, ...], ...]:
     """Return the hosts in order of preference; those of one tier share the load."""
     hosts = primary.hosts if isinstance(primary.hosts, tuple) else ()
-    named = hosts or (f"[{primary.host}]" if ":" in primary.host else primary.host,)
+    is_address = ":" in primary.host and not is_socket(primary.host)
+    named = hosts or (f"[{primary.host}]" if is_address else primary.host,)
     return tuple(
         tuple(
             Host(host=host, port=primary.port if port is None else port)
             for host, port in map(
-                split_host, (each,) if isinstance(each, str) else each
+                split_server, (each,) if isinstance(each, str) else each
             )
         )
         for each in named

@@ -21,6 +21,8 @@ from drainer.policy.classify.normalize import words_of
 _LOST = {
     "refused": "nothing listens there: is the primary's SMTP server running?",
     "unreachable": "there is no route to that address: check routing and firewalls",
+    "socket": "that Unix socket does not exist, or this user may not connect to it:"
+    " check that the LMTP server runs, its path in [primary] host, and its permissions",
     "unresolved": "the name does not resolve: check --to and DNS",
     "timeout": "no answer in time: a firewall, an overloaded server, or a port that"
     " expects TLS from the start (465); name the SMTP port",
@@ -89,6 +91,14 @@ NOT_OFFERED_TLS = (
 TLS_ONLY = (
     'that port expects TLS from the start (SMTPS): set [primary] tls = "implicit", or'
     " name the SMTP port, usually 25"
+)
+NOT_LMTP = (
+    'that is SMTP, not LMTP: set [primary] protocol = "smtp", or name the LMTP port or'
+    " socket"
+)
+BYPASSED = (
+    "LMTP delivers straight to the mailboxes: the primary's SMTP server, with its spam"
+    " and virus filters, sees none of this mail"
 )
 NOT_OFFERED = (
     "[primary] forward_client asks for it, and the primary does not offer it to this"

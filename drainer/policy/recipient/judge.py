@@ -61,6 +61,8 @@ class RecipientResult(Struct, frozen=True, kw_only=True):
     answer: Answer
     #: Recipients accepted before this one in the same transaction.
     accepted: int = 0
+    #: Its reply to the final dot was for no other recipient (LMTP).
+    own_reply: bool = False
 
 
 class ClassifiedResult(Struct, frozen=True, kw_only=True):
@@ -162,7 +164,7 @@ def classify_attempt(
     ``sent`` returns what the attempt has sent up to a stage.
     """
     these = tuple(results)
-    shared = sum(1 for result in these if result.stage is Stage.DOT)
+    shared = sum(each.stage is Stage.DOT and not each.own_reply for each in these)
     return tuple(
         ClassifiedResult(
             result=result,

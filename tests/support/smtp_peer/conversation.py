@@ -44,7 +44,9 @@ EXTENSION_OF: Final = {
 }  # fmt: skip
 #: Commands that end a pipelined group (RFC 2920 3.1; RFC 3207 4.2 for STARTTLS). QUIT
 #: may be last.
-LAST_IN_GROUP: Final = {"EHLO", "HELO", "DATA", "STARTTLS", "AUTH", "QUIT", "NOOP"}
+LAST_IN_GROUP: Final = {
+    "EHLO", "HELO", "LHLO", "DATA", "STARTTLS", "AUTH", "QUIT", "NOOP",
+}  # fmt: skip
 
 _PATH: Final = re.compile(
     rb"(?:MAIL FROM|RCPT TO):( *)<((?:\"(?:\\.|[^\"\\])*\"|[^\">])*)>(?: +(.*))?",
@@ -81,7 +83,9 @@ class Conversation:
         self.transactions = 0
         self._offered: set[str] = set()
         self._verbs: dict[str, Callable[[Command], Awaitable[None]]] = {
-            "EHLO": self._ehlo, "HELO": self._helo, "STARTTLS": self._starttls,
+            **({"LHLO": self._ehlo} if peer.script.lmtp else
+               {"EHLO": self._ehlo, "HELO": self._helo}),
+            "STARTTLS": self._starttls,
             "AUTH": self._auth, "MAIL": self._mail, "RCPT": self._rcpt,
             "DATA": self._data, "RSET": self._rset, "NOOP": self._noop,
             "QUIT": self._quit, "XFORWARD": self._xforward,
@@ -368,11 +372,28 @@ class Conversation:
         dot = self._command(b".")
         if message.dot is None:
             message.dot = dot
+            if self.script.lmtp:
+                await self._answer_each(dot, message)
+                self.message = None
+                return
             usual = refusal or "250 2.0.0 taken"
             await self._answer(
                 dot, usual if self.script.dot is None else self.script.dot
             )
         self.message = None
+
+    async def _answer_each(self, dot: Command, message: Message) -> None:
+        """Answer the dot for each accepted recipient in turn (RFC 2033 4.2)."""
+        answer = "250 2.1.5 taken" if self.script.dot is None else self.script.dot
+        for path in message.forward_paths:
+            if self.wire.buffer:
+                self._violation(f"sent behind an LMTP dot: {self.wire.buffer[:80]!r}")
+            dot.reply = ""
+            try:
+                await self._answer(dot, answer, path)
+            finally:
+                if dot.reply.startswith("2"):
+                    message.taken.append(path)
 
     async def _content(self, command: Command, message: Message) -> bytes:
         """Read the content, taking the scripted step on the way."""

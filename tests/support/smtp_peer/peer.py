@@ -32,7 +32,10 @@ class Peer:
     def __init__(
         self, script: Script | None = None, *, host: str = "127.0.0.1", port: int = 0
     ) -> None:
-        """Prepare; without a port any free one is taken when it listens."""
+        """Prepare; without a port any free one is taken when it listens.
+
+        A host ``unix:PATH`` is a Unix socket, and has no port.
+        """
         self.script = Script() if script is None else script
         self.host = host
         self.port = port
@@ -74,9 +77,16 @@ class Peer:
         await self.close()
 
     async def listen(self) -> None:
-        """Open the port."""
+        """Open the port, or the socket."""
+        loop = asyncio.get_running_loop()
+        if self.host.startswith("unix:"):
+            path = self.host.removeprefix("unix:")
+            self._server = await loop.create_unix_server(
+                lambda: Wire(self._opened), path, backlog=BACKLOG
+            )
+            return
         context = self.script.tls if self.script.implicit_tls else None
-        self._server = await asyncio.get_running_loop().create_server(
+        self._server = await loop.create_server(
             lambda: Wire(self._opened),
             self.host,
             self.port,

@@ -151,6 +151,8 @@ class Message:
     #: As it was before dot-stuffing, with CRLF; None until its final dot arrived.
     content: bytes | None = None
     dot: Command | None = None
+    #: LMTP: the recipients whose reply to the final dot was positive.
+    taken: list[str] = field(default_factory=list)
 
     @property
     def mail_at(self) -> float:
@@ -242,6 +244,9 @@ class Script:
     tls: ssl.SSLContext | None = None
     #: TLS from the first byte, as on port 465.
     implicit_tls: bool = False
+    #: LHLO instead of EHLO, and ``dot`` is asked for each accepted recipient, which is
+    #: the path of the view (RFC 2033).
+    lmtp: bool = False
 
 
 def per_recipient(
