@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -135,19 +135,13 @@ def drain(
 
     Example: drainer drain postfix:live --to mx1.example.com --rate 20/s
     """
-    sections: dict[str, dict[str, Any]] = {"throttle": {}, "primary": {}, "breaker": {}}
-    if rate:
-        sections["throttle"]["rate"] = rate
-    if connections is not None:
-        sections["primary"]["connections"] = connections
-    if give_up_after:
-        sections["breaker"]["give_up_after"] = give_up_after
+    explicit = bool(rate) or connections is not None
     with report_errors_as_json(as_json=json_):
-        sections = merge(primary, sections)
+        flags = _sections(rate, connections, give_up_after)
+        sections = merge(primary, flags)
         config = load(path, to=to, ledger=ledger, sections=sections, acts=True)
         if dry_run:
             chosen = (choice, redirect)
-            explicit = bool(rate) or connections is not None
             print_plan(config, sources, chosen, as_json=json_, explicit=explicit)
             return
 
@@ -164,7 +158,7 @@ def drain(
                 whole,
                 choice,
                 redirect,
-                explicit=bool(rate) or connections is not None,
+                explicit=explicit,
                 acknowledge=not rehearse,
             )
             url = ledger_url(whole)
@@ -178,6 +172,18 @@ def drain(
             request.take_over = take_over
             code = run_loop(lambda: run_drain(request, workers))
     raise typer.Exit(code)
+
+
+def _sections(rate: str, connections: int | None, give_up_after: str) -> Sections:
+    """Return the settings of the flags that are only for a drain."""
+    sections: Sections = {"throttle": {}, "primary": {}, "breaker": {}}
+    if rate:
+        sections["throttle"]["rate"] = rate
+    if connections is not None:
+        sections["primary"]["connections"] = connections
+    if give_up_after:
+        sections["breaker"]["give_up_after"] = give_up_after
+    return sections
 
 
 @contextmanager
