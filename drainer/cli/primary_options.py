@@ -34,7 +34,16 @@ def _sections(
     tls: Annotated[
         str,
         typer.Option(
-            help="off, opportunistic or required. [primary] tls", show_default=False
+            help="off, opportunistic, required or implicit. [primary] tls",
+            show_default=False,
+        ),
+    ] = "",
+    tls_ca: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            help="CA certificates (PEM) to trust instead of this host's."
+            " [primary] tls_ca",
         ),
     ] = "",
     username: Annotated[
@@ -51,6 +60,7 @@ def _sections(
     given = {
         "domains": _words(domains),
         "tls": tls,
+        "tls_ca": tls_ca,
         "username": username,
         "password_file": password_file,
     }

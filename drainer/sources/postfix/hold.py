@@ -20,7 +20,7 @@ from drainer.mail.message import Message
 from drainer.sources.common.files import OpenFiles, directory
 from drainer.sources.common.queue_directory import EntryGone
 from drainer.sources.common.queue_entry import OpenEntry
-from drainer.sources.common.walk import FilePlace
+from drainer.sources.common.walk import FilePlace, place_of
 from drainer.sources.postfix.fate import Fate, match_recorded
 from drainer.sources.postfix.layout import (
     DEFAULT_QUEUES,
@@ -69,6 +69,8 @@ class PostfixHold(PostfixQueue):
         self._note: HoldNote | None = None
         #: What stayed on hold when the note was last looked at.
         self._noted: Mapping[str, HoldEntry] = {}
+        #: What was on hold for us at any time of this run.
+        self._was_ours: set[str] = set()
         #: Messages that the last ``settle`` could not recognise for sure.
         self._unlike = 0
 
@@ -106,6 +108,7 @@ class PostfixHold(PostfixQueue):
         assert self._note is not None  # noqa: S101 - take opened it
         identities = {place.name: identity for place, identity in wanted.items()}
         self._note.taking(identities)
+        self._was_ours.update(identities)
         self._put_on_hold(wanted.keys())
         now = {name: self._identity_in_hold(name) for name in identities}
         held = {name for name, identity in identities.items() if now[name] == identity}
@@ -123,6 +126,21 @@ class PostfixHold(PostfixQueue):
 
     def renew(self) -> None:
         """Do nothing: see ``lease``."""
+
+    def _is_from_copy(self, message: Message) -> bool:
+        """Return whether it is sent from a copy in quarantine: no server has it.
+
+        What was on hold for us in this run and is gone now, others have taken.
+        """
+        if place_of(message.locator).name in self._was_ours:
+            return False
+        try:
+            with self._found(message):
+                return False
+        except EntryGone:
+            return True
+        except MessageUnreadable:
+            return False
 
     def leased_elsewhere(self) -> int:
         """Return 0: another drain of this Postfix has the note, and refuses us."""
@@ -198,6 +216,7 @@ class PostfixHold(PostfixQueue):
     def _open(self, note: Path) -> None:
         """Continue with what earlier runs hold; raises the errors of ``take``."""
         self._note = HoldNote(note)
+        self._was_ours = set(self._note.entries())
 
     def _close(self) -> None:
         if self._note is not None:

@@ -243,10 +243,14 @@ class PostfixLive(PostfixHold):
     # --- before a final dot is sent (leasing)
 
     def begin(self, messages: Sequence[Message]) -> set[str]:
-        """Return those that are still on hold for us."""
-        if self._note is None:
-            return {each.id for each in messages}
-        return {each.id for each in messages if self._lies_in_hold(each)}
+        """Return those that are still on hold for us, or that no server has."""
+        return {
+            each.id
+            for each in messages
+            if self._note is None
+            or self._lies_in_hold(each)
+            or self._is_from_copy(each)
+        }
 
     def _lies_in_hold(self, message: Message) -> bool:
         place = place_of(message.locator)

@@ -26,7 +26,7 @@ from drainer.sources.common.files import (
     is_directory,
     open_directory,
 )
-from drainer.sources.common.queue_directory import EntryGone, Touched
+from drainer.sources.common.queue_directory import Touched
 from drainer.sources.common.walk import FilePlace
 from drainer.sources.postfix.hold import PostfixHold, batches
 from drainer.sources.postfix.instance import PostfixInstance, instance_at
@@ -190,8 +190,8 @@ class PostfixSpool(PostfixHold):
             try:
                 with self._found(message) as found:
                     place = found.place
-            except MessageUnreadable as error:
-                if isinstance(error, EntryGone) and self._is_exclusive:
+            except MessageUnreadable:
+                if self._is_from_copy(message):
                     begun.add(message.id)
                 continue
             is_ours = place.name in self._ours()

@@ -227,6 +227,26 @@ def test_what_was_refused_for_good_is_not_left_to_postfix_to_bounce(
     assert not backup.queue_files(("deferred", "hold")), "decided, so it is removed"
 
 
+def test_what_is_released_from_quarantine_is_sent_from_its_copy(
+    backup: PrivatePostfix, drainer: Drainer, peer: Callable[..., PeerThread]
+) -> None:
+    """Drainer has removed the message from the queue, so Postfix cannot send it."""
+    submit(backup, ["gone@example.org"])
+    primary = peer(rcpt="550 5.1.1 no such user")
+    assert drain(drainer, backup, primary.port).code == 5
+    [row] = drainer.recipients()
+    # The copy is made before the confirming attempt, or when an operator decides.
+    assert drainer.run("bounces", "cancel", row["id"], "--reason", "x").code == 0
+    assert drain(drainer, backup, primary.port).code == 0
+    assert not backup.queue_files(("deferred", "hold"))
+    released = drainer.run("quarantine", "release", row["id"], "--reason", "is back")
+    assert released.code == 0, released.stderr
+    primary.script = Script()
+    result = drain(drainer, backup, primary.port)
+    assert result.code == 0, result.stderr
+    assert copies(primary) == Counter(["gone@example.org"])
+
+
 def test_a_pending_report_is_left_to_postfix(
     backup: PrivatePostfix, drainer: Drainer, peer: Callable[..., PeerThread]
 ) -> None:
