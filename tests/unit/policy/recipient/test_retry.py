@@ -7,7 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drainer.policy.classify.verdict import Verdict
-from drainer.policy.recipient.retry import RetrySchedule, usual_confirm_after
+from drainer.policy.recipient.retry import (
+    RetrySchedule,
+    usual_confirm_after,
+    wait_for_dot,
+)
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 STILL = RetrySchedule(jitter=0)
@@ -111,3 +115,14 @@ def test_a_short_lifetime_is_the_full_mailboxs_too() -> None:
 def test_a_refusal_rests_longer_on_the_first_day(age: timedelta, hours: int) -> None:
     """User tables and filters are half up then."""
     assert usual_confirm_after(age) == hours * HOUR
+
+
+@pytest.mark.parametrize(
+    ("limit", "doubts", "seconds"),
+    [(1, 0, 1), (1, 1, 4), (1, 2, 16), (600, 2, 600), (900, 1, 900), (300, 1, 600)],
+)
+def test_after_a_lost_reply_drainer_waits_longer_for_the_next(
+    limit: float, doubts: int, seconds: float
+) -> None:
+    """Up to ten minutes, and never less than configured (RFC 5321 4.5.3.2.6)."""
+    assert wait_for_dot(limit, doubts) == seconds
