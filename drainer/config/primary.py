@@ -300,6 +300,15 @@ class PrimarySection(Section):
         tiers = ((each,) if isinstance(each, str) else each for each in self.hosts)
         return tuple(host for tier in tiers for host in tier)
 
+    @property
+    def servers(self) -> frozenset[str]:
+        """Every server as HOST:PORT, host names in lower case."""
+        found = (split_server(text) for text in self.named_hosts)
+        return frozenset(
+            f"{host if '/' in host else host.lower()}:{port or self.port}"
+            for host, port in found
+        )
+
     @model_validator(mode="after")
     def _lmtp(self) -> "PrimarySection":
         settle_lmtp(self)

@@ -93,13 +93,20 @@ def route_configs(config: C) -> list[C]:
 
     Each has its own domains; those of ``[primary]`` may be empty, which means all
     others. Without any host, the configuration itself is returned. Raises ValueError
-    for a route that is not valid, and for a domain in two of them.
+    for a route that is not valid, and for a domain or a server in two of them, because
+    a server has one rate.
     """
     found = [_derive(config, n) for n in range(len(config.routes))]
     if config.primary.is_named or not found:
         found.append(config)
     seen: set[str] = set()
+    servers: set[str] = set()
     for each in found:
+        for server in each.primary.servers:
+            if server in servers:
+                message = f"two routes have the server {server}: make them one"
+                raise ValueError(message)
+        servers.update(each.primary.servers)
         for domain in each.primary.domains:
             if domain in seen:
                 message = f"two routes have the domain {domain}"

@@ -65,7 +65,12 @@ def with_mx_hosts(config: Config) -> MxRoutes:
     if primary.hosts == BY_MX:
         primary = primary.model_copy(update={"hosts": (), "domains": ()})
     changed = {"routes": tuple(sections), "primary": primary}
-    return MxRoutes(config.model_copy(update=changed), no_route, unanswered)
+    whole = config.model_copy(update=changed)
+    try:
+        route_configs(whole)
+    except ValueError as error:
+        raise UsageError(str(error), hint="see [[routes]]") from None
+    return MxRoutes(whole, no_route, unanswered)
 
 
 def _servers(config: Config) -> DnsServers:

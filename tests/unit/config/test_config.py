@@ -85,7 +85,7 @@ WRONG: dict[str, tuple[str, int, list[str]]] = {
     "an unknown choice": (
         "[primary]\ntls = 'maybe'\n",
         2,
-        ["primary.tls", "'off', 'opportunistic' or 'required'", "maybe"],
+        ["primary.tls", "'off', 'opportunistic', 'required' or 'implicit'", "maybe"],
     ),
     "a rate": (
         "[throttle]\n# slowly\nrate = 'fast'\n",

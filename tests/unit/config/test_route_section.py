@@ -95,6 +95,10 @@ def test_a_flag_names_the_only_route(tmp_path: Path) -> None:
             "not both",
         ),
         ('[primary]\nhosts = ["a b"]\n', "not a valid host"),
+        (
+            PRIMARY + '[[routes]]\ndomains = ["b.example"]\nhost = "MX1.example.org"\n',
+            "the server",
+        ),
         ("[primary]\nhosts = [[]]\n", "empty"),
     ],
 )
