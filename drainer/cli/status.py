@@ -170,18 +170,7 @@ def _show_status(facts: dict[str, Any], reasons: list[Row]) -> None:
             f" since {since:%Y-%m-%d %H:%M}Z{reply}"
         )
     show_expiry(facts["expires_first"])
-    if facts["replay"]["since"]:
-        console.print(
-            "replay: the sources still have the mail of"
-            f" {facts['replay']['recipients']} delivered recipients, back to"
-            f" {facts['replay']['since'][:16]}Z; if the primary loses it, see `drainer"
-            " requeue --help`"
-        )
-    if facts["replay"]["copies"]:
-        console.print(
-            f"replay: copies of {facts['replay']['copies']} delivered messages, back to"
-            f" {facts['replay']['copies_since'][:16]}Z"
-        )
+    _show_replay(facts["replay"])
     _show_reserve(facts["reserve"])
     _show_sum(facts)
     if "source" in facts:
@@ -197,6 +186,22 @@ def _show_status(facts: dict[str, Any], reasons: list[Row]) -> None:
             )
         if found["unknown_to_ledger"]:
             console.print("run `drainer drain` to record and send them")
+
+
+def _show_replay(replay: dict[str, Any]) -> None:
+    """Print how far back delivered mail can be sent again."""
+    if replay["since"]:
+        stdout().print(
+            "replay: the sources still have the mail of"
+            f" {replay['recipients']} delivered recipients, back to"
+            f" {replay['since'][:16]}Z; if the primary loses it, see `drainer"
+            " requeue --help`"
+        )
+    if replay["copies"]:
+        stdout().print(
+            f"replay: copies of {replay['copies']} delivered messages, back to"
+            f" {replay['copies_since'][:16]}Z"
+        )
 
 
 def _show_reserve(reserve: dict[str, Any]) -> None:

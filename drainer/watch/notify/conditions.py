@@ -84,20 +84,7 @@ def _of_ledger(
     facts: dict[str, Any],
     numbers: dict[str, int],
 ) -> Iterator[tuple[str, Condition]]:
-    for breaker in facts["breakers"]:
-        if breaker["state"] == "open":
-            words = f"{breaker['reason']} {fingerprint(breaker['reply'])}".strip()
-            yield (
-                "stopped",
-                Condition(
-                    key=f"{breaker['route']} {breaker['scope']} {breaker['reason']}",
-                    subject=f"delivery to {breaker['route']} is stopped",
-                    cause=f"{breaker['scope']}: {words}",
-                    command="drainer status",
-                    numbers=dict(numbers),
-                ),
-            )
-            break
+    yield from _of_breakers(facts, numbers)
     first = facts["expires_first"]
     if first and first["left"] < settings.section.expires_within.total_seconds():
         yield (
@@ -122,6 +109,31 @@ def _of_ledger(
                 numbers={**numbers, "defects": defects},
             ),
         )
+    yield from _of_disk(settings, numbers)
+
+
+def _of_breakers(
+    facts: dict[str, Any], numbers: dict[str, int]
+) -> Iterator[tuple[str, Condition]]:
+    for breaker in facts["breakers"]:
+        if breaker["state"] == "open":
+            words = f"{breaker['reason']} {fingerprint(breaker['reply'])}".strip()
+            yield (
+                "stopped",
+                Condition(
+                    key=f"{breaker['route']} {breaker['scope']} {breaker['reason']}",
+                    subject=f"delivery to {breaker['route']} is stopped",
+                    cause=f"{breaker['scope']}: {words}",
+                    command="drainer status",
+                    numbers=dict(numbers),
+                ),
+            )
+            break
+
+
+def _of_disk(
+    settings: NotifySettings, numbers: dict[str, int]
+) -> Iterator[tuple[str, Condition]]:
     free, least = _free(settings.folder), parse_size(settings.section.disk_free)
     if free < least:
         yield (
