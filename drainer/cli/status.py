@@ -225,6 +225,22 @@ def _show_source(found: dict[str, Any]) -> None:
         console.print("run `drainer drain` to record and send them")
 
 
+def _show_replay(replay: dict[str, Any]) -> None:
+    """Print how far back delivered mail can be sent again."""
+    if replay["since"]:
+        stdout().print(
+            "replay: the sources still have the mail of"
+            f" {replay['recipients']} delivered recipients, back to"
+            f" {replay['since'][:16]}Z; if the primary loses it, see `drainer"
+            " requeue --help`"
+        )
+    if replay["copies"]:
+        stdout().print(
+            f"replay: copies of {replay['copies']} delivered messages, back to"
+            f" {replay['copies_since'][:16]}Z"
+        )
+
+
 def _show_reserve(reserve: dict[str, Any]) -> None:
     """Name the reserves that the next run will read."""
     if reserve["files"]:

@@ -182,7 +182,8 @@ class LedgerReader:
             .join(schema.messages, _R.message == _M.seq)
             .where(_R.state == State.DELIVERED.value, _M.acknowledged.is_(None))
         )
-        return next(self.rows(query))
+        (row,) = self.rows(query)  # to the end: a server's cursor is closed then
+        return row
 
     def breakers(self) -> list[Row]:
         """Return the breakers that have changed: scope, state, since, cause."""

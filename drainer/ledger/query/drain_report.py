@@ -118,9 +118,9 @@ def _throughput(reader: LedgerReader) -> dict[str, Any]:
     width = max(1_000_000, (last - first) // BARS + 1)
     offset = _R.since - first
     part = (offset - offset % width).label("part")
-    query = sa.select(part, sa.func.count().label("count")).where(delivered)
+    query = _counted(sa.select(part).where(delivered))
     counts = [0] * ((last - first) // width + 1)
-    for row in reader.rows(query.group_by(part)):
+    for row in reader.rows(query):
         counts[int(row["part"]) // width] = int(row["count"])
     return {
         "start": _iso(first),
@@ -177,17 +177,26 @@ def _ages(reader: LedgerReader) -> list[dict[str, Any]]:
     age = _R.since - _M.arrived
     steps = [(age < hours * 3_600_000_000, n) for n, (_, hours) in enumerate(AGES)]
     step = sa.case(*steps, else_=len(AGES)).label("step")
-    query = (
-        sa.select(step, sa.func.count().label("count"))
+    query = _counted(
+        sa.select(step)
         .join(schema.messages, _R.message == _M.seq)
         .where(_R.state == State.DELIVERED.value)
-        .group_by(step)
     )
     found = {int(row["step"]): int(row["count"]) for row in reader.rows(query)}
     names = [f"under {words}" for words, _ in AGES] + [f"{AGES[-1][0]} or more"]
     return [
         {"age": name, "recipients": found.get(n, 0)} for n, name in enumerate(names)
     ]
+
+
+def _counted(query: sa.Select[Any]) -> sa.Select[Any]:
+    """Return how often each value of a query's one column comes, as ``count``.
+
+    PostgreSQL takes no expression with parameters twice for the same.
+    """
+    found = query.subquery()
+    (column,) = found.c
+    return sa.select(column, sa.func.count().label("count")).group_by(column)
 
 
 def _reasons(reader: LedgerReader, rules: Sequence[Rule]) -> list[dict[str, Any]]:

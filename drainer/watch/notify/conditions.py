@@ -84,59 +84,68 @@ def _of_ledger(
     facts: dict[str, Any],
     numbers: dict[str, int],
 ) -> Iterator[tuple[str, Condition]]:
-    opened = (each for each in facts["breakers"] if each["state"] == "open")
-    if breaker := next(opened, None):
-        yield "stopped", _stopped(breaker, numbers)
+    yield from _of_breakers(facts, numbers)
     first = facts["expires_first"]
     if first and first["left"] < settings.section.expires_within.total_seconds():
-        yield "expires", _expires(first, numbers)
+        yield (
+            "expires",
+            Condition(
+                key="expires",
+                subject=f"mail expires in {describe_duration(first['left'])}",
+                cause=f"{first['native_id']} has spent its lifetime, others follow",
+                command=f"drainer why {first['id'][:12]}",
+                numbers={**numbers, "seconds_left": first["left"]},
+            ),
+        )
     defects = sum(r["count"] for r in reader.reasons() if r["rule"] == _DEFECT)
     if defects:
-        yield "defect", _defect(defects, numbers)
+        yield (
+            "defect",
+            Condition(
+                key=str(defects),
+                subject=f"{defects} recipients are held because of a defect of drainer",
+                cause="drainer failed on these messages; the others are not affected",
+                command="drainer list --state held",
+                numbers={**numbers, "defects": defects},
+            ),
+        )
+    yield from _of_disk(settings, numbers)
+
+
+def _of_breakers(
+    facts: dict[str, Any], numbers: dict[str, int]
+) -> Iterator[tuple[str, Condition]]:
+    for breaker in facts["breakers"]:
+        if breaker["state"] == "open":
+            words = f"{breaker['reason']} {fingerprint(breaker['reply'])}".strip()
+            yield (
+                "stopped",
+                Condition(
+                    key=f"{breaker['route']} {breaker['scope']} {breaker['reason']}",
+                    subject=f"delivery to {breaker['route']} is stopped",
+                    cause=f"{breaker['scope']}: {words}",
+                    command="drainer status",
+                    numbers=dict(numbers),
+                ),
+            )
+            break
+
+
+def _of_disk(
+    settings: NotifySettings, numbers: dict[str, int]
+) -> Iterator[tuple[str, Condition]]:
     free, least = _free(settings.folder), parse_size(settings.section.disk_free)
     if free < least:
-        yield "disk", _disk(free, str(settings.folder), numbers)
-
-
-def _stopped(breaker: dict[str, Any], numbers: dict[str, int]) -> Condition:
-    words = f"{breaker['reason']} {fingerprint(breaker['reply'])}".strip()
-    return Condition(
-        key=f"{breaker['route']} {breaker['scope']} {breaker['reason']}",
-        subject=f"delivery to {breaker['route']} is stopped",
-        cause=f"{breaker['scope']}: {words}",
-        command="drainer status",
-        numbers=dict(numbers),
-    )
-
-
-def _expires(first: dict[str, Any], numbers: dict[str, int]) -> Condition:
-    return Condition(
-        key="expires",
-        subject=f"mail expires in {describe_duration(first['left'])}",
-        cause=f"{first['native_id']} has spent its lifetime, others follow",
-        command=f"drainer why {first['id'][:12]}",
-        numbers={**numbers, "seconds_left": first["left"]},
-    )
-
-
-def _defect(count: int, numbers: dict[str, int]) -> Condition:
-    return Condition(
-        key=str(count),
-        subject=f"{count} recipients are held because of a defect of drainer",
-        cause="drainer failed on these messages; the others are not affected",
-        command="drainer list --state held",
-        numbers={**numbers, "defects": count},
-    )
-
-
-def _disk(free: int, folder: str, numbers: dict[str, int]) -> Condition:
-    return Condition(
-        key="disk",
-        subject=f"the disk of the ledger has only {format_size(free)} free",
-        cause="drainer stops before the final dot when it cannot write",
-        command=f"df {folder}",
-        numbers={**numbers, "free_bytes": free},
-    )
+        yield (
+            "disk",
+            Condition(
+                key="disk",
+                subject=f"the disk of the ledger has only {format_size(free)} free",
+                cause="drainer stops before the final dot when it cannot write",
+                command=f"df {settings.folder}",
+                numbers={**numbers, "free_bytes": free},
+            ),
+        )
 
 
 def _done(run: dict[str, Any], numbers: dict[str, int]) -> Condition:

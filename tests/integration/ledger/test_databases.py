@@ -27,6 +27,7 @@ from tests.support.databases.cutter import Cut, cutting
 from tests.support.databases.servers import Server
 from tests.support.smtp_peer.peer import PeerThread
 from tests.support.smtp_peer.script import Delay, Script
+from tests.support.web.collector import spans_of_file
 
 COUNT = 40
 
@@ -56,6 +57,37 @@ def test_a_drain_is_remembered_listed_and_explained(
     one = drainer.recipients("--recipient", "user7@")[0]
     why = drainer.run("why", one["id"], "--json").objects[0]
     assert [d["kind"] for d in why["decisions"]] == ["verdict", "acknowledged"]
+    (report,) = drainer.run("report", "--format", "json").objects
+    assert report["states"]["delivered"] == COUNT
+    assert sum(report["throughput"]["counts"]) == COUNT
+    assert sum(each["recipients"] for each in report["ages"]) == COUNT
+    assert " message " in drainer.run("why", one["id"], "--trace").stdout
+    metrics = drainer.run("status", "--prometheus").stdout
+    assert f'drainer_recipients{{state="delivered"}} {COUNT}.0' in metrics
+
+
+def test_every_decision_is_exported_and_told_from_a_database(
+    tmp_path: Path, drainer: Drainer, peer: Callable[..., PeerThread]
+) -> None:
+    """Traces, log lines and notifications read any of them; then it is replayed."""
+    write_maildir(tmp_path / "spool", 3)
+    traces, heard = tmp_path / "traces.jsonl", tmp_path / "heard"
+    drainer.environment |= {
+        "DRAINER_TELEMETRY__TRACES": f"file:{traces}",
+        "DRAINER_TELEMETRY__LOGS": "json",
+        "DRAINER_NOTIFY__COMMAND": f'["cp", "/dev/stdin", "{heard}"]',
+        "DRAINER_PRIMARY__KEEP": "1d",
+    }
+    primary = peer()
+    result = drainer.drain(tmp_path / "spool", primary.port, "--no-check")
+    assert result.code == 0, result.stderr
+    names = Counter(span.name for span in spans_of_file(traces))
+    assert names["message"] == names["attempt"] == 3
+    assert result.stderr.count('"state":"delivered"') == 3
+    assert "every recipient is final" in heard.read_text()
+    window = ("requeue", "--delivered-since", "1h", "--reason", "x", "--yes", "--json")
+    (replay,) = drainer.run(*window).objects
+    assert replay == {"recipients": 3, "missing": 0, "done": "requeued"}
 
 
 def test_what_is_refused_is_tried_again_and_operators_have_their_say(
