@@ -9,21 +9,15 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar, cast
+from typing import cast
 
 import aiosmtplib
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from drainer.mail.reply import (
-    Lost,
-    ProtocolError,
-    Reply,
-    Stage,
-    parse_reply,
-    printable,
-)
+from drainer.mail.reply import Lost, Reply, Stage
 from drainer.runtime.host_limits import limit_behind
+from drainer.smtp.aiosmtplib_reply import refusal_of, reply_of, unasked
 from drainer.smtp.certificate import key_digest
 from drainer.smtp.oauth import TokenError, auth_line, fetch_token
 from drainer.smtp.protocol import SmtpProtocol, spare_descriptor
@@ -36,7 +30,6 @@ from drainer.smtp.server_address import (
 )
 from drainer.smtp.tls import client_context, tls_facts
 
-T = TypeVar("T")
 _COMPLETED = 250
 _CLOSING = 421
 _CHALLENGE, _LOGGED_IN = 334, 235
@@ -127,8 +120,7 @@ class _Handshake:
             start_tls=False,
             timeout=self.route.timeouts.banner,
         )
-        is_implicit = self.route.tls == "implicit"
-        if is_implicit:
+        if self.route.tls == "implicit":
             smtp.use_tls, smtp.tls_context = True, self._context()
             smtp.hostname = self._server_name
         banner = await self._greet(smtp)
@@ -309,7 +301,7 @@ class _Handshake:
             # ValueError: the reply is malformed, or TLS does not take the host name
             raise self._fail(stage, lost_of(error), start) from None
         if extra := self._unread():
-            raise self._fail(stage, _unasked(extra), start)
+            raise self._fail(stage, unasked(extra), start)
         self._note(stage, answer, start, facts())
         return answer
 
@@ -363,9 +355,8 @@ class _Handshake:
 
 async def _say_hello(smtp: aiosmtplib.SMTP, route: Route) -> aiosmtplib.SMTPResponse:
     """Send EHLO or LHLO; aiosmtplib has no method for the latter (RFC 2033 4.1)."""
-    limit = route.timeouts.ehlo
     answer = await smtp.execute_command(
-        route.hello.encode(), route.helo.encode("ascii"), timeout=limit
+        route.hello.encode(), route.helo.encode("ascii"), timeout=route.timeouts.ehlo
     )
     if answer.code != _COMPLETED:
         raise aiosmtplib.SMTPHeloError(answer.code, answer.message)
@@ -383,40 +374,6 @@ async def _authenticate(
     if answer.code != _LOGGED_IN:
         raise aiosmtplib.SMTPAuthenticationError(answer.code, answer.message)
     return answer
-
-
-def reply_of(code: int, message: str) -> Reply:
-    """Return our Reply for an aiosmtplib response (lines joined by LF).
-
-    Raises ProtocolError when it is malformed.
-    """
-    lines = message.encode("utf-8", "surrogateescape").split(b"\n")
-    raw = b"\n".join(b"%d-%s" % (code, line) for line in lines[:-1])
-    last = b"%d %s" % (code, lines[-1])
-    return parse_reply(raw + b"\n" + last if raw else last)
-
-
-def refusal_of(code: int, message: str) -> Reply | Lost:
-    """Return a refusal; a malformed reply, or one out of place, refuses nothing."""
-    try:
-        reply = reply_of(code, message)
-    except ProtocolError:  # aiosmtplib gives -1 for what it cannot read
-        return Lost(reason="protocol", detail=message[:200])
-    if reply.category in (4, 5):
-        return reply
-    return Lost(reason="protocol", detail=f"{reply} makes no sense here")
-
-
-def _unasked(extra: bytes) -> Reply | Lost:
-    """Return a refusal that came behind a reply; else that the peer is out of step."""
-    try:
-        reply = parse_reply(extra)
-    except ProtocolError:
-        reply = None
-    if reply is not None and reply.category in (4, 5):
-        return reply
-    detail = f"more replies than commands: {printable(extra.decode('latin-1'), 200)}"
-    return Lost(reason="protocol", detail=detail)
 
 
 def lost_of(error: BaseException) -> Lost:

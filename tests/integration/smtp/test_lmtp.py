@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.command.runner import Bench, call
+from tests.support.scenarios.bounces import nobody_unknown, refusing
 from tests.support.scenarios.sessions import (
     ALICE,
     BOB,
@@ -241,6 +242,23 @@ def test_a_refusal_before_the_dot_is_that_of_the_first(
     bench.add(ALICE, BOB, text=LARGE)
     assert bench.drain().code == 5
     assert bench.states() == {ALICE: "bounce-pending", BOB: "deferred"}
+
+
+def test_a_report_about_a_unix_socket_names_no_host(
+    peer: StartPeer, tmp_path: Path
+) -> None:
+    """Its path is this host's own business, and no MTA name (RFC 3464 2.3.5)."""
+    name = f"unix:{tmp_path}/lmtp"
+    primary = peer(host=name, lmtp=True, rcpt=nobody_unknown)
+    with refusing(tmp_path, peer(), primary) as bench:
+        bench.configure(primary={"host": name, "port": 24})
+        bench.refuse()
+        assert bench.confirm().code == 0
+        (report,) = bench.reports
+    assert report.content is not None
+    assert b"Diagnostic-Code: smtp; 550" in report.content
+    assert b"Remote-MTA" not in report.content
+    assert b"unix" not in report.content
 
 
 @PIPELINING
