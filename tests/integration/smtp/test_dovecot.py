@@ -10,6 +10,7 @@ from tests.support.mta import dovecot
 from tests.support.mta.dovecot import PrivateDovecot
 from tests.support.mta.postfix import instance_directory
 from tests.support.scenarios.sessions import ALICE, BOB, CAROL, PATIENT
+from tests.support.spools.postfix_files import record
 from tests.support.tls.certificates import Certificate
 
 DAVE, NOBODY = "dave@example.org", "nobody@example.org"
@@ -90,3 +91,14 @@ def test_mail_goes_to_it_under_tls(
     bench.add(ALICE, DAVE)
     assert bench.drain().code == 0
     assert set(bench.states().values()) == {"delivered"}
+
+
+def test_a_session_that_xclient_renews_starts_with_lhlo_again(
+    mailboxes: PrivateDovecot, bench: Bench
+) -> None:
+    """The client of the message is in Dovecot's trace field."""
+    configure(bench, mailboxes, "tcp", forward_client="xclient")
+    client = record("A", "client_address=198.51.100.7")
+    bench.add(CAROL, DAVE, envelope=[client])
+    assert bench.drain().code == 0
+    assert any(b"[198.51.100.7]" in each for each in mailboxes.received("carol"))

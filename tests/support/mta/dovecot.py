@@ -34,6 +34,7 @@ mail_uid = {nobody}
 mail_gid = {nobody}
 first_valid_uid = 1
 lmtp_rcpt_check_quota = no
+login_trusted_networks = 127.0.0.0/8
 userdb {{
   driver = passwd-file
   args = username_format=%n {base}/users
@@ -73,7 +74,8 @@ class PrivateDovecot:
     """One Dovecot below ``base``; as a context manager it runs.
 
     ``users`` are local parts with the bytes that their mailboxes hold; 0: any number.
-    The quota is checked after the final dot. With a certificate it offers STARTTLS.
+    The quota is checked after the final dot. With a certificate it offers STARTTLS. It
+    lets this host name the client (XCLIENT).
     """
 
     def __init__(
