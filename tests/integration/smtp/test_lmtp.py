@@ -222,6 +222,29 @@ def test_a_surplus_reply_that_comes_late_is_noticed(
     assert [m.taken for m in server.messages] == [[ALICE]]
 
 
+@pytest.mark.parametrize(
+    ("rset", "state"),
+    [
+        ("502 5.5.1 not implemented", "delivered"),
+        ("421 4.3.2 shutting down", "delivered"),
+        (Drop(), "delivered"),
+        ("554 5.6.0 no", "unknown"),
+        (raw("250 2.0.0 ok", FULL), "unknown"),
+    ],
+)
+def test_the_reply_to_rset_proves_the_others(
+    lmtp: StartPeer, bench: Bench, rset: Answer, state: str
+) -> None:
+    """A server that does not know it, or leaves, proves nothing against them."""
+    lmtp(rset=rset)
+    bench.configure(retry={"unknown": "1h"})
+    bench.add(ALICE, BOB)
+    bench.add(CAROL)
+    bench.drain()
+    assert bench.states() == {ALICE: state, BOB: state, CAROL: "delivered"}
+    bench.assert_balanced()
+
+
 def test_fewer_replies_than_recipients_leave_the_rest_unknown(
     lmtp: StartPeer, bench: Bench
 ) -> None:
