@@ -18,7 +18,7 @@ TEST_PACKAGES := postfix:postfix postfix:smtp-sink openssl:openssl \
   systemd:systemd-analyze prometheus:promtool prometheus-alertmanager:amtool \
   keepalived:keepalived monit:monit nagios4-core:nagios4 cron:crontab \
   docker-compose:docker-compose kubernetes-client:kubectl \
-  opendkim:opendkim pyspf-milter:pyspf-milter \
+  opendkim:opendkim pyspf-milter:pyspf-milter dovecot-lmtpd:/usr/lib/dovecot/lmtp \
   debhelper:dh lintian:lintian fish:fish man-db:man nodejs:node npm:npm rspamd:rspamd
 
 # Other mail servers and Postfix shut each other out as packages; unpacked here they run

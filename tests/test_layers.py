@@ -45,7 +45,7 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     "aiolimiter": ("drainer.watch.http.limits", "drainer.smtp.rate_limiter"),
     "aiosmtplib": (
         "drainer.smtp.connection",
-        "drainer.smtp.failure",
+        "drainer.smtp.aiosmtplib_reply",
         "drainer.smtp.login",
     ),
     "authres": ("drainer.bounce.evidence.authres",),

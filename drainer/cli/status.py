@@ -193,22 +193,6 @@ def _show_routes(routes: list[dict[str, Any]]) -> None:
         stdout().print(f"{clean(each['route'] or 'no route')}: {', '.join(counts)}")
 
 
-def _show_replay(replay: dict[str, Any]) -> None:
-    """Print how far back delivered mail can be sent again."""
-    console = stdout()
-    if replay["since"]:
-        console.print(
-            f"replay: the sources still have the mail of {replay['recipients']}"
-            f" delivered recipients, back to {replay['since'][:16]}Z; if the primary"
-            " loses it, see `drainer requeue --help`"
-        )
-    if replay["copies"]:
-        console.print(
-            f"replay: copies of {replay['copies']} delivered messages, back to"
-            f" {replay['copies_since'][:16]}Z"
-        )
-
-
 def _show_source(found: dict[str, Any]) -> None:
     """Print what the spool has now."""
     console = stdout()

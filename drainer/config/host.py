@@ -36,8 +36,8 @@ def split_server(text: str) -> tuple[str, int | None]:
     if not is_socket(text):
         return split_host(text)
     path = text.removeprefix(SOCKET_PREFIX)
-    is_short = len(path.encode()) <= MAX_PATH_BYTES
-    if not (path.startswith("/") and path.isprintable() and is_short):
+    is_sound = path.startswith("/") and path.isprintable()
+    if not (is_sound and len(path.encode()) <= MAX_PATH_BYTES):
         message = f"{text[:120]!r} is not a valid Unix socket"
         raise UsageError(message, hint="write unix:/PATH, of at most 107 bytes")
     return text, None

@@ -10,20 +10,16 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar, cast
+from typing import cast
 
 import aiosmtplib
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from drainer.mail.reply import (
-    Lost,
-    Reply,
-    Stage,
-)
+from drainer.mail.reply import Lost, Reply, Stage
 from drainer.runtime.host_limits import limit_behind
+from drainer.smtp.aiosmtplib_reply import lost_of, refusal_of, reply_of, unasked
 from drainer.smtp.certificate import key_digest
-from drainer.smtp.failure import lost_of, refusal_of, reply_of, unasked_of
 from drainer.smtp.login import LoginImpossible, login_attempt
 from drainer.smtp.protocol import SmtpProtocol, spare_descriptor
 from drainer.smtp.route import Host, Login, Route
@@ -34,7 +30,6 @@ from drainer.smtp.server_address import (
 )
 from drainer.smtp.tls import client_context, tls_facts
 
-T = TypeVar("T")
 _COMPLETED = 250
 _CLOSING = 421
 
@@ -133,8 +128,7 @@ class _Handshake:
             start_tls=False,
             timeout=self.route.timeouts.banner,
         )
-        is_implicit = self.route.tls == "implicit"
-        if is_implicit:
+        if self.route.tls == "implicit":
             smtp.use_tls, smtp.tls_context = True, self._context()
             smtp.hostname = self._server_name
         banner = await self._greet(smtp)
@@ -285,7 +279,7 @@ class _Handshake:
             # ValueError: the reply is malformed, or TLS does not take the host name
             raise self._fail(stage, lost_of(error), start) from None
         if extra := self._unread():
-            raise self._fail(stage, unasked_of(extra), start)
+            raise self._fail(stage, unasked(extra), start)
         self._note(stage, answer, start, facts())
         return answer
 
@@ -340,9 +334,8 @@ class _Handshake:
 
 async def _say_hello(smtp: aiosmtplib.SMTP, route: Route) -> aiosmtplib.SMTPResponse:
     """Send EHLO or LHLO; aiosmtplib has no method for the latter (RFC 2033 4.1)."""
-    limit = route.timeouts.ehlo
     answer = await smtp.execute_command(
-        route.hello.encode(), route.helo.encode("ascii"), timeout=limit
+        route.hello.encode(), route.helo.encode("ascii"), timeout=route.timeouts.ehlo
     )
     if answer.code != _COMPLETED:
         raise aiosmtplib.SMTPHeloError(answer.code, answer.message)

@@ -339,10 +339,7 @@ class Session:
             self._finish(transaction, Stage.BODY, self._wire.lost)
             return None
         following = await self._following(transaction, source)
-        group = b""
-        if following is not None:
-            following.behind_dot = True
-            group = self._group(following)
+        group = self._group(following) if following is not None else b""
         if self._wire.has_reply:  # it came while the next message was looked for
             await self._replies.take_early(transaction)
             self._finish(transaction, Stage.BODY, self._replies.loss)
@@ -373,7 +370,10 @@ class Session:
         one_by_one = is_last or self.trust.waits_for_dot
         if not self._pipelining or one_by_one or not self.usable:
             return None
-        return await source.claim_now(self)
+        following = await source.claim_now(self)
+        if following is not None:
+            following.behind_dot = True
+        return following
 
     def _finish(self, transaction: Transaction, stage: Stage, answer: Answer) -> None:
         for claimed in transaction.accepted:

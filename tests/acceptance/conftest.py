@@ -1,10 +1,17 @@
 """Fixtures of the acceptance tests alone."""
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.support.scenarios.backup import Backup
+
+#: Too heavy for every run: it wants Arize Phoenix.
+collect_ignore = (
+    [] if os.environ.get("PHOENIX") or shutil.which("phoenix") else ["test_backends.py"]
+)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from drainer.cli.filters import with_filters
 from drainer.config import load as config_file
-from drainer.config.host import split_host
+from drainer.config.host import split_host, split_server
 from drainer.errors import DrainerError, UsageError
 from drainer.ledger import engine
 from drainer.ledger.filters import Filters
@@ -94,6 +94,8 @@ def places(data: bytes) -> None:
     """Read a host, a source and the URL of a ledger; no folder is called like these."""
     text = data.decode("utf-8", "surrogateescape").replace("\0", "")
     base = Path("/nonexistent")
+    with suppress(UsageError):
+        assert split_server(f"unix:/{text}")[0].isprintable()
     with suppress(UsageError):
         host, port = split_host(text)
         assert host.isascii()

@@ -461,6 +461,18 @@ def test_a_handshake_that_fails(
     assert verdicts(result, STRICT)["backup-validates"] == "ok"
 
 
+@pytest.mark.parametrize(
+    "primary", [{"host": "unix:/run/lmtp"}, {"host": "mx", "protocol": "lmtp"}]
+)
+def test_a_primary_that_speaks_lmtp_is_not_asked(primary: dict[str, Any]) -> None:
+    """The doctor asks the SMTP servers that DNS names, and sends them no password."""
+    config = load(None, ledger="here.db", sections={"primary": primary})
+    order = make_examination(config, DoctorRequest(domain=DOMAIN))
+    route = order.primary.route
+    assert (str(route), route.protocol) == (f"{DOMAIN}:25", "smtp")
+    assert order.named.primary == ""
+
+
 # ---- time
 
 

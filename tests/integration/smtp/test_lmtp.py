@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.command.runner import Bench, call
+from tests.support.scenarios.bounces import nobody_unknown, refusing
 from tests.support.scenarios.sessions import (
     ALICE,
     BOB,
@@ -221,6 +222,29 @@ def test_a_surplus_reply_that_comes_late_is_noticed(
     assert [m.taken for m in server.messages] == [[ALICE]]
 
 
+@pytest.mark.parametrize(
+    ("rset", "state"),
+    [
+        ("502 5.5.1 not implemented", "delivered"),
+        ("421 4.3.2 shutting down", "delivered"),
+        (Drop(), "delivered"),
+        ("554 5.6.0 no", "unknown"),
+        (raw("250 2.0.0 ok", FULL), "unknown"),
+    ],
+)
+def test_the_reply_to_rset_proves_the_others(
+    lmtp: StartPeer, bench: Bench, rset: Answer, state: str
+) -> None:
+    """A server that does not know it, or leaves, proves nothing against them."""
+    lmtp(rset=rset)
+    bench.configure(retry={"unknown": "1h"})
+    bench.add(ALICE, BOB)
+    bench.add(CAROL)
+    bench.drain()
+    assert bench.states() == {ALICE: state, BOB: state, CAROL: "delivered"}
+    bench.assert_balanced()
+
+
 def test_fewer_replies_than_recipients_leave_the_rest_unknown(
     lmtp: StartPeer, bench: Bench
 ) -> None:
@@ -241,6 +265,23 @@ def test_a_refusal_before_the_dot_is_that_of_the_first(
     bench.add(ALICE, BOB, text=LARGE)
     assert bench.drain().code == 5
     assert bench.states() == {ALICE: "bounce-pending", BOB: "deferred"}
+
+
+def test_a_report_about_a_unix_socket_names_no_host(
+    peer: StartPeer, tmp_path: Path
+) -> None:
+    """Its path is this host's own business, and no MTA name (RFC 3464 2.3.5)."""
+    name = f"unix:{tmp_path}/lmtp"
+    primary = peer(host=name, lmtp=True, rcpt=nobody_unknown)
+    with refusing(tmp_path, peer(), primary) as bench:
+        bench.configure(primary={"host": name, "port": 24})
+        bench.refuse()
+        assert bench.confirm().code == 0
+        (report,) = bench.reports
+    assert report.content is not None
+    assert b"Diagnostic-Code: smtp; 550" in report.content
+    assert b"Remote-MTA" not in report.content
+    assert b"unix" not in report.content
 
 
 @PIPELINING

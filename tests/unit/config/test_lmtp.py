@@ -96,7 +96,15 @@ def test_what_a_unix_socket_cannot_do_is_refused(
 
 
 @pytest.mark.parametrize(
-    "text", ["unix:", "unix:lmtp", "unix:/a\nb", "unix:/a\0", f"unix:/{'x' * 107}"]
+    "text",
+    [
+        "unix:",
+        "unix:lmtp",
+        "unix:/a\nb",
+        "unix:/a\0",
+        "unix:/\udcff",
+        f"unix:/{'x' * 107}",
+    ],
 )
 def test_a_socket_that_cannot_be_is_refused(text: str) -> None:
     """Its path is absolute, printable and short enough for the kernel."""

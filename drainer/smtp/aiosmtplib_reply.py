@@ -1,4 +1,4 @@
-"""What aiosmtplib returned or raised, as a Reply or a Lost of ours."""
+"""What aiosmtplib returned or raised while a session is opened, as ours."""
 
 import ssl
 
@@ -30,7 +30,7 @@ def refusal_of(code: int, message: str) -> Reply | Lost:
     return Lost(reason="protocol", detail=f"{reply} makes no sense here")
 
 
-def unasked_of(extra: bytes) -> Reply | Lost:
+def unasked(extra: bytes) -> Reply | Lost:
     """Return a refusal that came behind a reply; else that the peer is out of step."""
     try:
         reply = parse_reply(extra)
