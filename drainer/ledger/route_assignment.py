@@ -23,6 +23,8 @@ _R, _M = schema.recipients.c, schema.messages.c
 _WAITING = [s.value for s in (State.PENDING, State.DEFERRED, State.HELD)]
 _REFUSED = State.BOUNCE_PENDING.value
 _RULE = "another-route"
+AT_ONCE = 5_000
+"""Recipients in memory."""
 
 
 def assign(
@@ -64,18 +66,38 @@ def _move(
         sa.select(_R.message, _R.n, _R.state, _R.forward_path, _R.route)
         .join(schema.messages, _R.message == _M.seq)
         .where(_R.state.in_([*_WAITING, _REFUSED]), *waiting)
+        .order_by(_R.message, _R.n)
+        .limit(AT_ONCE)
     )
+    last = (-1, -1)
+    while True:
+        behind = sa.tuple_(_R.message, _R.n) > sa.tuple_(*last)
+        found = connection.execute(query.where(behind)).mappings()
+        rows: list[Mapping[str, Any]] = [dict(row) for row in found]
+        if not rows:
+            return
+        last = (rows[-1]["message"], rows[-1]["n"])
+        _move_some(connection, rows, rules, run, now)
+
+
+def _move_some(
+    connection: sa.Connection,
+    rows: Sequence[Mapping[str, Any]],
+    rules: Admission,
+    run: str,
+    now: int,
+) -> None:
     moved: dict[str, list[Mapping[str, Any]]] = {}
-    for row in connection.execute(query).mappings():
+    for row in rows:
         route = rules.route_of(row["forward_path"])
         if not route and row["state"] != State.HELD.value:
             route = rules.routes.fallback  # an operator's order
         if route != row["route"]:
-            moved.setdefault(route, []).append(dict(row))
-    for route, rows in moved.items():
-        for start in range(0, len(rows), CHUNK):
-            _set_route(connection, rows[start : start + CHUNK], route)
-        refused = [row for row in rows if row["state"] == _REFUSED]
+            moved.setdefault(route, []).append(row)
+    for route, some in moved.items():
+        for start in range(0, len(some), CHUNK):
+            _set_route(connection, some[start : start + CHUNK], route)
+        refused = [row for row in some if row["state"] == _REFUSED]
         transition(connection, refused, _again(route, run, now), now)
 
 
