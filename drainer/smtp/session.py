@@ -331,8 +331,7 @@ class Session:
             self._replies.give_up("the spool file changed while it was sent")
             return None
         if not await source.is_durable(transaction):
-            lost = Lost(reason="closed", detail="not sent: its claim was lost")
-            self._wire.abort(lost)
+            self._wire.abort(Lost(reason="closed", detail="its claim was lost"))
         if self._wire.has_reply:
             await self._replies.take_early(transaction)
         if self._wire.lost is not None:
