@@ -12,6 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.testing import CliRunner
 
 from drainer import cli, errors
+from drainer.config.render import commented_toml
 from drainer.policy.recipient.state import State
 from tests.support import docs
 from tests.support.paths import ROOT
@@ -41,6 +42,11 @@ def test_the_generated_parts_are_current(page: Path) -> None:
     """If this fails, run `make docs`."""
     text = page.read_text("utf-8")
     assert docs.regenerated(text) == text
+
+
+def test_the_configuration_of_the_package_is_current() -> None:
+    """It is what `drainer init` writes. If this fails, run `make docs`."""
+    assert docs.EXAMPLE.read_text("utf-8") == commented_toml()
 
 
 def test_every_state_is_explained() -> None:

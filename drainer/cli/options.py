@@ -47,7 +47,12 @@ IdArgument = Annotated[
     ),
 ]
 ToOption = Annotated[
-    str, typer.Option("--to", metavar="HOST[:PORT]", help="The primary to deliver to.")
+    str,
+    typer.Option(
+        "--to",
+        metavar="HOST[:PORT]",
+        help="The primary to deliver to; unix:PATH for LMTP.",
+    ),
 ]
 
 

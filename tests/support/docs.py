@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from drainer.config.render import reference_markdown
+from drainer.config.render import commented_toml, reference_markdown
 from drainer.doctor.checks import rows as doctor_rows
 from drainer.mail.message import PROBLEMS
 from drainer.policy.bounce.decision import RULES as BOUNCE_RULES
@@ -25,6 +25,8 @@ from drainer.watch.metrics import METRICS
 from tests.support.paths import ROOT
 
 DOCS: Final = ROOT / "docs"
+EXAMPLE: Final = ROOT / "drainer.toml"
+"""What `drainer init` writes; the Debian package installs it."""
 
 _PART = re.compile(
     r"(?P<head><!-- generated: (?P<name>[a-z_]+) -->\n).*?"
@@ -188,6 +190,9 @@ def main() -> int:
         if after != before:
             path.write_text(after, "utf-8")
             print(f"wrote {path.relative_to(ROOT)}")
+    if EXAMPLE.read_text("utf-8") != commented_toml():
+        EXAMPLE.write_text(commented_toml(), "utf-8")
+        print(f"wrote {EXAMPLE.relative_to(ROOT)}")
     return 0
 
 
