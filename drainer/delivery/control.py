@@ -24,8 +24,14 @@ class DrainControl:
         self._note = note
         self._parts: list[Closable] = []
         self._defects = 0
+        self._closed = False
         #: What ended the drain, unless it ended by itself.
         self.error: Exception | None = None
+
+    @property
+    def ends(self) -> bool:
+        """Whether the whole drain starts nothing more."""
+        return self._closed
 
     @property
     def defects(self) -> int:
@@ -44,6 +50,7 @@ class DrainControl:
 
     def close(self) -> None:
         """End the drain in order: sessions finish their message, nothing new starts."""
+        self._closed = True
         for part in self._parts:
             part.close()
 
@@ -81,6 +88,11 @@ class RouteControl(DrainControl):
         """End ``drain`` when something fails."""
         super().__init__(note)
         self._drain = drain
+
+    @property
+    def ends(self) -> bool:
+        """Whether the whole drain starts nothing more, not only this route."""
+        return self._drain.ends
 
     def fail(self, error: Exception) -> None:
         """End the drain because of an error."""

@@ -61,16 +61,16 @@ class FairQueue:
         """Whether enough is queued that filling it further is not urgent."""
         return self._count > AHEAD
 
-    async def put(self, delivery: Delivery) -> None:
-        """Add a delivery; wait while the fair queue is full."""
+    async def put(self, delivery: Delivery) -> bool:
+        """Add a delivery; wait while the fair queue is full. False when it is over."""
         if self.is_full:
             await wait_until(lambda: not self.is_full or self._closed, self._putters)
-        self.add(delivery)
+        return self.add(delivery)
 
-    def add(self, delivery: Delivery) -> None:
-        """Add a delivery, even if the fair queue is full."""
+    def add(self, delivery: Delivery) -> bool:
+        """Add a delivery, even if the fair queue is full; False when it is over."""
         if self._closed:
-            return
+            return False
         size = _held(delivery)
         if self._octets + size > HELD_TOGETHER:
             delivery = replace(delivery, spooled=None, facts=None)
@@ -84,6 +84,7 @@ class FairQueue:
             self._turns.append(domain)
         self._jobs[domain].append(delivery)
         notify(self._takers)
+        return True
 
     async def take(self) -> Delivery | None:
         """Wait for the next delivery in turn; return None when it is over.
@@ -112,14 +113,16 @@ class FairQueue:
         if not self._count:
             self.idle.set()
 
-    def close(self) -> None:
-        """Take and give out nothing more."""
+    def close(self) -> list[Delivery]:
+        """Take and give out nothing more; return what was in it."""
         self._closed = True
+        dropped = [each for jobs in self._jobs.values() for each in jobs]
         self._jobs.clear()
         self._turns.clear()
         self.idle.set()
         notify(self._putters)
         notify(self._takers)
+        return dropped
 
     def _domain(self, delivery: Delivery) -> str:
         """Return the domain whose turn it shares: that of its first recipient."""

@@ -20,6 +20,7 @@ from drainer.delivery.ready_queue import ReadyQueue
 from drainer.delivery.selector import Selector
 from drainer.delivery.settings import Progress, RouteProgress, RouteSettings
 from drainer.delivery.worker import DeliveryWorker
+from drainer.errors import LedgerLost
 from drainer.ledger.records import from_micros
 from drainer.ledger.repository import Ledger
 from drainer.ledger.route_mail import RouteMail
@@ -67,10 +68,23 @@ class Feeder:
             filling.cancel()
 
     def close(self) -> None:
-        """Feed nothing more."""
-        self.fair_queue.close()
-        self.ready_queue.close()
+        """Feed nothing more.
+
+        If the drain goes on, other routes may need the messages that waited here.
+        """
+        waited = self.fair_queue.close()
+        waited += [each.delivery for each in self.ready_queue.close()]
         self.selector.caught_up.set()
+        if self.control.ends:
+            return  # the end of the run ends all claims
+        for delivery in waited:
+            self.drop(delivery)
+
+    def drop(self, delivery: Delivery) -> None:
+        """End one claim on a message; when it was the last, others may have it."""
+        if self.claims.end(delivery.message.id):
+            with contextlib.suppress(LedgerLost):
+                self.ledger.messages.free(delivery.seq)
 
     # --- what is due
 
@@ -87,7 +101,8 @@ class Feeder:
         for each in deliveries:  # a message may have several: none ends its claim early
             self.claims.add(each.message.id)
         for delivery in deliveries:
-            await self.fair_queue.put(delivery)
+            if not await self.fair_queue.put(delivery):
+                self.drop(delivery)
         if deliveries:
             return True
         if self.progress.scanning or self._is_busy:
@@ -129,7 +144,8 @@ class Feeder:
 
     async def _next_due(self) -> int | None:
         if self.selector.takes_all:
-            return await self.ledger.messages.next_due(self.mail)
+            several = len(self.progress.routes) > 1
+            return await self.ledger.messages.next_due(self.mail, own=several)
         return await self.selector.next_due(self._deadline)
 
     @property
@@ -162,8 +178,7 @@ class Feeder:
         while (delivery := await self.fair_queue.take()) is not None:
             await self._put(delivery)
             self.fair_queue.done()
-            if self.claims.end(delivery.message.id):
-                self.ledger.messages.free(delivery.seq)
+            self.drop(delivery)
 
     async def _put(self, delivery: Delivery) -> None:
         self.progress.claimed += 1

@@ -178,7 +178,9 @@ class Intake:
         for each in deliveries:  # a message may have several: none ends its claim early
             self.claims.add(each.message.id)
         for each in deliveries:
-            self.feeders[each.route].fair_queue.add(each)
+            feeder = self.feeders[each.route]
+            if not feeder.fair_queue.add(each):
+                feeder.drop(each)
 
     def _picked(self, fresh: Sequence[Delivery]) -> Iterable[Delivery]:
         for each in fresh:

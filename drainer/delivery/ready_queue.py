@@ -170,14 +170,16 @@ class ReadyQueue:
             self.idle.set()
         return self._claims.end(transaction.delivery.message.id)
 
-    def close(self) -> None:
-        """Return nothing more; what is queued stays claimed until the end."""
+    def close(self) -> list[Transaction]:
+        """Return nothing more to takers, and now what was queued; it stays claimed."""
         self._closed = True
+        dropped = [*self._items, *self._aside]
         self._items.clear()
         self._aside.clear()
         self._call_takers()
         notify(self._putters)
         self.idle.set()
+        return dropped
 
     def _pop(self) -> Transaction:
         transaction = self._items.popleft()

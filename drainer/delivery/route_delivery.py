@@ -266,6 +266,7 @@ class RouteDelivery:
             await self.feeder.run()
             self.control.close()
             await self._wait_for_sessions(sessions)
+            self.feeder.close()  # with what sessions have put back meanwhile
             for task in side_tasks:
                 task.cancel()
 

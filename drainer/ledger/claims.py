@@ -74,16 +74,23 @@ def claim_these(
     return _jobs(connection, claimed, due, route)
 
 
-def _unclaimed(mail: RouteMail, state: State) -> sa.Select[tuple[int, int | None]]:
+def _unclaimed(
+    mail: RouteMail, state: State, owner: str | None = None
+) -> sa.Select[tuple[int, int | None]]:
+    """Return the recipients in a state whose message nobody but ``owner`` has."""
     return (
         sa.select(_R.message, _R.due)
         .join(schema.messages, _R.message == _M.seq)
         .where(
             _R.state == state.value,
-            _M.owner.is_(None),
+            _M.owner.is_(None) if owner is None else _free_for(owner),
             *mail.clauses(),
         )
     )
+
+
+def _free_for(owner: str) -> sa.ColumnElement[bool]:
+    return sa.or_(_M.owner.is_(None), _M.owner == owner)
 
 
 def _own(connection: sa.Connection, seq: int, owner: str) -> bool:
@@ -155,12 +162,19 @@ def _was_alone(claimed: ClaimedRecipient) -> bool:
 
 
 def next_due(
-    connection: sa.Connection, mail: RouteMail, states: Sequence[State]
+    connection: sa.Connection,
+    mail: RouteMail,
+    states: Sequence[State],
+    owner: str | None = None,
 ) -> int | None:
-    """Return when the next unclaimed recipient in these states is due."""
+    """Return when the next recipient in these states is due.
+
+    Those of claimed messages do not count, but for those that ``owner`` has claimed:
+    another route of its drain has the message now.
+    """
     found = []
     for state in states:
-        query = _unclaimed(mail, state).order_by(_R.due, _R.message).limit(1)
+        query = _unclaimed(mail, state, owner).order_by(_R.due, _R.message).limit(1)
         found += [row.due for row in connection.execute(query)]
     return min((due for due in found if due is not None), default=None)
 

@@ -76,10 +76,14 @@ class MessageLedger(LedgerPart):
         call = functools.partial(claims.free, seq=seq, owner=self._identity.owner)
         self._submit(call)
 
-    async def next_due(self, mail: RouteMail) -> int | None:
-        """Return when a pending or deferred recipient is due, in microseconds."""
+    async def next_due(self, mail: RouteMail, *, own: bool) -> int | None:
+        """Return when a pending or deferred recipient is due, in microseconds.
+
+        With ``own``, also of messages that other routes of this drain have now.
+        """
         states = (State.PENDING, State.DEFERRED)
-        return await self._call(claims.next_due, mail=mail, states=states)
+        owner = self._identity.owner if own else None
+        return await self._call(claims.next_due, mail=mail, states=states, owner=owner)
 
     async def unfinished(self, sources: Sequence[str]) -> int:
         """Return how many messages of these sources have recipients to try."""

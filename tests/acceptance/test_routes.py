@@ -12,7 +12,7 @@ from tests.support.command.runner import Bench, call
 from tests.support.mta.postfix import PrivatePostfix
 from tests.support.mta.roles import Primary
 from tests.support.smtp_peer.peer import PeerThread
-from tests.support.smtp_peer.script import Drop, Script
+from tests.support.smtp_peer.script import Drop, Script, in_turn
 
 StartPeer = Callable[..., PeerThread]
 
@@ -75,6 +75,24 @@ def test_a_route_that_refuses_us_costs_the_other_nothing(
     }
     summary = bench.run("drain", f"postfix:{bench.spool}", "--no-check")
     assert f"at 127.0.0.1:{denied.port}" in summary.stdout
+
+
+def test_messages_to_both_routes_wait_for_neither(
+    two: tuple[Bench, PeerThread, PeerThread], peer: StartPeer
+) -> None:
+    """What a stopped route still had queued is free for the other one at once."""
+    bench, first, _ = two
+    turns = ["250 2.1.5 ok"] * 20 + ["554 5.7.1 Relay access denied"]
+    stopped = peer(rcpt=in_turn(*turns))
+    bench.routes[0]["port"] = stopped.port
+    first.script = Script(rcpt=in_turn("450 4.2.1 busy", "250 2.1.5 ok"))
+    bench.configure(breaker={"give_up_after": "2m"}, primary={"connections": 3})
+    for n in range(150):
+        bench.add(f"u{n}@example.org", f"u{n}@other.example")
+    result = bench.drain()
+    assert result.code == 4
+    assert len(got(first)) == 150
+    assert result.json["seconds"] < 60
 
 
 def test_a_route_that_is_down_costs_the_other_nothing(
