@@ -18,6 +18,7 @@ from drainer.cli.completion import complete_queue, complete_state
 from drainer.errors import UsageError
 from drainer.ledger.filters import Filters
 from drainer.mail.envelope import parse_mailbox
+from drainer.mail.reply import printable
 from drainer.policy.admission.selection import (
     Choice,
     ExcludePattern,
@@ -81,9 +82,9 @@ def selection_of(
 ) -> Selection:
     """Return the selection from a spool, or from messages of the ledger."""
     return Selection(
-        sender=sender,
-        recipient=recipient,
-        domain=domain,
+        sender=_text(sender),
+        recipient=_text(recipient),
+        domain=_text(domain),
         older_than=_ago(older_than),
         newer_than=_ago(newer_than),
         larger_than=_size(larger_than),
@@ -92,6 +93,14 @@ def selection_of(
         ids=MessageIds(checked_lines(ids_file)) if ids_file else None,
         exclude=tuple(_checked(ExcludePattern, text) for text in exclude),
     )
+
+
+def _text(given: str) -> str:
+    """Return an argument that is text; UsageError for other bytes."""
+    if any("\ud800" <= char <= "\udfff" for char in given):
+        message = f"{printable(given)!r} is not valid text"
+        raise UsageError(message, hint="give it in UTF-8")
+    return given
 
 
 def filters_of(

@@ -25,8 +25,8 @@ def ledger_metrics(config: Config, url: LedgerURL) -> bytes:
             found = LedgerFacts(ledger_facts(reader, config.retry.lifetime))
     except DrainerError as error:
         found = LedgerFacts({}, str(error))
-    run = found.facts.get("run") or {}
-    return exposition(LedgerInputs(found, primary=str(run.get("route", ""))))
+    routes = (found.facts.get("run") or {}).get("routes") or [""]
+    return exposition(LedgerInputs(found, primary=str(routes[0])))
 
 
 def write_textfile(config: Config, url: LedgerURL, path: Path) -> None:

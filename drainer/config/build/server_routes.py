@@ -13,11 +13,11 @@ Nexthops = Mapping[tuple[str, int], Sequence[str]]
 
 
 def with_server_routes(config: Config, sources: Iterable[Source]) -> Config:
-    """Take the routes from a running server if the configuration names no host.
+    """Take the routes from a running server if no host and no domain is configured.
 
     Raises UsageError when drainer cannot do as the server does.
     """
-    if config.routes or config.primary.is_named:
+    if config.routes or config.primary.is_named or config.primary.domains:
         return config
     live = [source for source in sources if isinstance(source, LiveSource)]
     sections = [each for one in live for each in _sections(one.nexthops())]

@@ -156,7 +156,7 @@ def _done(run: dict[str, Any], numbers: dict[str, int]) -> Condition:
     return Condition(
         key=f"{code} {numbers['delivered']} {left}",
         subject=f"the drain is over: {subject}",
-        cause=f"the drain to {run['route']} {how}",
+        cause=f"the drain to {', '.join(run['routes'])} {how}",
         command="drainer status" if left else "drainer report",
         numbers=dict(numbers),
     )
