@@ -3,10 +3,10 @@
 import importlib
 import io
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from drainer import __version__
 from drainer.cli.help_text import hide_flag_types, show_as_written
@@ -26,40 +26,113 @@ ready, nothing was sent; 4 stopped because the primary refuses us; 5 finished, b
 recipients remain; 6 another drain owns this source; 130 interrupted, run it again to
 continue."""
 
+
+class Command(NamedTuple):
+    """A command: the module that registers it, and its line in `--help`."""
+
+    module: str
+    help: str
+
+
 COMMANDS = {
-    "init": "config",
-    "config": "config",
-    "check": "check",
-    "doctor": "doctor",
-    "inspect": "inspect",
-    "plan": "inspect",
-    "drain": "drain",
-    "watch": "watch",
-    "hook": "hook",
-    "status": "status",
-    "list": "messages",
-    "show": "messages",
-    "why": "why",
-    "hold": "operator_actions",
-    "release": "operator_actions",
-    "requeue": "operator_actions",
-    "discard": "operator_actions",
-    "throttle": "throttle",
-    "quarantine": "quarantine",
-    "digest": "digest",
-    "report": "report",
-    "notify": "notify",
-    "bounces": "bounces",
-    "classify": "classify",
-    "verify": "verify",
-    "spool": "spool",
-    "ledger": "ledger",
+    "init": Command(
+        "config",
+        "Write a configuration file with every key, its default and its meaning.",
+    ),
+    "config": Command(
+        "config",
+        "Print the configuration in force (file, environment, flags) without secrets.",
+    ),
+    "check": Command(
+        "check", "Check the primary, stage by stage, without sending a message."
+    ),
+    "doctor": Command(
+        "doctor",
+        "Check before an outage that MX, backups, primary and this host are ready.",
+    ),
+    "inspect": Command(
+        "inspect",
+        "List the messages of a spool: read-only, needs no primary and no ledger.",
+    ),
+    "plan": Command(
+        "inspect",
+        "Print what `drain` would do: counts, sizes, ages, duration, held messages.",
+    ),
+    "drain": Command(
+        "drain", "Check the primary, then deliver the mail of the spool to it."
+    ),
+    "watch": Command(
+        "watch",
+        "Stay up: wait until the primary is healthy, drain, and wait for more mail.",
+    ),
+    "hook": Command("hook", "Report to the watch that the primary is up, or down."),
+    "status": Command(
+        "status",
+        "Print the state of the drain, and whether every recipient is accounted for.",
+    ),
+    "list": Command("messages", "List recipients, one a line."),
+    "show": Command("messages", "Show one message and its recipients."),
+    "why": Command(
+        "why", "Print every decision about one message in order, and the next step."
+    ),
+    "hold": Command(
+        "operator_actions", "Hold recipients until an operator releases them."
+    ),
+    "release": Command(
+        "operator_actions", "Release held recipients; overrules problems that allow it."
+    ),
+    "requeue": Command(
+        "operator_actions",
+        "Make recipients due now, as if drainer had never tried them.",
+    ),
+    "discard": Command(
+        "operator_actions", "Discard recipients permanently: no delivery and no bounce."
+    ),
+    "throttle": Command(
+        "throttle", "Change the rate of running drains, or pause them."
+    ),
+    "quarantine": Command(
+        "quarantine",
+        "Refused messages that may not be bounced: list, show, release, purge.",
+    ),
+    "digest": Command(
+        "digest", "Summarise for the postmaster what happened to the mail, and why."
+    ),
+    "report": Command(
+        "report",
+        "Write a report of everything that the ledger knows, during or after a drain.",
+    ),
+    "notify": Command("notify", "Test the notifications of `[notify]`."),
+    "bounces": Command(
+        "bounces", "Pending bounces, and the bounces that drainer sends."
+    ),
+    "classify": Command(
+        "classify", "Print what a reply means: verdict, scope, rule and reason."
+    ),
+    "verify": Command(
+        "verify",
+        "Print evidence rules, findings and verdict for the sender of a message.",
+    ),
+    "spool": Command(
+        "spool",
+        "Create and fill a database spool. Settle a queue of Postfix after a drain.",
+    ),
+    "ledger": Command(
+        "ledger", "Check the ledger, copy it, or remove old mail from it."
+    ),
 }
-"""The commands in the order of `--help`, and the module that registers each."""
+"""The commands in the order of `--help`."""
 
 
 class _Commands(TyperGroup):
     """Loads the module of a command only when needed: all together take a second."""
+
+    _is_listing = False
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - Typer's own
+        """Print the help; the list of commands needs none of them."""
+        self._is_listing = True
+        super().format_help(ctx, formatter)
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 - Typer's own
         """Return the names of the commands."""
@@ -70,8 +143,10 @@ class _Commands(TyperGroup):
         """Return a command, or None when no command has that name."""
         if cmd_name not in COMMANDS:
             return None
+        if self._is_listing:
+            return TyperCommand(cmd_name, help=COMMANDS[cmd_name].help)
         part = typer.Typer(rich_markup_mode="rich", callback=_root)
-        module = importlib.import_module(f"drainer.cli.{COMMANDS[cmd_name]}")
+        module = importlib.import_module(f"drainer.cli.{COMMANDS[cmd_name].module}")
         module.register(part)
         command = typer.main.get_group(part).get_command(ctx, cmd_name)
         show_as_written(command, ctx)

@@ -7,16 +7,15 @@ a value with any character that a shell could interpret is left out.
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
-from drainer.config import Config
-from drainer.config import load as config_file
-from drainer.config.build.paths import ledger_url
 from drainer.errors import DrainerError
-from drainer.ledger.reader import LedgerReader
 from drainer.policy.recipient.state import State
-from drainer.sources.registry import SCHEMES
+
+if TYPE_CHECKING:
+    from drainer.config import Config
 
 SHOWN = 50
 """The most IDs that are offered."""
@@ -46,6 +45,8 @@ def complete_queue(incomplete: str) -> list[str]:
 
 def complete_source(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the names of ``[sources.NAME]`` tables, and the kinds of sources."""
+    from drainer.sources.registry import SCHEMES  # noqa: PLC0415 - for a shell alone
+
     config = _config(ctx)
     names = () if config is None else config.sources
     kinds = (f"{scheme}:" for scheme in SCHEMES)
@@ -54,6 +55,9 @@ def complete_source(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def complete_id(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return drainer ids and queue ids in the ledger that start so, the latest."""
+    from drainer.config.build.paths import ledger_url  # noqa: PLC0415 - likewise
+    from drainer.ledger.reader import LedgerReader  # noqa: PLC0415 - likewise
+
     config = _config(ctx)
     if config is None:
         return []
@@ -64,8 +68,10 @@ def complete_id(ctx: typer.Context, incomplete: str) -> list[str]:
         return []
 
 
-def _config(ctx: typer.Context) -> Config | None:
+def _config(ctx: typer.Context) -> "Config | None":
     """Return the configuration of the command line so far; None if it is invalid."""
+    from drainer.config import load as config_file  # noqa: PLC0415 - likewise
+
     path, ledger = ctx.params.get("path"), ctx.params.get("ledger")
     over = {"ledger": {"url": ledger}} if ledger else {}
     try:

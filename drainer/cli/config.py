@@ -98,7 +98,7 @@ def config(
     ] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Print the configuration in force: file, environment and flags; without secrets.
+    """Print the configuration in force (file, environment, flags) without secrets.
 
     It is TOML that drainer can read again, except for the secrets. With --route it
     prints which route an address takes instead.

@@ -89,7 +89,7 @@ def verify(
     *,
     json_: JsonOption = False,
 ) -> None:
-    """Print the evidence rules for a message's sender, the findings, and the verdict.
+    """Print evidence rules, findings and verdict for the sender of a message.
 
     It asks DNS now; it sends nothing and writes nothing. For a message of the ledger,
     it decides for each recipient. Exit status: 0 whatever it finds.

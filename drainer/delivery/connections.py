@@ -221,16 +221,17 @@ class ConnectionPool:
         assert task is not None  # noqa: S101 - a worker is a task
         self._opening.add(task)
         try:
-            if self._reached:
-                return await self.hosts.connect()
-            async with self._first:
-                return await self._connect_first()
+            if not self._reached:
+                async with self._first:
+                    if not self._reached:
+                        return await self._connect_first()
+            return await self.hosts.connect()
         finally:
             self._opening.discard(task)
 
     async def _connect_first(self) -> Connection | ConnectFailure | None:
-        """Open a session alone, until one opened; None if the breaker forbids it."""
-        if not self._reached and not self.breaker_guard.may_connect():
+        """Open a session while no other is opened; None if the breaker forbids it."""
+        if not self.breaker_guard.may_connect():
             return None
         answer = await self.hosts.connect()
         self._reached = not isinstance(answer, ConnectFailure)

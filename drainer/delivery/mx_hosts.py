@@ -7,8 +7,6 @@ with the same servers become one route, so that these have one rate limit.
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from drainer.bounce.evidence.dns import Resolver
-from drainer.bounce.evidence.mx import MxTargets, mx_of
 from drainer.bounce.evidence.request import DnsServers
 from drainer.config import Config, own_hostname
 from drainer.config.primary import BY_MX
@@ -42,6 +40,10 @@ def with_mx_hosts(config: Config) -> MxRoutes:
     """
     if not any(each.primary.hosts == BY_MX for each in route_configs(config)):
         return MxRoutes(config, {}, {})
+    # dnspython takes a sixth of a start; most drains ask no DNS.
+    from drainer.bounce.evidence.dns import Resolver  # noqa: PLC0415
+    from drainer.bounce.evidence.mx import MxTargets, mx_of  # noqa: PLC0415
+
     resolver = Resolver(_servers(config))
     primary = config.primary
     ours = frozenset((primary.helo or own_hostname(), *primary.backup_names))

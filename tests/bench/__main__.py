@@ -9,12 +9,22 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench import adaptive, bounces, flush, large, refusals, throttle, tracing
+from tests.bench import (
+    adaptive,
+    bounces,
+    distance,
+    flush,
+    large,
+    refusals,
+    throttle,
+    tracing,
+)
 from tests.support.mta.postfix import instance_directory, missing_reason
 from tests.support.mta.roles import SmtpSink
 
 PARTS = (
-    "postfix", "refusals", "bounces", "large", "throttle", "adaptive", "tracing",
+    "postfix", "distance", "refusals", "bounces", "large", "throttle", "adaptive",
+    "tracing",
 )  # fmt: skip
 
 
@@ -32,12 +42,16 @@ def main(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
     reason = missing_reason() or SmtpSink.missing_reason()
     wanted = {chosen.only} if chosen.only else set(PARTS)
-    if reason and wanted & {"postfix", "refusals"}:
+    if reason and wanted & {"postfix", "distance", "refusals"}:
         print(f"cannot compare with Postfix: {reason}")
         return 1
     if "postfix" in wanted:
         with instance_directory() as folder:
             flush.run(folder, messages=chosen.messages, rounds=chosen.rounds)
+    if "distance" in wanted:
+        with instance_directory() as folder:
+            count = min(chosen.messages, 4000)
+            distance.run(folder, messages=count, rounds=chosen.rounds)
     if "refusals" in wanted:
         refusals.run(unknown_among=chosen.unknown_among)
     if "bounces" in wanted:

@@ -59,7 +59,7 @@ def run(folder: Path, *, messages: int, rounds: int) -> None:
     print(
         f"making a queue of {messages} messages of {SIZE_BYTES} bytes ...", flush=True
     )
-    spool = _make_queue(folder, messages)
+    spool = make_queue(folder, messages)
     print(f"Python {platform.python_version()}, {os.path.realpath(sys.executable)}")
     print(_HEAD)
     ratios = []
@@ -75,7 +75,7 @@ def run(folder: Path, *, messages: int, rounds: int) -> None:
     print(f"drainer is so many times as fast as postqueue -f: {words}")
 
 
-def _make_queue(folder: Path, messages: int) -> Path:
+def make_queue(folder: Path, messages: int) -> Path:
     """Fill a backup through SMTP; return its queue, at rest."""
     with backup(folder) as server:
         options = ("-N", "-s", "20", "-m", str(messages), "-l", str(SIZE_BYTES))
@@ -89,7 +89,8 @@ def _make_queue(folder: Path, messages: int) -> Path:
     return server.queue_dir
 
 
-def _copy(source: Path, to: Path) -> None:
+def copy_queue(source: Path, to: Path) -> None:
+    """Copy a queue, or a part of it, with owners and times."""
     subprocess.run(["cp", "-a", str(source), str(to)], check=True)
 
 
@@ -111,7 +112,7 @@ def _postfix(place: Path, spool: Path, messages: int) -> Measured:
         server = PrivatePostfix(place, hostname="backup.example", parameters=relay)
         for queue in ("deferred", "defer"):
             shutil.rmtree(server.queue_dir / queue)
-            _copy(spool / queue, server.queue_dir / queue)
+            copy_queue(spool / queue, server.queue_dir / queue)
         # What is due later than the measurement is delivered by the flush alone.
         later = time.time() + 7200
         for path in server.queue_files():
@@ -124,7 +125,7 @@ def _postfix(place: Path, spool: Path, messages: int) -> Measured:
             with Peaks(leader, of_group=True, period=0.25) as peaks:
                 begun = time.monotonic()
                 server.flush()
-                _wait_removed(server, messages)
+                wait_removed(server, messages)
                 seconds = time.monotonic() - begun
                 peaks.look()
             return Measured(
@@ -139,7 +140,7 @@ def _postfix(place: Path, spool: Path, messages: int) -> Measured:
             )
 
 
-def _wait_removed(server: PrivatePostfix, messages: int) -> None:
+def wait_removed(server: PrivatePostfix, messages: int) -> None:
     """Wait until its queues are empty; following the log costs it less than a look."""
     removed, rest, deadline = 0, b"", time.monotonic() + LIMIT_SECONDS
     with server.log_file.open("rb") as log:
@@ -160,7 +161,7 @@ def _wait_removed(server: PrivatePostfix, messages: int) -> None:
 
 
 def _drainer(place: Path, spool: Path, messages: int) -> Measured:
-    _copy(spool, place / "copy")
+    copy_queue(spool, place / "copy")
     settings = {
         "DRAINER_PRIMARY__HELO": "backup.example",
         "DRAINER_TELEMETRY__TRACES": f"file:{place / 'traces.jsonl'}",
