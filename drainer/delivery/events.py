@@ -59,6 +59,8 @@ class DeliveryEvents:
 
         '' instead of a refusal: it is not yet clear whether the domain is refused.
         """
+        if not self.breaker_guard.registry.domains:
+            return {}
         return self.breaker_guard.blocked_domains(_domains(transaction))
 
     def must_vet(self, session: Session, transaction: Transaction) -> bool:
@@ -113,19 +115,22 @@ class DeliveryEvents:
         self, transaction: Transaction, settlements: Sequence[Settlement]
     ) -> None:
         """Note an attempt that is settled; its record is on its way to the disk."""
-        delivered = False
+        delivered = crowded = False
         if _log.isEnabledFor(logging.DEBUG):
             _log_results(transaction, settlements)
         for settlement in settlements:
             verdict = settlement.classification.verdict
             self.progress.verdicts[verdict] += 1
-            delivered = delivered or verdict is Verdict.DELIVER
+            if verdict is Verdict.DELIVER:
+                delivered = True
+            elif settlement.classification.rule == "rcpt-too-many":
+                crowded = True
         if delivered:
             self.progress.sent.add(transaction.delivery.seq)
             self.progress.sent_bytes += transaction.facts.size_bytes
             self.route_progress.sent.add(transaction.delivery.seq)
             self.route_progress.last_success = utcnow()
-        if any(s.classification.rule == "rcpt-too-many" for s in settlements):
+        if crowded:
             taken = sum(1 for s in settlements if s.stage is not Stage.RCPT)
             self.loader.max_recipients = max(1, taken)
 

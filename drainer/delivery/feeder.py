@@ -183,11 +183,12 @@ class Feeder:
     async def _put(self, delivery: Delivery) -> None:
         self.progress.claimed += 1
         self.progress.total = max(self.progress.total, self.progress.sent_messages + 1)
-        if self.loader.is_at_hand(delivery):
-            transactions = self.loader.transactions(delivery)
-        else:
-            transactions = iter(await asyncio.to_thread(self.loader.read, delivery))
-        for transaction, problem in transactions:
+        ready = self.loader.at_hand(delivery)
+        if ready is not None:
+            for transaction in ready:
+                await self.ready_queue.put(transaction)
+            return
+        for transaction, problem in await asyncio.to_thread(self.loader.read, delivery):
             if problem is None:
                 await self.ready_queue.put(transaction)
             else:

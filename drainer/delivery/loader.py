@@ -95,37 +95,27 @@ class Loader:
     #: Copies of delivered mail that the primary may have lost.
     kept: Quarantine | None = None
 
-    def is_at_hand(self, delivery: Delivery) -> bool:
-        """Whether ``transactions`` reads nothing from the disk."""
+    def at_hand(self, delivery: Delivery) -> list[Transaction] | None:
+        """Return the transactions of a delivery that was just scanned.
+
+        None: the spool must be read (``read``).
+        """
+        spooled, facts = delivery.spooled, delivery.facts
+        if spooled is None or facts is None:
+            return None
         if self.tells and delivery.wants_success:
-            return False
-        return delivery.spooled is not None and delivery.facts is not None
+            return None
+        return [
+            Transaction(delivery=part, spooled=spooled, facts=facts)
+            for part in self._parts(delivery)
+        ]
 
     def read(self, delivery: Delivery) -> list[tuple[Transaction, Problem | None]]:
-        """Return ``transactions`` as a list; it may block, so run it in a thread."""
-        return list(self.transactions(delivery))
+        """Return the transactions of a delivery, and what forbids each of them.
 
-    def transactions(
-        self, delivery: Delivery
-    ) -> Iterator[tuple[Transaction, Problem | None]]:
-        """Yield the transactions of a delivery, or what forbids each of them.
-
-        Reads the spool when the delivery has not just been scanned.
+        It reads the spool, so run it in a thread.
         """
-        if (
-            delivery.spooled is None
-            or delivery.facts is None
-            or not self.is_at_hand(delivery)
-        ):
-            yield from self._reopened(delivery)
-            return
-        for part in self._parts(delivery):
-            yield (
-                Transaction(
-                    delivery=part, spooled=delivery.spooled, facts=delivery.facts
-                ),
-                None,
-            )
+        return list(self._reopened(delivery))
 
     def _reopened(
         self, delivery: Delivery
@@ -196,18 +186,19 @@ class Loader:
             return objection
         return None
 
-    def _parts(self, delivery: Delivery) -> Iterator[Delivery]:
+    def _parts(self, delivery: Delivery) -> list[Delivery]:
         """Split a delivery: VERP takes one recipient, and the primary has a limit."""
-        if self.rules.redirect:
+        if self.rules.redirect.table:
             delivery = replace(
                 delivery, claimed=redirected(delivery.claimed, self.rules.redirect)
             )
         size = 1 if delivery.message.envelope.verp else self.max_recipients
         if len(delivery.claimed) <= size:
-            yield delivery
-            return
-        for part in parts(delivery.claimed, size):
-            yield replace(delivery, claimed=part, whole=False)
+            return [delivery]
+        return [
+            replace(delivery, claimed=part, whole=False)
+            for part in parts(delivery.claimed, size)
+        ]
 
 
 class _NoContent:

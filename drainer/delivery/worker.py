@@ -180,17 +180,13 @@ class DeliveryWorker:
 
         An address that needs SMTPUTF8 does not hold the recipients beside it.
         """
-        message, facts = transaction.spooled.message, transaction.facts
         claimed = transaction.delivery.claimed
-
-        def find(those: Sequence[ClaimedRecipient]) -> Problem | None:
-            recipients = [each.recipient for each in those]
-            return misfit(message, facts, recipients, session.extensions)
-
-        problem = find(claimed)
+        problem = _misfit(transaction, session, claimed)
         if problem is None:
             return transaction
-        fitting = tuple(each for each in claimed if find([each]) is None)
+        fitting = tuple(
+            each for each in claimed if _misfit(transaction, session, [each]) is None
+        )
         if not fitting:
             self.refuse(transaction, problem)
             return None
@@ -219,7 +215,7 @@ class DeliveryWorker:
         """Return as many recipients as the primary takes in one transaction."""
         limit = session.max_recipients
         claimed = transaction.delivery.claimed
-        if 0 < limit < len(claimed) and limit < len(list(transaction.addressed)):
+        if 0 < limit < len(claimed) and limit < transaction.rcpts:
             transaction = self.ready_queue.split(transaction, limit)
         transaction.has_dsn = "dsn" in session.extensions
         return transaction
@@ -308,7 +304,8 @@ class DeliveryWorker:
         )
         session = self._session
         group, elsewhere = self.events.replied(transaction, results, session)
-        context = structs.replace(context, elsewhere=elsewhere, group=group)
+        if elsewhere or group is not None:
+            context = structs.replace(context, elsewhere=elsewhere, group=group)
         return settle(results, context, self.policy)
 
     def _permit(
@@ -376,6 +373,14 @@ class DeliveryWorker:
                 if each.dotted:
                     reserve = self.ledger.reserve
                     reserve.keep_unknown(each.attempt, each.delivery, utcnow())
+
+
+def _misfit(
+    transaction: Transaction, session: Session, claimed: Sequence[ClaimedRecipient]
+) -> Problem | None:
+    """Return why this primary cannot take the message for these recipients."""
+    message, recipients = transaction.spooled.message, [c.recipient for c in claimed]
+    return misfit(message, transaction.facts, recipients, session.extensions)
 
 
 def attempt_id() -> int:

@@ -7,6 +7,7 @@ value that this module returns is safe to write into a command.
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -122,9 +123,11 @@ def _check_domain(domain: str, text: str) -> None:
 
 def domain_of(mailbox: str) -> str:
     """Return the domain of a mailbox as its one spelling; '' for the null sender."""
-    return domain_key(mailbox.rpartition("@")[2]) if "@" in mailbox else ""
+    _, at, domain = mailbox.rpartition("@")
+    return domain_key(domain) if at else ""
 
 
+@lru_cache(maxsize=4096)
 def domain_key(domain: str) -> str:
     """Return the one spelling of a domain: lower case, A-labels (RFC 5890 2.3.2.1).
 
@@ -138,10 +141,10 @@ def domain_key(domain: str) -> str:
 
 def ascii_form(mailbox: str) -> str:
     """Return a mailbox with A-labels if that makes it ASCII; else as it is."""
-    local, at, domain = mailbox.rpartition("@")
-    if mailbox.isascii() or not local.isascii():
+    if mailbox.isascii():
         return mailbox
-    name = ascii_domain(domain)
+    local, at, domain = mailbox.rpartition("@")
+    name = ascii_domain(domain) if local.isascii() else ""
     return f"{local}{at}{name}" if name else mailbox
 
 
@@ -183,6 +186,8 @@ class Recipient(Struct, frozen=True, kw_only=True):
 
     def orcpt_xtext(self) -> str:
         """Return ORCPT encoded for the wire; '' = send none."""
+        if not self.orcpt:
+            return ""
         kind, semicolon, address = self.orcpt.partition(";")
         if not semicolon or not _ADDRESS_TYPE.fullmatch(kind):
             return ""

@@ -141,6 +141,8 @@ class Message(Struct, frozen=True, kw_only=True):
     @property
     def id(self) -> str:
         """The drainer id: 32 hex digits, unique to this message."""
+        if not self.number:
+            return self.identity
         return numbered_id(self.identity, self.number)
 
 

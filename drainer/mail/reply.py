@@ -87,7 +87,12 @@ class Reply(Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         """Return it as one line, as the peer sent it."""
-        return " ".join(filter(None, (str(self.code), self.enhanced, self.text)))
+        return _line_of(self)
+
+
+@lru_cache(maxsize=512)
+def _line_of(reply: Reply) -> str:
+    return " ".join(filter(None, (str(reply.code), reply.enhanced, reply.text)))
 
 
 class Lost(Struct, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ SMTPUTF8; RFC 6152 3: 8BITMIME).
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from drainer.mail.envelope import (
     AddressError,
@@ -36,6 +37,7 @@ def recipient_limit(extensions: Extensions) -> int:
     return 0
 
 
+@lru_cache(maxsize=64)
 def _number(text: str) -> int:
     """Return a number that the primary sent; 0 if it is not one, or absurd."""
     is_sound = text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
@@ -68,8 +70,8 @@ def needs_smtputf8(
     message: Message, facts: ContentFacts, recipients: Sequence[Recipient]
 ) -> bool:
     """Return whether the message cannot travel without SMTPUTF8 (RFC 6531 3.4)."""
-    addresses = (message.envelope.reverse_path, *(r.forward_path for r in recipients))
-    if not is_ascii(*map(ascii_form, addresses)):
+    addresses = (message.envelope.reverse_path, *[r.forward_path for r in recipients])
+    if not (is_ascii(*addresses) or is_ascii(*map(ascii_form, addresses))):
         return True
     return message.envelope.smtputf8 and facts.header_8bit
 
@@ -89,7 +91,7 @@ def mail_command(
         words.append("BODY=8BITMIME")
     elif "8bitmime" in peer and envelope.body:
         words.append("BODY=8BITMIME" if envelope.body == "8bit" else "BODY=7BIT")
-    addresses = (envelope.reverse_path, *(r.forward_path for r in recipients))
+    addresses = (envelope.reverse_path, *[r.forward_path for r in recipients])
     if "smtputf8" in peer and (
         envelope.smtputf8
         or not is_ascii(*addresses)

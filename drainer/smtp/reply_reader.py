@@ -18,7 +18,7 @@ from drainer.smtp.parameters import refused_extension
 from drainer.smtp.transaction import Transaction
 
 _GO_AHEAD = 354
-_SUCCESS = 2
+_SUCCESS, _GO_ON = 2, 3
 _CLOSING = 421
 NO_PROOF = frozenset((_CLOSING, 500, 502))
 """Codes of a refused RSET that do not show whether both sides are in step."""
@@ -103,13 +103,15 @@ class ReplyReader:
         behind the dot.
         """
         answers: list[Reply | Lost] = []
+        stray: Reply | None = None
         for _ in transaction.accepted if transaction.own_replies else "1":
             reply = await self._wire.reply(limit)
             transaction.note(Stage.DOT, reply)
-            self.broken |= isinstance(reply, Reply) and reply.code == _CLOSING
             answers.append(reply)
-        replies = (each for each in answers if isinstance(each, Reply))
-        stray = next((r for r in replies if _is_out_of_place(r, Stage.DOT)), None)
+            if isinstance(reply, Reply):
+                self.broken |= reply.code == _CLOSING
+                if stray is None and _is_out_of_place(reply, Stage.DOT):
+                    stray = reply
         if stray is not None:  # what was accepted, remains unknown
             self.lose_step(f"{stray} makes no sense at dot", Stage.DOT, stray)
             answers = [self.loss] * len(answers)
@@ -249,5 +251,6 @@ def _ends_session(answer: Answer) -> bool:
 
 def _is_out_of_place(reply: Reply, stage: Stage) -> bool:
     """Return whether a positive reply is of the wrong kind: we have lost step."""
-    due = reply.code == _GO_AHEAD if stage is Stage.DATA else reply.category == 2  # noqa: PLR2004
-    return reply.category in (2, 3) and not due
+    category = reply.category
+    due = reply.code == _GO_AHEAD if stage is Stage.DATA else category == _SUCCESS
+    return category in (_SUCCESS, _GO_ON) and not due

@@ -243,7 +243,8 @@ class Session:
     async def _recipient(
         self, transaction: Transaction, claimed: ClaimedRecipient
     ) -> None:
-        self._write_next(rcpt_command(claimed.recipient, self.extensions), "RCPT")
+        if not self._pipelining:
+            self._write_next(rcpt_command(claimed.recipient, self.extensions), "RCPT")
         reply = await self._replies.answer(transaction, Stage.RCPT, self._timeouts.rcpt)
         is_success = _is_success(reply)
         if claimed.n in transaction.results:  # MAIL was refused: this is noise
@@ -257,7 +258,8 @@ class Session:
             transaction.end(claimed, Stage.RCPT, reply)
 
     async def _data(self, transaction: Transaction) -> bool:
-        self._write_next(b"DATA", "DATA")
+        if not self._pipelining:
+            self._write_next(b"DATA", "DATA")
         reply = await self._replies.answer(transaction, Stage.DATA, self._timeouts.data)
         go_ahead = isinstance(reply, Reply) and reply.code == _GO_AHEAD
         if go_ahead and self._replies.is_interrupted("the content"):
@@ -310,11 +312,7 @@ class Session:
 
     def _write_next(self, command: bytes, name: str) -> None:
         """Write a command that must not travel behind an unread reply."""
-        if (
-            not self._pipelining
-            and not self._replies.broken
-            and not self._replies.is_interrupted(name)
-        ):
+        if not self._replies.broken and not self._replies.is_interrupted(name):
             self._wire.write(command + b"\r\n")
 
     # --- the content

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -55,19 +55,19 @@ class Transaction:
     stages: list[tuple[Stage, float, str]] = field(default_factory=list)
 
     @property
-    def addressed(self) -> Iterator[ClaimedRecipient]:
+    def addressed(self) -> list[ClaimedRecipient]:
         """The recipients that have a RCPT of their own."""
-        return (claimed for claimed in self.delivery.claimed if claimed.twin_of is None)
+        return [claimed for claimed in self.delivery.claimed if claimed.twin_of is None]
 
     @property
     def rcpts(self) -> int:
         """How many those are."""
-        return sum(1 for _ in self.addressed)
+        return len(self.addressed)
 
     @property
     def doubts(self) -> int:
         """How often the reply to its final dot was lost before."""
-        return max(claimed.doubts for claimed in self.delivery.claimed)
+        return max([claimed.doubts for claimed in self.delivery.claimed])
 
     def end(self, claimed: ClaimedRecipient, stage: Stage, answer: Answer) -> None:
         """Record how this recipient's attempt ended."""
@@ -98,6 +98,8 @@ class Transaction:
 
     def end_rest(self, stage: Stage, answer: Answer) -> None:
         """Give every recipient without a result this one; a twin its first's."""
+        if len(self.results) == len(self.delivery.claimed):
+            return
         for claimed in self.delivery.claimed:
             first = None if claimed.twin_of is None else self.results[claimed.twin_of]
             if first is not None:

@@ -33,12 +33,19 @@ class GroupGuard:
         self, traits: MailTraits, seen: Sequence[tuple[RecipientKey, Refusal]]
     ) -> MailGroup | None:
         """Record an attempt; return the group because of which it is refused."""
-        if any(each.classification.verdict is Verdict.DELIVER for _, each in seen):
+        refused = [
+            each
+            for each in seen
+            if each[1].classification.verdict is not Verdict.DELIVER
+        ]
+        if len(refused) < len(seen):
             self._detector.delivered(traits)
             self._release(traits)
-        found = self._detector.refused(traits, seen)
+        found = self._detector.refused(traits, refused) if refused else None
         if found is None:  # an earlier run may know better
-            return next(iter(_groups_of(traits, self.held)), None)
+            return (
+                next(iter(_groups_of(traits, self.held)), None) if self.held else None
+            )
         group, keys = found
         self.held.add(group)
         self.holds.append((group, keys))
@@ -46,6 +53,8 @@ class GroupGuard:
 
     def _release(self, traits: MailTraits) -> None:
         """Release the groups that a delivered message belongs to."""
+        if not self.held:
+            return
         for group in _groups_of(traits, self.held):
             self.held.discard(group)
             self.releases.append(group)

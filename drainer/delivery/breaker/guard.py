@@ -199,8 +199,6 @@ class BreakerGuard:
 
         While real messages probe a domain, one message at a time passes.
         """
-        if not self.registry.domains:
-            return {}
         found = {}
         for domain in set(domains):
             breaker = self.registry.domains.get(domain)

@@ -5,7 +5,7 @@ again, and asks for known-good recipients on a session before it may judge a mai
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from drainer.delivery.control import DrainControl
 from drainer.ledger.records import Decision, DecisionKind
@@ -54,7 +54,7 @@ class NodeGuard:
             self.retries.append(found)
 
     def observe(
-        self, session: Session, seen: Iterable[tuple[RecipientKey, Refusal]]
+        self, session: Session, seen: Sequence[tuple[RecipientKey, Refusal]]
     ) -> set[RecipientKey]:
         """Compare a session with the others; end it if its host may be at fault.
 
@@ -62,12 +62,14 @@ class NodeGuard:
         may send that session to another host. Returns the recipients that are tried
         again on another host.
         """
-        results = list(seen)
-        found = self._detector.observe(session.number, results)
+        found = self._detector.observe(session.number, seen)
+        refused = [
+            each.recipient_domain
+            for _, each in seen
+            if each.classification.verdict is not Verdict.DELIVER
+        ]
         session.shunned = self._detector.is_suspect(session.number) or any(
-            each.classification.verdict is not Verdict.DELIVER
-            and self._is_probed(each.recipient_domain)
-            for _, each in results
+            map(self._is_probed, refused)
         )
         if found:
             self.retries.append(found)

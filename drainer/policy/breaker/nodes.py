@@ -108,7 +108,8 @@ class NodeDetector:
                 domains.add(domain)
             if any(self._is_alone(domain, each) for each in suspects):
                 self.mixed.add(domain)
-        return [key for domain in domains & self.mixed for key in self.retract(domain)]
+        domains &= self.mixed
+        return [key for domain in domains for key in self.retract(domain)]
 
     def _count(self, tally: _Tally, key: RecipientKey, refusal: Refusal) -> bool:
         """Record a refusal; return whether it may be about the host."""
@@ -125,7 +126,7 @@ class NodeDetector:
 
     def is_suspect(self, session: int) -> bool:
         """Return whether a session accepted none of a domain that others accept."""
-        return any(
+        return bool(self.mixed) and any(
             domain in self.mixed and tally.suspect
             for domain, tally in self._sessions.get(session, {}).items()
         )
@@ -164,8 +165,12 @@ class NodeDetector:
         return [tally for tally in found if tally is not None]
 
     def _tally(self, session: int, domain: str) -> _Tally:
-        tallies = self._sessions.pop(session, {})
+        tallies = self._sessions.pop(session, None)
+        if tallies is None:
+            tallies = {}
+            if len(self._sessions) >= SESSIONS:
+                del self._sessions[next(iter(self._sessions))]
         self._sessions[session] = tallies  # the latest last
-        if len(self._sessions) > SESSIONS:
-            del self._sessions[next(iter(self._sessions))]
-        return tallies.setdefault(domain, _Tally())
+        if domain not in tallies:
+            tallies[domain] = _Tally()
+        return tallies[domain]

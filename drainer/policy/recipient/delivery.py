@@ -84,7 +84,7 @@ class Delivery(Struct, frozen=True, kw_only=True):
     @property
     def wants_success(self) -> bool:
         """Return whether a sender asked for a report of a delivery."""
-        return any(claimed.recipient.wants_success for claimed in self.claimed)
+        return any("SUCCESS" in each.recipient.notify for each in self.claimed)
 
 
 class ScannedMessage(Struct, frozen=True, kw_only=True):

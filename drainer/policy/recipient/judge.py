@@ -164,20 +164,22 @@ def classify_attempt(
     ``sent`` returns what the attempt has sent up to a stage.
     """
     these = tuple(results)
-    shared = sum(each.stage is Stage.DOT and not each.own_reply for each in these)
+    shared = sum([each.stage is Stage.DOT and not each.own_reply for each in these])
     return tuple(
-        ClassifiedResult(
-            result=result,
-            classification=classify(
-                result.answer,
-                result.stage,
-                accepted=result.accepted,
-                rules=rules,
-                sent=sent and partial(sent, result.stage),
-            ),
-            shared=shared if n < MAX_SOLO else 0,
-        )
-        for n, result in enumerate(these)
+        [
+            ClassifiedResult(
+                result=result,
+                classification=classify(
+                    result.answer,
+                    result.stage,
+                    accepted=result.accepted,
+                    rules=rules,
+                    sent=sent and partial(sent, result.stage),
+                ),
+                shared=shared if n < MAX_SOLO else 0,
+            )
+            for n, result in enumerate(these)
+        ]
     )
 
 
@@ -189,16 +191,19 @@ def exempt_message_specific(
     This is checked before the breakers look at it, so that it never moves them again.
     """
     return tuple(
-        each
-        if (found := _alone(each, context)) is None
-        else replace(each, classification=found)
-        for each in classified
+        [
+            each
+            if each.classification.verdict is not Verdict.STOP
+            or (found := _alone(each, context)) is None
+            else replace(each, classification=found)
+            for each in classified
+        ]
     )
 
 
 def _alone(each: ClassifiedResult, context: SettleContext) -> Classification | None:
     claimed, classification = each.result.claimed, each.classification
-    if classification.verdict is not Verdict.STOP or classification.short:
+    if classification.short:
         return None
     if isinstance(each.result.answer, Problem):
         return None  # it was not sent, because a breaker kept it

@@ -87,10 +87,12 @@ def settle(
     transaction on the next attempt.
     """
     return tuple(
-        _delivered(each)
-        if each.classification.verdict is Verdict.DELIVER
-        else _settle(refine(each, context, policy), context, policy)
-        for each in classified
+        [
+            _delivered(each)
+            if each.classification.verdict is Verdict.DELIVER
+            else _settle(refine(each, context, policy), context, policy)
+            for each in classified
+        ]
     )
 
 

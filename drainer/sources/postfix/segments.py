@@ -23,7 +23,12 @@ _PSEUDO_ATTRIBUTES = {
     ord("o"): b"dsn_orig_rcpt",
     ord("n"): b"notify_flags",
 }
-_FIRST_WINS = frozenset({b"rewrite_context", b"log_ident", b"create_time"})
+_FIRST_COUNTS = frozenset({b"create_time", b"sasl_username"})
+_LAST_COUNTS = frozenset(
+    b"encoding envelope_id ret_flags trace_flags client_address client_name helo_name"
+    b" log_client_address log_client_name log_helo_name".split()
+)
+"""The attributes that mean something to drainer; a file has some twenty."""
 
 
 class PostfixRecipient(NamedTuple):
@@ -50,6 +55,7 @@ class EnvelopeRecords:
     done: list[bytes] = field(default_factory=list)
     #: Deleted by a milter.
     cancelled: int = 0
+    #: Those that mean something to drainer.
     attributes: dict[bytes, bytes] = field(default_factory=dict)
     redirect: bytes = b""
     filter: bytes = b""
@@ -155,14 +161,14 @@ def _attribute(
     name, value = name.strip(), value.strip()
     if not value:  # a placeholder
         return
-    if name == b"dsn_orig_rcpt":
+    if name in _LAST_COUNTS:
+        into.attributes[name] = value
+    elif name in _FIRST_COUNTS:
+        into.attributes.setdefault(name, value)
+    elif name == b"dsn_orig_rcpt":
         following.orcpt = value
     elif name == b"notify_flags":
         following.notify = int(value[:9]) & 0xF if value.isdigit() else 0
-    elif name in _FIRST_WINS or name.startswith(b"sasl_"):
-        into.attributes.setdefault(name, value)
-    else:
-        into.attributes[name] = value
 
 
 def _single(kind: int, payload: bytes, into: EnvelopeRecords) -> None:

@@ -184,7 +184,7 @@ def test_done_and_cancelled_recipients_are_not_pending() -> None:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("sasl_username", b"first"), ("log_ident", b"first"), ("encoding", b"second")],
+    [("sasl_username", b"first"), ("create_time", b"first"), ("encoding", b"second")],
 )
 def test_duplicates_count_as_in_qmgr(name: str, expected: bytes) -> None:
     """Some attributes count by their first, others by their last record."""
