@@ -10,7 +10,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from drainer import __version__
 from drainer.cli.help_text import hide_flag_types, show_as_written
-from drainer.cli.output import print_error
+from drainer.cli.output import READER_GONE, fall_silent, print_error, print_failure
 from drainer.errors import DrainerError
 from drainer.runtime.host_limits import (
     limit_behind,
@@ -70,7 +70,7 @@ COMMANDS = {
         "status",
         "Print the state of the drain, and whether every recipient is accounted for.",
     ),
-    "list": Command("messages", "List recipients, one a line."),
+    "list": Command("recipients", "List recipients, one a line, or count them."),
     "show": Command("messages", "Show one message and its recipients."),
     "why": Command(
         "why", "Print every decision about one message in order, and the next step."
@@ -152,11 +152,34 @@ class _Commands(TyperGroup):
         show_as_written(command, ctx)
         return command
 
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - likewise
+        """Run the command; with --json its error is JSON too."""
+        as_json = "--json" in ctx.args
+        try:
+            return super().invoke(ctx)
+        except DrainerError as error:
+            if as_json:
+                print_failure(error.exit_code, str(error), error.hint)
+            raise
+        except typer.TyperException as error:
+            if as_json:
+                print_failure(2, *_words_of(error))
+            raise
+        except BrokenPipeError:
+            fall_silent()
+            raise typer.Exit(READER_GONE) from None
+
     def get_params(self, ctx: Any) -> Any:  # noqa: ANN401 - likewise
         """Return the options of ``drainer`` itself."""
         parameters = super().get_params(ctx)
         hide_flag_types(parameters)
         return parameters
+
+
+def _words_of(error: Any) -> tuple[str, str]:  # noqa: ANN401 - Typer's own
+    """Return what is wrong with the arguments, and what to read about it."""
+    where = error.ctx.command_path if error.ctx else "drainer"
+    return error.format_message(), f"see `{where} --help`"
 
 
 def _root(
@@ -199,6 +222,9 @@ def main() -> None:
             app()
         finally:
             sys.stdout.flush()  # a full disk fails here, not at exit
+    except BrokenPipeError:
+        fall_silent()
+        sys.exit(READER_GONE)
     except DrainerError as error:
         sys.exit(print_error(error))
     except Exception as error:

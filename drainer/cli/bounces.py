@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from drainer.bounce import approval
 from drainer.bounce.quarantine.store import Quarantine
 from drainer.cli.action_options import OperatorRequest, as_verb, named, show_touched
-from drainer.cli.drain import report_errors_as_json, run_drain, worker_processes
+from drainer.cli.drain import run_drain, worker_processes
 from drainer.cli.event_loop import run_loop
 from drainer.cli.filters import with_filters
 from drainer.cli.options import (
@@ -20,8 +20,14 @@ from drainer.cli.options import (
     ToOption,
     load,
 )
-from drainer.cli.output import PagedTable, print_json, say, stdout, warn
-from drainer.cli.pending_bounces import COLUMNS, add_row, asking, print_facts, told_of
+from drainer.cli.output import print_json, say, stdout, warn
+from drainer.cli.pending_bounces import (
+    add_row,
+    asking,
+    bounce_table,
+    print_facts,
+    told_of,
+)
 from drainer.cli.primary_options import Sections, merge, with_primary
 from drainer.cli.verify import source_of
 from drainer.config import Config
@@ -80,7 +86,7 @@ def list_(
     Example: drainer bounces list --domain example.com
     """
     config = load(path, ledger=ledger)
-    pages = PagedTable(*COLUMNS)
+    pages = bounce_table()
     with asking(config) as (report, bounce_decider):
         for fact in told_of(report, bounce_decider, filters):
             if json_:
@@ -254,23 +260,22 @@ def run(
     Example: drainer bounces run --to mx1.example.com
     """
     quick = merge(primary, {"breaker": {"give_up_after": "1m"}})
-    with report_errors_as_json(as_json=json_):
-        config = load(path, to=to, ledger=ledger, sections=quick, acts=True)
+    config = load(path, to=to, ledger=ledger, sections=quick, acts=True)
 
-        with worker_processes(config) as workers:
-            sources = _bound(config)
-            whole, admission = resolve_routes(config, sources, scans=False)
-            settings = build_settings(
-                whole, admission=admission, explicit=False, acknowledge=True
-            )
-            request = DrainRequest(
-                config=whole,
-                settings=replace(settings, scans=False),
-                sources=sources,
-                url=ledger_url(whole),
-            )
-            request.check, request.as_json = not no_check, json_
-            code = run_loop(lambda: run_drain(request, workers))
+    with worker_processes(config) as workers:
+        sources = _bound(config)
+        whole, admission = resolve_routes(config, sources, scans=False)
+        settings = build_settings(
+            whole, admission=admission, explicit=False, acknowledge=True
+        )
+        request = DrainRequest(
+            config=whole,
+            settings=replace(settings, scans=False),
+            sources=sources,
+            url=ledger_url(whole),
+        )
+        request.check, request.as_json = not no_check, json_
+        code = run_loop(lambda: run_drain(request, workers))
     raise typer.Exit(code)
 
 

@@ -7,12 +7,12 @@ import typer
 from msgspec.structs import replace
 
 from drainer.cli.options import ConfigOption, JsonOption, ToOption, load
-from drainer.cli.output import clean, print_json, stdout
+from drainer.cli.output import clean, print_error, print_json, stdout
 from drainer.cli.primary_options import Sections, with_primary
 from drainer.config import Config
 from drainer.config.build.routes import make_probe, make_route
 from drainer.delivery.mx_hosts import routes_now
-from drainer.errors import PrimaryNotReady, UsageError
+from drainer.errors import DrainerError, PrimaryNotReady, UsageError
 from drainer.smtp.certificate import describe
 from drainer.smtp.connection import ConnectStep
 from drainer.smtp.health_check import (
@@ -69,8 +69,11 @@ def check(
     finally:
         for route, health in reports if json_ else ():
             print_json({"helo": route.helo} | facts_of(health, str(route)))
-    for route, health in reports:
-        refuse_unless_healthy(health, str(route))
+    try:
+        for route, health in reports:
+            refuse_unless_healthy(health, str(route))
+    except DrainerError as error:
+        raise typer.Exit(print_error(error)) from None
 
 
 def _check_route(route: Route, probe: HealthProbe, health: HealthReport) -> None:

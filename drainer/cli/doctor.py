@@ -12,7 +12,8 @@ import typer
 from drainer.cli.filters import checked_mailbox
 from drainer.cli.log import stderr
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
-from drainer.cli.output import clean, print_json, say, stdout, table
+from drainer.cli.output import clean, print_json, say, stdout
+from drainer.cli.table import Table
 from drainer.config.host import split_host
 from drainer.doctor.build import STRICT_SENDER, DoctorRequest, make_examination
 from drainer.doctor.checks import examine, failed
@@ -179,12 +180,13 @@ def _show(facts: DoctorFacts, findings: Sequence[DoctorFinding]) -> None:
     backups = ", ".join(facts.domain.backups) or "none"
     primary = facts.domain.primary or "unknown"
     title = f"{facts.domain.name}: primary {primary}; backups {backups}"
-    rows = table("check", "", "about", "found", title=clean(title))
+    stdout().print(f"[bold]{clean(title, 1000)}[/]")
+    table = Table("check", "", "about", "found", fold="found")
     for each in findings:
         grade = f"[{_COLOURS[each.grade]}]{each.grade}[/]"
-        rows.add_row(each.check, grade, clean(each.subject), clean(each.found, 400))
-        if each.remedy:
-            rows.add_row("", "", "", f"[yellow]{clean(each.remedy, 500)}[/]")
-    stdout().print(rows)
+        remedy = f"[yellow]{clean(each.remedy, 500)}[/]" if each.remedy else ""
+        cells = each.check, grade, clean(each.subject), clean(each.found, 400)
+        table.add(*cells, note=remedy)
+    table.end()
     counts = _counts(findings).items()
     say(", ".join(f"{count} {grade}" for grade, count in counts if count))

@@ -25,7 +25,7 @@ from drainer.cli.options import (
 )
 from drainer.cli.output import (
     print_error,
-    print_json,
+    print_failure,
     say,
     warn,
     warn_of_skipped,
@@ -139,41 +139,40 @@ def drain(
     Example: drainer drain postfix:live --to mx1.example.com --rate 20/s
     """
     explicit = bool(rate) or connections is not None
-    with report_errors_as_json(as_json=json_):
-        sections = merge(primary, _sections(rate, connections, give_up_after))
-        config = load(path, to=to, ledger=ledger, sections=sections, acts=True)
-        if dry_run:
-            chosen = (choice, redirect)
-            print_plan(config, sources, chosen, as_json=json_, explicit=explicit)
-            return
+    sections = merge(primary, _sections(rate, connections, give_up_after))
+    config = load(path, to=to, ledger=ledger, sections=sections, acts=True)
+    if dry_run:
+        chosen = (choice, redirect)
+        print_plan(config, sources, chosen, as_json=json_, explicit=explicit)
+        return
 
-        with worker_processes(config) as workers:
-            opened = make_sources(
-                config,
-                sources,
-                choice.selection.queues,
-                postfix={"copy_of": copy_of} if copy_of else {},
-            )
-            warn_of_skipped(opened)
-            config = _with_server_routes(config, opened)
-            whole, admission = resolve_routes(config, opened, redirect)
-            settings = build_settings(
-                whole,
-                choice,
-                admission,
-                explicit=explicit,
-                acknowledge=not rehearse,
-            )
-            url = ledger_url(whole)
-            request = DrainRequest(
-                config=whole,
-                settings=settings,
-                sources=opened,
-                url=fresh_rehearsal(url) if rehearse else url,
-            )
-            request.check, request.as_json = not no_check, json_
-            request.take_over = take_over
-            code = run_loop(lambda: run_drain(request, workers))
+    with worker_processes(config) as workers:
+        opened = make_sources(
+            config,
+            sources,
+            choice.selection.queues,
+            postfix={"copy_of": copy_of} if copy_of else {},
+        )
+        warn_of_skipped(opened)
+        config = _with_server_routes(config, opened)
+        whole, admission = resolve_routes(config, opened, redirect)
+        settings = build_settings(
+            whole,
+            choice,
+            admission,
+            explicit=explicit,
+            acknowledge=not rehearse,
+        )
+        url = ledger_url(whole)
+        request = DrainRequest(
+            config=whole,
+            settings=settings,
+            sources=opened,
+            url=fresh_rehearsal(url) if rehearse else url,
+        )
+        request.check, request.as_json = not no_check, json_
+        request.take_over = take_over
+        code = run_loop(lambda: run_drain(request, workers))
     raise typer.Exit(code)
 
 
@@ -228,7 +227,7 @@ async def run_drain(request: DrainRequest, workers: WorkerProcesses) -> int:
     except LedgerError as lost:
         error = error or lost
         if request.as_json:
-            _print_failure(error)
+            print_failure(error.exit_code, str(error), error.hint)
         return print_error(error)
     return run.result.code if error is None else print_error(error)
 
@@ -267,21 +266,6 @@ async def _check_and_drain(run: Run) -> None:
     if not run.interrupted:
         async with progress(run.engine, quiet=is_quiet()):
             await run.drain()
-
-
-@contextmanager
-def report_errors_as_json(*, as_json: bool) -> Iterator[None]:
-    """Print the error that kept the drain from starting as JSON too."""
-    try:
-        yield
-    except DrainerError as error:
-        if as_json:
-            _print_failure(error)
-        raise
-
-
-def _print_failure(error: DrainerError) -> None:
-    print_json({"exit": error.exit_code, "error": str(error), "hint": error.hint})
 
 
 def _warn_of_defaults(config: Config) -> None:

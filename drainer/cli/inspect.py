@@ -18,17 +18,17 @@ from drainer.cli.options import (
     load,
 )
 from drainer.cli.output import (
-    PagedTable,
     clean,
     print_json,
     stdout,
-    table,
     warn_of_skipped,
     warn_of_untaken,
 )
 from drainer.cli.primary_options import Sections, merge, with_primary
 from drainer.cli.selection import SourceList
 from drainer.cli.status import first_to_expire, show_expiry
+from drainer.cli.table import Table
+from drainer.cli.times import shown_time
 from drainer.config import Config
 from drainer.config.build.paths import ledger_url, lock_folder
 from drainer.config.build.routes import route_name
@@ -79,9 +79,10 @@ def inspect(
     warn_of_untaken(opened)
     look = SourceList(choice, datetime.now(UTC) - config.retry.lifetime, digest=json_)
     found = look.at(opened, Admission(bare_newlines="hold"))
-    pages = PagedTable(
-        "id", "native id", "queue", "arrived", "size", "sender", "recipients"
-    )
+    pages = Table(
+        "id", "native id", "queue", "arrived", "size", "sender", "recipients",
+        spare=("size", "arrived", "id", "queue"),
+    )  # fmt: skip
     finished = 0
     with open_ledger(config) as report:
         for scanned, states in with_states(found, report):
@@ -97,9 +98,7 @@ def inspect(
     stdout().print(f"{pages.count} messages{known}")
 
 
-def _add_row(
-    pages: PagedTable, scanned: ScannedMessage, states: RecipientStates
-) -> None:
+def _add_row(pages: Table, scanned: ScannedMessage, states: RecipientStates) -> None:
     message = scanned.spooled.message
     recipients = [
         f"{r.forward_path} ({states[r.forward_path]})"
@@ -112,15 +111,14 @@ def _add_row(
     flags = f" ({', '.join(message.flags)})" if message.flags else ""
     pages.add(
         message.id[:12],
-        clean(message.native_id),
+        clean(message.native_id, 1000),
         clean(f"{message.queue}{flags}"),
-        message.arrived.strftime("%Y-%m-%d %H:%M:%S"),
+        shown_time(message.arrived),
         format_size(size),
-        clean(message.envelope.reverse_path or "<>"),
-        clean(words),
+        clean(message.envelope.reverse_path or "<>", 1000),
+        clean(words, 3000),
+        note=f"[red]{clean(scanned.problem, 300)}[/]" if scanned.problem else "",
     )
-    if scanned.problem is not None:
-        pages.more("", "", "", "", "", "", f"[red]{clean(scanned.problem, 300)}[/]")
 
 
 def facts_of(scanned: ScannedMessage) -> dict[str, Any]:
@@ -347,9 +345,9 @@ def _show_plan(forecast: Forecast, seconds: float, rate: str) -> None:
     several = len(forecast.routes) > 1
     for route, count in forecast.routes.most_common() if several else ():
         console.print(f"{count} messages to {clean(route)}")
-    rows = table("recipient domain", "recipients")
+    table = Table("recipient domain", "recipients")
     for domain, count in forecast.domains.most_common(20):
-        rows.add_row(clean(domain), str(count))
-    console.print(rows)
+        table.add(clean(domain, 300), str(count))
+    table.end()
     for problem, count in forecast.held.most_common():
         console.print(f"[yellow]{count} would be held: {problem}[/]")

@@ -11,7 +11,8 @@ from drainer.bounce.quarantine.cleanup import sweep
 from drainer.bounce.quarantine.store import Quarantine
 from drainer.cli.filters import checked_duration
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
-from drainer.cli.output import clean, print_json, say, stdout, table
+from drainer.cli.output import clean, print_json, say, stdout
+from drainer.cli.table import Table
 from drainer.config import Config
 from drainer.config.build.paths import (
     LedgerURL,
@@ -70,11 +71,12 @@ def check(
         ]
         print_json({"ledger": shown_ledger(url), "ok": whole, "checks": checks})
     else:
-        rows = table("check", "", "found", title=f"ledger {clean(shown_ledger(url))}")
+        stdout().print(f"[bold]ledger {clean(shown_ledger(url))}[/]", soft_wrap=True)
+        table = Table("check", "", "found", fold="found")
         for f in findings:
             verdict = "[red]FAIL[/]" if f.problem else "[green]ok[/]"
-            rows.add_row(f.check, verdict, clean(f.problem or f.found, 1000))
-        stdout().print(rows)
+            table.add(f.check, verdict, clean(f.problem or f.found, 1000))
+        table.end()
     if not whole:
         say("do not drain with this ledger: restore a backup; docs/operations.md")
         raise typer.Exit(1)

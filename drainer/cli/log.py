@@ -56,8 +56,8 @@ LOGGER.setLevel(logging.INFO)
 
 
 def stamp_messages() -> None:
-    """Put the date and the time before every message from now on."""
-    _HANDLER.setFormatter(logging.Formatter("%(asctime)s ", "%Y-%m-%d %H:%M:%S"))
+    """Put date, time and zone before every message from now on."""
+    _HANDLER.setFormatter(logging.Formatter("%(asctime)s ", "%Y-%m-%d %H:%M:%S%z"))
 
 
 def is_quiet() -> bool:

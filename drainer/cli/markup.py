@@ -28,6 +28,10 @@ class LiteralConsole(Console):
         except MarkupError:  # it closes a style that it did not open
             return super().render_str(text, **options | {"markup": False})
 
+    def on_broken_pipe(self) -> None:
+        """End the command: its reader is gone. drainer.cli makes the exit status."""
+        raise BrokenPipeError
+
 
 def literal(text: str) -> str:
     """Escape every bracket that starts none of our styles, unless it is escaped."""

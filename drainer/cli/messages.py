@@ -1,11 +1,10 @@
-"""`list` and `show`: recipients and messages of the ledger."""
+"""`show`: one message of the ledger and its recipients."""
 
 import json
 from typing import Any
 
 import typer
 
-from drainer.cli.filters import with_filters
 from drainer.cli.options import (
     ConfigOption,
     IdArgument,
@@ -13,51 +12,18 @@ from drainer.cli.options import (
     LedgerOption,
     reading,
 )
-from drainer.cli.output import PagedTable, clean, print_json, stdout, table
+from drainer.cli.output import clean, print_json, stdout
+from drainer.cli.recipients import recipient_facts
+from drainer.cli.table import Table
+from drainer.cli.times import shown_time
 from drainer.ledger.filters import Filters
 from drainer.ledger.reader import LedgerReader
-from drainer.ledger.records import Row, from_micros
-from drainer.mail.queue_id import queue_id_of
-from drainer.policy.recipient.state import State
-
-_COLUMNS = {
-    "native id": "native_id",
-    "recipient": "forward_path",
-    "state": "state",
-    "attempts": "attempts",
-    "rule": "rule",
-    "reply": "reply",
-}
+from drainer.ledger.records import from_micros
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("list")(list_)
+    """Add the command."""
     app.command("show")(show)
-
-
-@with_filters
-def list_(
-    path: ConfigOption = None,
-    ledger: LedgerOption = "",
-    *,
-    filters: Filters,
-    json_: JsonOption = False,
-) -> None:
-    """List recipients, one a line.
-
-    Example: drainer list --state deferred --domain example.com --json
-    """
-    with reading(path, ledger) as report:
-        if json_:
-            for row in report.recipients(filters):
-                print_json(recipient_facts(row))
-            return
-        pages = PagedTable("id", *_COLUMNS)
-        for row in report.recipients(filters):
-            values = (clean(row[column], 100) for column in _COLUMNS.values())
-            pages.add(row["id"][:12], *values)
-        pages.end()
 
 
 def show(
@@ -102,39 +68,21 @@ def tell_message(facts: dict[str, Any]) -> None:
     """Print one message and its recipients."""
     console = stdout()
     for key, value in facts.items():
-        if key != "recipients":
-            console.print(f"{key}: {clean(value)}")
-    rows = table("recipient", "state", "attempts", "due", "rule", "reply")
+        if key == "arrived":
+            console.print(f"{key}: {shown_time(value)}")
+        elif key != "recipients":
+            console.print(f"{key}: {clean(value, 2000)}", soft_wrap=True)
+    table = Table(
+        "recipient", "state", "attempts", "due", "rule", "reply",
+        spare=("attempts", "rule", "due"), fold="reply",
+    )  # fmt: skip
     for fact in facts["recipients"]:
-        rows.add_row(
-            *(
-                clean(fact[key] if fact[key] is not None else "")
-                for key in ("forward_path", "state", "attempts", "due", "rule", "reply")
-            )
+        table.add(
+            clean(fact["forward_path"], 1000),
+            fact["state"],
+            str(fact["attempts"]),
+            shown_time(fact["due"]),
+            clean(fact["rule"] or ""),
+            clean(fact["reply"] or "", 1000),
         )
-    console.print(rows)
-
-
-def recipient_facts(row: Row) -> dict[str, Any]:
-    """Return one recipient as JSON for scripts."""
-    return {
-        "id": row["id"],
-        "native_id": row["native_id"],
-        "forward_path": row["forward_path"],
-        "route": row["route"],
-        "state": row["state"],
-        "due": from_micros(row["due"]).isoformat() if row["due"] else None,
-        "attempts": row["attempts"],
-        "reply": row["reply"] or None,
-        "rule": row["rule"] or None,
-        "message_id": row["message_id"] or None,
-        "sha256": row["sha256"] or None,
-        "remote_id": _remote_id(row),
-    }
-
-
-def _remote_id(row: Row) -> str | None:
-    """Return the queue id with which the primary accepted it, if the reply has one."""
-    if row["state"] != State.DELIVERED.value:
-        return None
-    return queue_id_of(row["reply"] or "") or None
+    table.end()

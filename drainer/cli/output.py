@@ -2,12 +2,12 @@
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.markup import escape
-from rich.table import Table
 
 from drainer.cli.log import LOGGER, stderr
 from drainer.cli.markup import LiteralConsole
@@ -16,8 +16,8 @@ from drainer.mail.reply import printable
 from drainer.sources.archive.source import ArchiveSource
 from drainer.sources.protocol import PartialSource, Source, UntakenPart
 
-PAGE_ROWS = 500
-"""Rows per page of a long table; each page has its own column widths."""
+READER_GONE = 128 + signal.SIGPIPE
+"""Exit status of a command whose reader has closed the pipe, as a shell has it."""
 
 
 def stdout() -> LiteralConsole:
@@ -31,6 +31,23 @@ def print_json(fact: Mapping[str, Any]) -> None:
     """Print one JSON object on one line."""
     # Escaped to ASCII: replies and addresses are hostile, and this may be a terminal.
     sys.stdout.write(json.dumps(fact) + "\n")
+
+
+def print_failure(code: int, message: str, hint: str = "") -> None:
+    """Print an error as JSON, for a script that asked for JSON."""
+    print_json({"exit": code, "error": message, "hint": hint})
+
+
+def fall_silent() -> None:
+    """Let nothing more go to stdout: its reader has closed the pipe."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def print_command(command: str) -> None:
+    """Print a command that a person can paste: never folded."""
+    stdout().print(f"  {clean(command, 2000)}", soft_wrap=True)
 
 
 def say(text: str) -> None:
@@ -88,43 +105,3 @@ def print_error(error: DrainerError) -> int:
 def clean(text: object, limit: int = 200) -> str:
     """Make text safe for a table: no control characters, no markup."""
     return escape(printable(str(text), limit))
-
-
-def table(*columns: str, title: str | None = None) -> Table:
-    """Return an empty table in our style."""
-    made = Table(title=title, box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        made.add_column(column, overflow="fold")
-    return made
-
-
-class PagedTable:
-    """A table of any length, printed page by page, so that memory holds one page."""
-
-    def __init__(self, *columns: str) -> None:
-        """Start with no rows; an empty table prints only its columns."""
-        self._columns = columns
-        self._rows = table(*columns)
-        self._printed = False
-        self.count = 0
-
-    def add(self, *cells: str) -> None:
-        """Add a row and count it."""
-        if self._rows.row_count >= PAGE_ROWS:
-            self._print()
-        self.count += 1
-        self.more(*cells)
-
-    def more(self, *cells: str) -> None:
-        """Add a row that belongs to the one before."""
-        self._rows.add_row(*cells)
-
-    def end(self) -> None:
-        """Print the last page."""
-        if self._rows.row_count or not self._printed:
-            self._print()
-
-    def _print(self) -> None:
-        stdout().print(self._rows)
-        self._printed = True
-        self._rows = table(*self._columns)

@@ -8,7 +8,9 @@ from drainer.bounce import approval
 from drainer.bounce.build import make_bouncing
 from drainer.bounce.decider import BounceDecider
 from drainer.bounce.settings import build_decider
-from drainer.cli.output import PagedTable, clean, stdout
+from drainer.cli.output import clean, stdout
+from drainer.cli.table import Table
+from drainer.cli.times import shown_time
 from drainer.config import Config
 from drainer.config.build.paths import ledger_url
 from drainer.ledger.filters import Filters
@@ -23,8 +25,6 @@ from drainer.ledger.reports.pending_bounces import (
 )
 from drainer.policy.recipient.state import State
 from drainer.runtime.process import utcnow
-
-COLUMNS = ("id", "sender", "recipient", "state", "when", "decision", "because")
 
 
 @contextmanager
@@ -90,8 +90,16 @@ def _report_facts(each: PendingBounce) -> dict[str, Any] | None:
     }
 
 
-def add_row(pages: PagedTable, fact: dict[str, Any]) -> None:
-    """Add one recipient to a table with COLUMNS."""
+def bounce_table() -> Table:
+    """Return an empty table of bounces, for ``add_row``."""
+    return Table(
+        "id", "sender", "recipient", "state", "due", "decision", "because",
+        spare=("due", "state", "decision", "because"), cut=("because",),
+    )  # fmt: skip
+
+
+def add_row(table: Table, fact: dict[str, Any]) -> None:
+    """Add one recipient to a table of bounces."""
     decision, report = fact["decision"], fact["report"]
     words, because = "", fact["reply"] or ""
     if report is not None:
@@ -105,11 +113,11 @@ def add_row(pages: PagedTable, fact: dict[str, Any]) -> None:
         fact["sender"] or "<>",
         fact["forward_path"],
         fact["state"],
-        (fact["due"] or "")[:19],
+        shown_time(fact["due"], seconds=False),
         words,
         because,
     )
-    pages.add(fact["id"][:12], *(clean(value, 100) for value in values))
+    table.add(fact["id"][:12], *(clean(value, 1000) for value in values))
 
 
 def print_facts(fact: dict[str, Any]) -> None:
@@ -118,6 +126,8 @@ def print_facts(fact: dict[str, Any]) -> None:
     for key, value in fact.items():
         if isinstance(value, dict):
             for name, words in value.items():
-                console.print(f"{key} {name}: {clean(words, 400)}")
+                console.print(f"{key} {name}: {clean(words, 400)}", soft_wrap=True)
+        elif key == "due" and value:
+            console.print(f"{key}: {shown_time(value)}")
         elif value is not None:
-            console.print(f"{key}: {clean(value, 400)}")
+            console.print(f"{key}: {clean(value, 400)}", soft_wrap=True)

@@ -23,7 +23,9 @@ from drainer.cli.options import (
     LedgerOption,
     load,
 )
-from drainer.cli.output import PagedTable, clean, print_json, say, stdout, warn
+from drainer.cli.output import clean, print_json, say, stdout, warn
+from drainer.cli.table import Table
+from drainer.cli.times import shown_time
 from drainer.cli.why import decisions_of, show_message, tell_decisions
 from drainer.config import Config
 from drainer.config.build.paths import ledger_url, quarantine_folder
@@ -98,9 +100,11 @@ def list_(
     Example: drainer quarantine list --domain example.com
     """
     config = load(path, ledger=ledger)
-    pages = PagedTable(
-        "id", "arrived", "size", "sender", "recipient", "why", "bounce rules"
-    )
+    pages = Table(
+        "id", "arrived", "size", "sender", "recipient", "why", "bounce rules",
+        spare=("size", "arrived", "bounce rules", "sender"),
+        cut=("why", "bounce rules"),
+    )  # fmt: skip
     missing = 0
     for fact in _listed(config, _within(filters)):
         missing += fact["content"] == MISSING
@@ -156,18 +160,18 @@ def _facts(row: Row, where: str, reason: str) -> dict[str, Any]:
     }
 
 
-def _add(pages: PagedTable, fact: dict[str, Any]) -> None:
+def _add(pages: Table, fact: dict[str, Any]) -> None:
     decision = fact["decision"]
     why = f"{fact['reason']} ({fact['reply']})" if fact["reply"] else fact["reason"]
     if fact["content"] == MISSING:
         why = f"CONTENT MISSING; {why}"
     pages.add(
         fact["id"][:12],
-        fact["arrived"][:16].replace("T", " "),
+        shown_time(fact["arrived"], seconds=False),
         str(fact["size"]),
-        clean(fact["reverse_path"] or "<>", 100),
-        clean(fact["forward_path"], 100),
-        clean(why, 200),
+        clean(fact["reverse_path"] or "<>", 1000),
+        clean(fact["forward_path"], 1000),
+        clean(why, 1000),
         clean(f"{decision['rule']}: {decision['about']}") if decision else "",
     )
 

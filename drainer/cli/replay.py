@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -11,8 +11,9 @@ from msgspec.structs import replace
 
 from drainer.cli.action_options import OperatorRequest, show_touched
 from drainer.cli.content import MISSING, ContentFinder
-from drainer.cli.filters import checked_ago, checked_lines
+from drainer.cli.filters import checked_lines
 from drainer.cli.output import print_json, say, stdout
+from drainer.cli.times import checked_time
 from drainer.config.build.paths import ledger_url
 from drainer.errors import UsageError
 from drainer.ledger.filters import Filters
@@ -59,20 +60,10 @@ def window_of(
 ) -> ReplayWindow:
     """Return the window; UsageError for what is not a time."""
     return ReplayWindow(
-        since=_moment(delivered_since),
-        until=_moment(delivered_until),
+        since=checked_time(delivered_since),
+        until=checked_time(delivered_until),
         receipts=receipt_of,
     )
-
-
-def _moment(text: str) -> datetime | None:
-    if not text:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return checked_ago(text)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def replay(asked: OperatorRequest, window: ReplayWindow) -> None:

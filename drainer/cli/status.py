@@ -1,5 +1,6 @@
 """`status`: the state of the drain, and what expires first."""
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -11,7 +12,9 @@ import typer
 
 from drainer.bounce.quarantine.delivery_copies import oldest_copy
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
-from drainer.cli.output import clean, print_json, stdout, table
+from drainer.cli.output import clean, print_json, stdout
+from drainer.cli.table import Table
+from drainer.cli.times import shown_time
 from drainer.config import Config
 from drainer.config.build.paths import kept_folder, ledger_url, lock_folder
 from drainer.config.build.spools import make_sources
@@ -25,6 +28,8 @@ from drainer.mail.message import Message
 from drainer.policy.classify.describe import meaning_of
 from drainer.runtime.units import describe_duration
 from drainer.sources.protocol import PartialSource, Source
+
+_STAGE = re.compile(r"^[a-z]+: ")
 
 
 def register(app: typer.Typer) -> None:
@@ -159,13 +164,14 @@ def _listed(source: Source, seen: Counter[str]) -> Iterator[Message]:
 
 def _show_status(facts: dict[str, Any], reasons: list[Row]) -> None:
     _show_breakers(facts)
-    console = stdout()
+    said = {_bare(each["reply"]) for each in facts["breakers"]}
     for row in reasons:
-        since = from_micros(row["since"])
-        reply = f" ({clean(row['reply'], 100)})" if row["reply"] else ""
-        console.print(
+        reply = _bare(row["reply"])
+        words = f" ({clean(reply, 100)})" if reply and reply not in said else ""
+        said.add(reply)
+        stdout().print(
             f"{row['count']} {row['state']}: {clean(meaning_of(row['rule']))}"
-            f" since {since:%Y-%m-%d %H:%M}Z{reply}"
+            f" since {shown_time(row['since'])}{words}"
         )
     _show_routes(facts["routes"])
     show_expiry(facts["expires_first"])
@@ -176,14 +182,22 @@ def _show_status(facts: dict[str, Any], reasons: list[Row]) -> None:
         _show_source(facts["source"])
 
 
+def _bare(reply: str | None) -> str:
+    """Return a reply without the stage in front, with which a breaker has it."""
+    return _STAGE.sub("", reply or "")
+
+
 def _show_breakers(facts: dict[str, Any]) -> None:
-    several = len(facts["routes"]) > 1
+    """Print the breakers, and what to do about those that are not closed."""
+    several, console = len(facts["routes"]) > 1, stdout()
     for breaker in facts["breakers"]:
         where = f" at {clean(breaker['route'])}" if several else ""
-        stdout().print(
+        console.print(
             f"[red]breaker of {clean(breaker['scope'])}{where} {breaker['state']}[/]:"
-            f" {clean(breaker['reason'])} {clean(breaker['reply'], 100)}"
+            f" {clean(breaker['reason'])} ({clean(breaker['reply'], 100)})"
         )
+        if breaker["remedy"]:
+            console.print(f"  [yellow]{clean(breaker['remedy'], 500)}[/]")
 
 
 def _show_routes(routes: list[dict[str, Any]]) -> None:
@@ -215,13 +229,13 @@ def _show_replay(replay: dict[str, Any]) -> None:
         stdout().print(
             "replay: the sources still have the mail of"
             f" {replay['recipients']} delivered recipients, back to"
-            f" {replay['since'][:16]}Z; if the primary loses it, see `drainer"
+            f" {shown_time(replay['since'])}; if the primary loses it, see `drainer"
             " requeue --help`"
         )
     if replay["copies"]:
         stdout().print(
             f"replay: copies of {replay['copies']} delivered messages, back to"
-            f" {replay['copies_since'][:16]}Z"
+            f" {shown_time(replay['copies_since'])}"
         )
 
 
@@ -238,11 +252,11 @@ def _show_reserve(reserve: dict[str, Any]) -> None:
 def _show_sum(facts: dict[str, Any]) -> None:
     """Print the sum of promise P1, and whether it is right."""
     console = stdout()
-    rows = table("state", "recipients")
+    table = Table("state", "recipients")
     for state, count in facts["states"].items():
         if count:
-            rows.add_row(state, str(count))
-    console.print(rows)
+            table.add(state, str(count))
+    table.end()
     total = sum(facts["states"].values())
     if facts["spooled"] == total:
         console.print(f"{facts['spooled']} recipients recorded, all accounted for")

@@ -4,12 +4,12 @@ from dataclasses import asdict
 from typing import Any
 
 from drainer.bounce.reports import ReportCounts
-from drainer.cli.output import clean, print_json, stdout
+from drainer.cli.output import clean, print_command, print_json, stdout
 from drainer.cli.spool_advice import DrainOutcome, advice_on, same_options
+from drainer.cli.times import shown_time
 from drainer.delivery.drain import Drain
 from drainer.delivery.run import Run
 from drainer.ledger.reader import LedgerReader
-from drainer.ledger.records import from_micros
 from drainer.ledger.reports.pending_bounces import outlook
 from drainer.policy.breaker.remedies import advice, remedy
 from drainer.policy.recipient.state import State
@@ -72,7 +72,7 @@ def print_summary(run: Run, summary: dict[str, Any]) -> None:
     for spool in summary["spools"]:
         console.print(clean(spool["words"], 1000))
         if spool["command"]:
-            console.print(f"  {clean(spool['command'], 1000)}")
+            print_command(spool["command"])
 
 
 def _reports(drain: Drain) -> ReportCounts | None:
@@ -94,12 +94,12 @@ def _print_reports(run: Run) -> None:
     if found.pending and found.ripe:
         console.print(
             f"{found.pending} refused recipients wait for confirmation, due from"
-            f" {found.ripe:%Y-%m-%d %H:%M:%S}Z on; `drainer bounces list` shows who"
+            f" {shown_time(found.ripe)} on; `drainer bounces list` shows who"
             " would get a bounce. Then drain again, or run:"
         )
         request = run.request
         options = same_options(request.config, request.url, primary=True)
-        console.print(f"  {clean(f'drainer bounces run{options}', 1000)}")
+        print_command(f"drainer bounces run{options}")
     if found.queued:
         console.print(
             f"{found.queued} bounces are queued: `drainer bounces run` sends those that"
@@ -149,7 +149,7 @@ def _print_next(run: Run) -> None:
     urls = [source.url for source in run.request.sources]
     with LedgerReader(run.request.url) as report:
         for row in report.reasons(urls):
-            due = f", due {from_micros(row['due']):%H:%M:%S}Z" if row["due"] else ""
+            due = f", due {shown_time(row['due'])}" if row["due"] else ""
             reply = clean(row["reply"] or "", 80)
             console.print(
                 f"  {row['count']} {row['state']}{due}: {row['rule']} {reply}"

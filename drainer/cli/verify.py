@@ -13,7 +13,8 @@ from drainer.bounce.build import make_evidence, make_own, make_trust
 from drainer.bounce.evidence.client import EvidenceWorker
 from drainer.bounce.evidence.request import MAX_CONTENT_BYTES, SenderQuestion
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
-from drainer.cli.output import clean, print_json, say, stdout, table
+from drainer.cli.output import clean, print_json, say, stdout
+from drainer.cli.table import Table
 from drainer.config import Config
 from drainer.config.build.paths import ledger_url
 from drainer.config.build.spools import make_sources
@@ -292,11 +293,12 @@ def _show(
 ) -> None:
     console = stdout()
     to = f" to {clean(recipient.forward_path)}" if recipient.forward_path else ""
-    rows = table("rule", "", "found", title=f"{clean(facts.reverse_path or '<>')}{to}")
+    console.print(f"[bold]{clean(facts.reverse_path or '<>', 1000)}{to}[/]")
+    table = Table("rule", "", "found", fold="found")
     for row in evidence.rows:
         colour = _COLOURS[row.strength]
-        rows.add_row(row.rule, f"[{colour}]{row.strength}[/]", clean(row.found, 400))
-    console.print(rows)
+        table.add(row.rule, f"[{colour}]{row.strength}[/]", clean(row.found, 400))
+    table.end()
     by = f" by {evidence.by}" if evidence.by else ""
     colour = _COLOURS[evidence.strength]
     console.print(f"verdict: [{colour}]{evidence.strength}[/]{by}")

@@ -16,6 +16,7 @@ from drainer.cli.options import (
     load,
 )
 from drainer.cli.output import clean, print_json, stdout
+from drainer.cli.times import shown_time
 from drainer.config.build.paths import LedgerURL, ledger_url
 from drainer.errors import UsageError
 from drainer.ledger.filters import Filters
@@ -182,10 +183,10 @@ def _overall(states: dict[str, str]) -> str:
 
 def show_message(id_: str, message: Row) -> None:
     """Print which message the decisions are about."""
-    arrived = f"{from_micros(message['arrived']):%Y-%m-%d %H:%M:%S}Z"
     stdout().print(
         f"message {id_[:12]} ({clean(message['native_id'])}) from"
-        f" {clean(message['reverse_path'] or '<>')}, arrived {arrived}"
+        f" {clean(message['reverse_path'] or '<>')}, arrived"
+        f" {shown_time(message['arrived'])}"
     )
 
 
@@ -193,12 +194,12 @@ def tell_decisions(decisions: list[dict[str, Any]]) -> None:
     """Print the decisions about a message, in order."""
     console = stdout()
     for fact in decisions:
-        at = datetime.fromisoformat(fact["at"])
         attempt = f"attempt {fact['attempt']}, " if fact["attempt"] else ""
         who = f"{clean(fact['forward_path'])}: " if fact["forward_path"] else ""
         verdict = fact["verdict"] or fact["kind"]
         console.print(
-            f"{at:%H:%M:%S} {attempt}{who}[bold]{verdict}[/] by {fact['rule']}"
+            f"{shown_time(fact['at'])} {attempt}{who}[bold]{verdict}[/]"
+            f" by {fact['rule']}"
         )
         reason = fact["evidence"].get("reason")
         if reason:

@@ -21,7 +21,13 @@ from drainer.delivery.events import DeliveryEvents
 from drainer.delivery.leases import SourceLeases
 from drainer.delivery.ready_queue import ReadyQueue
 from drainer.errors import HostLimit, LedgerLost, SourceError
-from drainer.ledger.records import AttemptEnd, AttemptStart, StateConflict, WriteOutcome
+from drainer.ledger.records import (
+    AttemptEnd,
+    AttemptStart,
+    StateConflict,
+    WriteOutcome,
+    new_attempt_id,
+)
 from drainer.ledger.repository import Ledger
 from drainer.mail.envelope import domain_of
 from drainer.mail.message import BEHIND_BREAKER, HOST_LIMIT, Problem
@@ -235,7 +241,7 @@ class DeliveryWorker:
 
     def _open(self, transaction: Transaction) -> None:
         """Hand the in-flight rows of a new attempt to the ledger."""
-        transaction.attempt = attempt_id()
+        transaction.attempt = new_attempt_id()
         started = transaction.started
         ago = time.monotonic() - started if started else 0.0
         opened = AttemptStart(
@@ -381,11 +387,6 @@ def _misfit(
     """Return why this primary cannot take the message for these recipients."""
     message, recipients = transaction.spooled.message, [c.recipient for c in claimed]
     return misfit(message, transaction.facts, recipients, session.extensions)
-
-
-def attempt_id() -> int:
-    """Return a new attempt's id: 63 bits that grow with time, so rows are in order."""
-    return (time.time_ns() // 1000 << 12) | random.getrandbits(12)
 
 
 def _stages(transaction: Transaction) -> tuple[tuple[str, int, str], ...]:

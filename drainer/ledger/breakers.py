@@ -80,11 +80,12 @@ def breaker_of(row: Row, pauses: tuple[timedelta, ...]) -> CircuitBreaker:
         until=None if row["until"] is None else from_micros(row["until"]),
         failures=facts["failures"],
         reopening=facts["reopening"],
-        cause=_cause_of(facts["cause"]) if facts["cause"] else None,
+        cause=cause_of(facts["cause"]) if facts["cause"] else None,
     )
 
 
-def _cause_of(facts: Row) -> Cause:
+def cause_of(facts: Row) -> Cause:
+    """Rebuild the cause of a breaker from its JSON."""
     return Cause(
         trigger=facts["trigger"],
         classification=Classification(

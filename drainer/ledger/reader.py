@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +12,7 @@ from sqlalchemy.engine import URL
 
 from drainer.errors import LedgerLost, UsageError
 from drainer.ledger import engine, schema
+from drainer.ledger.breakers import cause_of
 from drainer.ledger.codec import message_of
 from drainer.ledger.columns import from_json
 from drainer.ledger.filters import ASKED, Filters
@@ -19,10 +20,23 @@ from drainer.ledger.owner import wait_for_last_commits
 from drainer.ledger.records import Row, from_micros
 from drainer.ledger.reserve import LeftReserve, place_of, unread
 from drainer.mail.message import Message
+from drainer.policy.breaker.breaker import BreakerState
+from drainer.policy.breaker.remedies import remedy
 from drainer.policy.recipient.state import FINAL, State
 
 _R, _M, _D = schema.recipients.c, schema.messages.c, schema.decisions.c
 _FINAL = [state.value for state in FINAL]
+SORT_COLUMNS: Mapping[str, sa.ColumnElement[Any]] = {
+    "arrived": _M.arrived,
+    "last_attempt": _R.attempt,
+    "due": _R.due,
+    "attempts": _R.attempts,
+    "sender": _M.reverse_path,
+    "recipient": _R.forward_path,
+    "state": _R.state,
+    "size": _M.size,
+}
+"""What lists can be sorted by."""
 MANY = 500
 """Rows at a time, values in one condition."""
 _TOO_COMPLEX = "pattern too complex"
@@ -186,11 +200,12 @@ class LedgerReader:
         return row
 
     def breakers(self) -> list[Row]:
-        """Return the breakers that have changed: scope, state, since, cause."""
+        """Return the breakers that have changed: scope, state, since, cause, remedy."""
         query = sa.select(schema.breakers).order_by(schema.breakers.c.scope)
         found = []
         for row in self.rows(query):
             cause = from_json(row["facts"])["cause"] or {}
+            is_open = row["state"] != BreakerState.CLOSED.value
             found.append(
                 {
                     "route": row["route"],
@@ -200,6 +215,7 @@ class LedgerReader:
                     "next_probe": _iso(row["until"]),
                     "reason": cause.get("reason", ""),
                     "reply": cause.get("reply", ""),
+                    "remedy": remedy(cause_of(cause)) if cause and is_open else "",
                 }
             )
         return found
@@ -226,13 +242,18 @@ class LedgerReader:
 
     # --- messages and recipients
 
-    def recipients(self, filters: Filters) -> Iterator[Row]:
-        """Yield recipients joined with their message, oldest message first."""
+    def recipients(self, filters: Filters, sort: str = "arrived") -> Iterator[Row]:
+        """Yield recipients joined with their message, oldest message first.
+
+        ``sort`` is a key of SORT_COLUMNS, with a minus in front for the other order.
+        """
+        column = SORT_COLUMNS[sort.removeprefix("-")]
+        first = column.desc() if sort.startswith("-") else column
         query = (
             sa.select(schema.recipients, *ASKED, _M.source, _M.sha256)
             .join(schema.messages, _R.message == _M.seq)
             .where(*filters.clauses())
-            .order_by(_M.arrived, _M.id, _R.n)
+            .order_by(first, _M.arrived, _M.id, _R.n)
         )
         yield from filter(filters.takes, self.rows(query))
 

@@ -5,6 +5,8 @@ its group commit is durable. Reading (drainer.ledger.reader) never waits for it.
 """
 
 import enum
+import random
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -29,6 +31,16 @@ def to_micros(moment: datetime) -> int:
 def from_micros(micros: int) -> datetime:
     """Return the moment, in UTC."""
     return _EPOCH + timedelta(microseconds=micros)
+
+
+def new_attempt_id() -> int:
+    """Return a new attempt's id: 63 bits that grow with time, so rows are in order."""
+    return (time.time_ns() // 1000 << 12) | random.getrandbits(12)
+
+
+def time_of_attempt(id_: int) -> datetime:
+    """Return when an attempt's id was made, in UTC."""
+    return from_micros(id_ >> 12)
 
 
 class DecisionKind(enum.StrEnum):

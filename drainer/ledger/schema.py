@@ -219,7 +219,7 @@ reports = sa.Table(
 attempts = sa.Table(
     "attempts",
     metadata,
-    #: Grows with time (delivery.worker.attempt_id), and is the id of its span.
+    #: Grows with time (ledger.records.new_attempt_id), and is the id of its span.
     sa.Column("id", _Serial, primary_key=True, autoincrement=False),
     sa.Column("message", sa.BigInteger, nullable=False, index=True),
     sa.Column("run", _ID, nullable=False),
