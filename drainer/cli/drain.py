@@ -1,6 +1,7 @@
 """`drain`: the main job."""
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -32,7 +33,7 @@ from drainer.cli.output import (
     warn_of_untaken,
 )
 from drainer.cli.primary_options import Sections, merge, with_primary
-from drainer.cli.progress import progress
+from drainer.cli.progress import progress, release_terminal
 from drainer.cli.spool_advice import introduce
 from drainer.cli.summary import print_summary, summary_of
 from drainer.config import Config
@@ -53,6 +54,7 @@ from drainer.delivery.run import (
 )
 from drainer.errors import DrainerError, LedgerError
 from drainer.ledger.engine import in_use
+from drainer.mail.reply import printable
 from drainer.policy.admission.selection import Choice
 from drainer.policy.breaker.remedies import NO_KNOWN_GOOD
 from drainer.policy.recipient.mapping import AddressMapping
@@ -62,6 +64,9 @@ from drainer.runtime.workers import fork
 from drainer.smtp.health_check import WARN
 from drainer.smtp.health_check import check as check_primary
 from drainer.sources.protocol import Source
+
+NAMED = 10
+"""The most messages in doubt that are named."""
 
 
 def register(app: typer.Typer) -> None:
@@ -314,16 +319,36 @@ async def _check_route(run: Run, route: RouteDelivery) -> DrainerError | None:
     return None
 
 
+def _name_in_doubt(ids: list[str]) -> None:
+    """Print which messages may have arrived, and what becomes of them."""
+    if not ids:
+        warn("ended at once; no message was in transfer")
+        return
+    some = ", ".join(printable(each, 100) for each in ids[:NAMED])
+    more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
+    warn(
+        f"ended at once; {len(ids)} messages in transfer are in doubt: {some}{more}."
+        " Run it again: drainer sends each of them again, alone. `drainer list --state"
+        " unknown` then shows them"
+    )
+
+
 def _listen_to_signals(run: Run, checking: "asyncio.Future[None]") -> None:
     loop = asyncio.get_running_loop()
 
+    def end_now(number: int, _frame: object) -> None:
+        """Die of the signal, as kill -9 would, but say what is left behind."""
+        signal.signal(number, signal.SIG_DFL)
+        release_terminal()
+        _name_in_doubt(run.engine.in_flight)
+        os.kill(os.getpid(), number)
+
     def stop() -> None:
-        say("stopping after the messages in progress; press again to stop at once")
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, end_now)  # it needs no loop that answers
         run.stop()
         checking.cancel()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_DFL)
+        say("stopping after the messages in progress; press again to stop at once")
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)

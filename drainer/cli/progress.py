@@ -1,64 +1,113 @@
-"""Progress of a running drain for people: a live line, or plain lines."""
+"""Progress of a running drain for people: two live lines, or plain lines."""
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
+from itertools import islice
 
+from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from drainer.cli.log import stderr
-from drainer.cli.output import clean
 from drainer.delivery.drain import Drain
-from drainer.delivery.settings import RouteProgress
-from drainer.policy.classify.verdict import Verdict
+from drainer.delivery.settings import Progress, RouteProgress
+from drainer.mail.reply import printable
+from drainer.policy.pacing.forecast import least_seconds
+from drainer.policy.recipient.state import State
 from drainer.runtime.process import utcnow
 from drainer.runtime.units import describe_duration
 
 REFRESH = 0.2
 PLAIN_EVERY = 10.0
+WINDOW = 30.0
+"""Seconds: the rate shown is that of the last ones."""
+LEAST_BAR, MOST_BAR = 4, 24
+ROUTES = 8
+"""Routes that get a line of their own."""
+_LIVES: list[Live] = []
+_NEAR = 0.8
+"""Share of the allowed rate from which on the rate limit decides how long it takes."""
+_COUNTS = (
+    ((State.DEFERRED,), "deferred"),
+    ((State.BOUNCE_PENDING, State.BOUNCED, State.QUARANTINED), "refused"),
+    ((State.HELD,), "held"),
+    ((State.UNKNOWN,), "in doubt"),
+)
 
 
-def _rate(drain: Drain, now: datetime) -> float:
-    seconds = (now - drain.progress.started).total_seconds()
-    return drain.progress.sent_messages / seconds if seconds > 0 else 0.0
+class ProgressLines:
+    """What a drain has done, in lines; it remembers the last half minute."""
+
+    def __init__(self, progress: Progress) -> None:
+        """Look at this progress."""
+        self._progress = progress
+        self._samples = deque([(progress.started, 0)])
+
+    def at(self, now: datetime) -> tuple[str, list[str]]:
+        """Return the line behind the bar, and those below it."""
+        progress, rate = self._progress, self._rate(now)
+        more = "+" if progress.scanning else ""
+        percent = 100 * progress.sent_messages // max(1, progress.total)
+        elapsed = (now - progress.started).total_seconds()
+        head = [
+            f"{percent}% {progress.sent_messages}/{progress.total}{more} sent",
+            describe_duration(elapsed),
+            f"{rate:.1f}/s",
+        ]
+        routes = progress.routes
+        if len(routes) == 1:
+            head[-1] += f" of {routes[0].limit}"
+        seconds = self._seconds_left(rate)
+        if seconds:
+            head.append(f"{describe_duration(seconds)} to go")
+        below = list(_counts(progress))
+        if len(routes) == 1:
+            below += _route_words(routes[0])
+        lines = [", ".join(below)] if below else []
+        if len(routes) > 1:
+            lines += [_route_summary(each, now) for each in islice(routes, ROUTES)]
+        return ", ".join(head), lines
+
+    def _rate(self, now: datetime) -> float:
+        """Return messages per second over the last half minute."""
+        samples = self._samples
+        samples.append((now, self._progress.sent_messages))
+        while (now - samples[1][0]).total_seconds() >= WINDOW:
+            samples.popleft()
+        since, sent = samples[0]
+        seconds = (now - since).total_seconds()
+        return (samples[-1][1] - sent) / seconds if seconds > 0 else 0.0
+
+    def _seconds_left(self, rate: float) -> float:
+        """Return how long the rest takes; 0 where that cannot be known."""
+        progress = self._progress
+        left = progress.total - progress.sent_messages
+        waits = any(each.waiting or each.paused for each in progress.routes)
+        if left <= 0 or not rate or waits:
+            return 0.0
+        if len(progress.routes) == 1:
+            route = progress.routes[0]
+            most = route.per_second
+            if most and rate >= _NEAR * most * route.level:
+                return least_seconds(left, most, route.ramp, route.level)
+        return left / rate
 
 
-def _words(drain: Drain) -> str:
-    """Return done/total, rate and its limit, problems, and what the drain waits for."""
-    progress, verdicts = drain.progress, drain.progress.verdicts
-    now = utcnow()
-    more = "+" if progress.scanning else ""
-    parts = [f"{progress.sent_messages}/{progress.total}{more} sent"]
-    if len(progress.routes) == 1:
-        parts += _route_words(progress.routes[0], _rate(drain, now))
-    else:
-        parts += [_route_summary(each, now) for each in progress.routes]
-    deferred = verdicts[Verdict.RETRY] + verdicts[Verdict.RETRY_LONG]
-    refused = verdicts[Verdict.BOUNCE]
-    for count, word in (
-        (deferred, "deferred"),
-        (refused, "refused"),
-        (verdicts[Verdict.HOLD], "held"),
-        (verdicts[Verdict.UNKNOWN], "in doubt"),
-    ):
-        if count:
-            parts.append(f"{count} {word}")
-    left = progress.total - progress.sent_messages
-    rate = _rate(drain, now)
-    waiting = [each.waiting for each in progress.routes if not each.paused]
-    if rate and left > 0 and not any(waiting):
-        parts.append(f"{describe_duration(left / rate)} to go")
-    if len(progress.routes) == 1:
-        parts += filter(None, waiting)
-    return ", ".join(parts)
+def _counts(progress: Progress) -> Iterator[str]:
+    """Yield how many recipients are not delivered, by what became of them."""
+    for states, word in _COUNTS:
+        count = sum(progress.states[state] for state in states)
+        if count > 0:
+            yield f"{count} {word}"
 
 
-def _route_words(route: RouteProgress, rate: float) -> Iterator[str]:
-    """Yield the rate of a route and its limit, and why it is not sending more."""
-    yield f"{rate:.1f}/s of {route.limit}"
+def _route_words(route: RouteProgress) -> Iterator[str]:
+    """Yield why a route is not sending more, and what it waits for."""
     if route.paused:
         yield route.paused
     elif route.held:
@@ -67,6 +116,8 @@ def _route_words(route: RouteProgress, rate: float) -> Iterator[str]:
         yield f"the primary's load is unknown: {route.load_unknown}"
     if route.share < 1:
         yield f"{route.share:.0%} of the rate, other drains have the rest"
+    if route.waiting:
+        yield route.waiting
 
 
 def _route_summary(route: RouteProgress, now: datetime) -> str:
@@ -78,16 +129,22 @@ def _route_summary(route: RouteProgress, now: datetime) -> str:
     return f"{words} ({problem})" if problem else words
 
 
-def _line(drain: Drain) -> Table:
-    row = Table.grid(padding=(0, 1))
+def _view(progress: Progress, lines: ProgressLines) -> Group:
+    """Return the lines for a terminal; what is too long for it is cut."""
+    head, below = lines.at(utcnow())
     bar = ProgressBar(
-        total=max(1, drain.progress.total),
-        completed=drain.progress.sent_messages,
-        width=24,
-        pulse=drain.progress.scanning and not drain.progress.total,
+        total=max(1, progress.total),
+        completed=progress.sent_messages,
+        width=max(LEAST_BAR, min(MOST_BAR, stderr.width - len(head) - 1)),
+        pulse=progress.scanning and not progress.total,
     )
-    row.add_row(bar, clean(_words(drain)))
-    return row
+    row = Table.grid(padding=(0, 1))
+    row.add_row(bar, _line(head))
+    return Group(row, *map(_line, below))
+
+
+def _line(words: str) -> Text:
+    return Text(printable(words, 1000), no_wrap=True, overflow="ellipsis")
 
 
 @contextlib.asynccontextmanager
@@ -107,18 +164,27 @@ async def progress(drain: Drain, *, quiet: bool) -> AsyncIterator[None]:
 
 
 async def _live(drain: Drain) -> None:
-    with Live(
-        _line(drain), console=stderr, transient=False, auto_refresh=False
-    ) as live:
+    lines = ProgressLines(drain.progress)
+    with Live(console=stderr, auto_refresh=False) as live:
+        _LIVES.append(live)
         try:
             while True:
-                live.update(_line(drain), refresh=True)
+                live.update(_view(drain.progress, lines), refresh=True)
                 await asyncio.sleep(REFRESH)
         finally:
-            live.update(_line(drain), refresh=True)
+            live.update(_view(drain.progress, lines), refresh=True)
+            _LIVES.remove(live)
+
+
+def release_terminal() -> None:
+    """Leave the terminal as it was, in the middle of a drain: it shows its cursor."""
+    for live in _LIVES:
+        live.stop()
 
 
 async def _plain(drain: Drain) -> None:
+    lines = ProgressLines(drain.progress)
     while True:
         await asyncio.sleep(PLAIN_EVERY)
-        stderr.print(clean(_words(drain)))
+        head, below = lines.at(utcnow())
+        stderr.print(_line("; ".join([head, *below])), soft_wrap=True)

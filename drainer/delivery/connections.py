@@ -68,6 +68,8 @@ class ConnectionPool:
     rate_limiter: RateLimiter
     #: Each session gets a copy of it.
     worker: DeliveryWorker
+    #: Those of the open sessions, by their own id().
+    _workers: dict[int, DeliveryWorker] = field(default_factory=dict)
     #: By address and port.
     _trust: dict[str, HostTrust] = field(default_factory=dict)
     _unheard: int = 0
@@ -98,6 +100,11 @@ class ConnectionPool:
                             await self._session()
                 finally:
                     self.breaker_guard.leave()
+
+    @property
+    def in_flight(self) -> list[str]:
+        """The queue ids of the messages that the open sessions send."""
+        return [id_ for worker in self._workers.values() for id_ in worker.in_flight]
 
     async def _wait_for_limit(self) -> None:
         """Hold the later tasks back while fewer connections are allowed."""
@@ -153,9 +160,12 @@ class ConnectionPool:
         self._count_connection(+1)
         trust = self._trust.setdefault(answer.address, HostTrust())
         session = Session(answer, self.settings.route, trust)
+        worker = self.worker.for_session(session)
+        self._workers[id(worker)] = worker
         try:
-            await self.worker.for_session(session).run(session)
+            await worker.run(session)
         finally:
+            del self._workers[id(worker)]
             self._count_connection(-1)
             self.hosts.release(answer)
         self._note_news(trust, answer.address)

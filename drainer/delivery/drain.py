@@ -86,6 +86,11 @@ class Drain:
         ]
 
     @property
+    def in_flight(self) -> list[str]:
+        """The queue ids of the messages that are being sent."""
+        return [id_ for route in self.routes.values() for id_ in route.in_flight]
+
+    @property
     def is_braked(self) -> bool:
         """Whether too many refusals wait on some route: none becomes final there."""
         return any(r.breaker_guard.registry.brake for r in self.routes.values())
@@ -193,6 +198,8 @@ class Drain:
             await self.bounce_service.gather_once()  # an operator runs it for this
         for route in routes:
             await route.confirm(confirm_after)
+        stopped = await self.ledger.messages.stopped_states(list(self._sources))
+        self.progress.states.update(stopped)
 
     async def _gather_evidence(self) -> None:
         if self.bounce_service is not None:

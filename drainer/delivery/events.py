@@ -120,7 +120,8 @@ class DeliveryEvents:
             _log_results(transaction, settlements)
         for settlement in settlements:
             verdict = settlement.classification.verdict
-            self.progress.verdicts[verdict] += 1
+            self.progress.states[settlement.claimed.state] -= 1
+            self.progress.states[settlement.state] += 1
             if verdict is Verdict.DELIVER:
                 delivered = True
             elif settlement.classification.rule == "rcpt-too-many":

@@ -78,7 +78,12 @@ class RouteDelivery:
         """Build the parts; nothing is read or sent."""
         self.settings = settings
         self._shared = shared
-        self.progress = RouteProgress(name=settings.name, started=utcnow())
+        pace = settings.pace
+        self.progress = RouteProgress(
+            name=settings.name,
+            started=utcnow(),
+            ramp=pace.ramp if pace.adaptive and not pace.full else timedelta(0),
+        )
         self.control = shared.control.for_route()
         in_order = shared.settings.choice.order is not None
         self._ready_queue = ReadyQueue(
@@ -110,6 +115,11 @@ class RouteDelivery:
     def open_breakers(self) -> list[CircuitBreaker]:
         """The circuit breakers that are open, the route's first."""
         return self.breaker_guard.open_breakers
+
+    @property
+    def in_flight(self) -> list[str]:
+        """The queue ids of the messages that are being sent."""
+        return self._connections.in_flight
 
     # --- the parts
 

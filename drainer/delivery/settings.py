@@ -18,9 +18,9 @@ from drainer.policy.admission.admit import Admission
 from drainer.policy.admission.selection import Choice
 from drainer.policy.breaker.detector import USUAL_WINDOWS, DetectorThresholds
 from drainer.policy.classify.rules import Rule
-from drainer.policy.classify.verdict import Verdict
 from drainer.policy.pacing.rate import Rates
 from drainer.policy.recipient.retry import RetrySchedule
+from drainer.policy.recipient.state import State
 from drainer.runtime.process import utcnow
 from drainer.smtp.connection import Connection
 from drainer.smtp.health_check import HealthProbe
@@ -127,6 +127,13 @@ class RouteProgress:
     share: float = 1.0
     #: The rate that is the limit now, in words.
     limit: str = ""
+    #: That rate in messages per second, the share of other drains taken off; None =
+    #: unlimited.
+    per_second: float | None = None
+    #: How much of it is allowed now, 0 to 1, and how long all of it takes from the
+    #: start.
+    level: float = 1.0
+    ramp: timedelta = timedelta(0)
     #: How much of it is allowed now, and why not more; '' = all of it.
     held: str = ""
     #: Why the controller did what it did last.
@@ -164,7 +171,8 @@ class Progress:
     #: Messages of which something was delivered.
     sent: MessageSet = field(default_factory=MessageSet)
     sent_bytes: int = 0
-    verdicts: Counter[Verdict] = field(default_factory=Counter)
+    #: Recipients of earlier runs that wait, and those of this run, by state.
+    states: Counter[State] = field(default_factory=Counter)
     interrupted: bool = False
 
     @property

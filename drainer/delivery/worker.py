@@ -80,6 +80,11 @@ class DeliveryWorker:
         """Return a worker like this one, for a session of its own."""
         return replace(self, _session=session, _openings={}, _in_flight={})
 
+    @property
+    def in_flight(self) -> list[str]:
+        """The queue ids of the messages that this session sends."""
+        return [each.delivery.message.native_id for each in self._in_flight.values()]
+
     async def run(self, session: Session) -> None:
         """Run a session to its end; a failure of ours holds only its messages."""
         try:

@@ -189,6 +189,20 @@ def unfinished(connection: sa.Connection, sources: Sequence[str]) -> int:
     return int(found or 0)
 
 
+def stopped_states(
+    connection: sa.Connection, sources: Sequence[str]
+) -> dict[State, int]:
+    """Return the recipients of these sources that were tried or held, by state."""
+    states = (State.DEFERRED, State.UNKNOWN, State.HELD, State.BOUNCE_PENDING)
+    found = connection.execute(
+        sa.select(_R.state, sa.func.count())
+        .join(schema.messages, _R.message == _M.seq)
+        .where(_R.state.in_(states), _M.source.in_(list(sources)))
+        .group_by(_R.state)
+    )
+    return {State(state): int(count) for state, count in found}
+
+
 def owned_elsewhere(
     connection: sa.Connection, sources: Sequence[str], owner: str
 ) -> int:

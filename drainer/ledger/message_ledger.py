@@ -89,6 +89,10 @@ class MessageLedger(LedgerPart):
         """Return how many messages of these sources have recipients to try."""
         return await self._call(claims.unfinished, sources=sources)
 
+    async def stopped_states(self, sources: Sequence[str]) -> dict[State, int]:
+        """Return the recipients of these sources that were tried or held, by state."""
+        return await self._call(claims.stopped_states, sources=sources)
+
     async def owned_elsewhere(self, sources: Sequence[str]) -> int:
         """Return how many messages of these sources another owner works on."""
         return await self._call(

@@ -240,6 +240,9 @@ class RateController:
         progress.share = self._sharing.share
         progress.paused = str(self._in_force.pause or "")
         most = progress.limit = self._limit_words()
+        progress.level = level
+        if self._rate is not None:
+            progress.per_second = self._rate.per_second * progress.share
         if level >= 1:
             progress.held = ""
         elif self._rate is None:

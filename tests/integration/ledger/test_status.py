@@ -54,3 +54,19 @@ def test_without_anybody_put_off_nothing_expires(
     assert bench.drain().code == 0
     assert bench.run(command, url, "--json").json["expires_first"] is None
     assert "first to expire" not in bench.run(command, url).stdout
+
+
+def test_a_stopped_route_has_its_remedy_and_a_reply_is_printed_once(
+    tmp_path: Path, peer: StartPeer
+) -> None:
+    """What is waiting for it was refused with the same words."""
+    bench = Bench(tmp_path, peer(rcpt="550 5.7.1 Relaying denied").port)
+    for n in range(12):
+        bench.add(f"user{n}@example.org")
+    assert bench.drain().code == 4
+    (breaker,) = bench.run("status", "--json").json["breakers"]
+    assert breaker["state"] == "open"
+    assert "mynetworks" in breaker["remedy"]
+    words = " ".join(bench.run("status").stdout.split())
+    assert breaker["remedy"] in words
+    assert words.count("Relaying denied") == 1
