@@ -163,12 +163,10 @@ def _listed(source: Source, seen: Counter[str]) -> Iterator[Message]:
 
 
 def _show_status(facts: dict[str, Any], reasons: list[Row]) -> None:
-    _show_breakers(facts)
-    said = {_bare(each["reply"]) for each in facts["breakers"]}
+    said = {""}
+    _show_breakers(facts, said)
     for row in reasons:
-        reply = _bare(row["reply"])
-        words = f" ({clean(reply, 100)})" if reply and reply not in said else ""
-        said.add(reply)
+        words = _once(_bare(row["reply"]), said)
         stdout().print(
             f"{row['count']} {row['state']}: {clean(meaning_of(row['rule']))}"
             f" since {shown_time(row['since'])}{words}"
@@ -187,17 +185,26 @@ def _bare(reply: str | None) -> str:
     return _STAGE.sub("", reply or "")
 
 
-def _show_breakers(facts: dict[str, Any]) -> None:
+def _once(reply: str, said: set[str]) -> str:
+    """Return a reply in parentheses, or '' if the output has it already."""
+    if reply in said:
+        return ""
+    said.add(reply)
+    return f" ({clean(reply, 100)})"
+
+
+def _show_breakers(facts: dict[str, Any], said: set[str]) -> None:
     """Print the breakers, and what to do about those that are not closed."""
     several, console = len(facts["routes"]) > 1, stdout()
     for breaker in facts["breakers"]:
         where = f" at {clean(breaker['route'])}" if several else ""
         console.print(
             f"[red]breaker of {clean(breaker['scope'])}{where} {breaker['state']}[/]:"
-            f" {clean(breaker['reason'])} ({clean(breaker['reply'], 100)})"
+            f" {clean(breaker['reason'])}{_once(_bare(breaker['reply']), said)}"
         )
-        if breaker["remedy"]:
+        if breaker["remedy"] not in said:
             console.print(f"  [yellow]{clean(breaker['remedy'], 500)}[/]")
+            said.add(breaker["remedy"])
 
 
 def _show_routes(routes: list[dict[str, Any]]) -> None:

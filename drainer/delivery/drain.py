@@ -180,6 +180,11 @@ class Drain:
             for route in self.routes.values():
                 group.create_task(route.run())
 
+    def end_pauses(self) -> None:
+        """Probe every route whose circuit breaker is paused, at once."""
+        for route in self.routes.values():
+            route.breaker_guard.end_pause()
+
     def stop(self) -> None:
         """End soon: claim nothing more, let each session finish its message."""
         self.progress.interrupted = True

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -10,6 +11,8 @@ from drainer.errors import LedgerError
 from drainer.ledger.records import WATCH_ENDED, Decision, DecisionKind, to_micros
 from drainer.ledger.watch_log import WatchLog
 from drainer.mail.reply import printable
+from drainer.policy.classify.normalize import masked
+from drainer.policy.pacing.overrides import Override
 from drainer.policy.watch.machine import WatchStatus
 from drainer.runtime.process import utcnow
 from drainer.watch.systemd import Notifier
@@ -47,10 +50,14 @@ class Journal:
         self._period = WatchPeriod(state="", since=self.began, reason="")
         self._unwritten: deque[Decision] = deque(maxlen=MAX_UNWRITTEN)
         self._complaint = ""
+        #: Of the last check, without what differs each time; None before the first.
+        self._outcome: str | None = None
 
     def moved(self, watch: WatchStatus, run: str) -> None:
         """Report a change of state; ``run`` is the id of the last drain, or ''."""
-        until = f", until {wall(watch.until):%a %H:%M:%S}" if watch.until else ""
+        until = ""
+        if watch.until is not None:
+            until = f", until {wall(watch.until).isoformat(' ', 'seconds')}"
         why = printable(watch.why, MAX_WHY)  # it may contain a peer's text
         _log.info(f"watch {watch.state}: {why}{until}")
         self._notifier.status(f"{watch.state}: {why}{until}")
@@ -81,6 +88,22 @@ class Journal:
             "reason": period.reason,
             "runs": period.runs,
         }
+
+    def controlled(self, controls: Iterable[Override]) -> None:
+        """Report hooks, pauses and rates that were given, a line for each."""
+        for each in controls:
+            _log.info(printable(str(each), MAX_WHY))
+
+    def checked(self, problem: str) -> None:
+        """Report the outcome of a check if it has changed; '' means healthy."""
+        outcome = masked(problem)
+        if outcome == self._outcome:
+            return
+        self._outcome = outcome
+        if problem:
+            _log.warning(f"the primary is not ready: {printable(problem, MAX_WHY)}")
+        else:
+            _log.info("the primary passes the check")
 
     def complain(self, text: str) -> None:
         """Report a fault once, not at every check; '' means that it is gone."""

@@ -272,11 +272,20 @@ class Watch:
             return
         self._patience.answered()
         self._show.in_force = force
+        self._chronicle.controlled(c for c in controls if c.at >= self._heed_since)
         if happening := told(controls, self._heed_since):
             self._happen(happening)
+            self._hurry(happening)
         self._heed_since = LONG_AGO  # what comes now is new, whatever its clock says
         if controls:
             self._last_control = controls[-1].id
+
+    def _hurry(self, happening: Observation) -> None:
+        """Let a drain whose breaker is paused probe when a hook says up."""
+        active = self._draining.active_run if self._draining else None
+        paused = self._watch.wait is WatchWait.BREAKER
+        if happening.event is WatchEvent.UP and paused and active is not None:
+            active.engine.end_pauses()
 
     def _hold(self, now: datetime) -> None:
         """Apply pauses and hours."""
@@ -291,10 +300,8 @@ class Watch:
     async def _check(self) -> None:
         health, happening = await asked(self._plan)
         self._show.checked(health.findings)
-        if happening.event is WatchEvent.GOOD:
-            self._chronicle.complain("")
-        else:
-            self._chronicle.complain(f"the primary is not ready: {happening.why}")
+        is_good = happening.event is WatchEvent.GOOD
+        self._chronicle.checked("" if is_good else happening.why)
         self._happen(happening)
 
     async def _drain(self, draining: DrainTask) -> None:
@@ -313,6 +320,7 @@ class Watch:
         try:
             if await self._looking.sees_news(self._diary.is_news):
                 self._happen(Observation(event=WatchEvent.MAIL))
+            self._chronicle.complain("")
         except DrainerError as error:
             self._chronicle.complain(str(error))
         self._looked = time.monotonic()

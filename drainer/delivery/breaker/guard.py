@@ -233,6 +233,10 @@ class BreakerGuard:
             async with asyncio.timeout(limit.total_seconds()):
                 await self._changed.wait()
 
+    def end_pause(self) -> None:
+        """Let a message probe now, although a pause of the route has not ended."""
+        self.registry.apply(ROUTE, breakers.end_pause)
+
     def give_up(self, scope: str = ROUTE) -> None:
         """Open a breaker: waiting has lasted too long."""
         now = utcnow()

@@ -23,7 +23,10 @@ NETWORK = {4: 24, 6: 48}
 def _present(domain: DomainFacts) -> CheckResult:
     match domain.told:
         case DnsStatus.FAILED:
-            return unknown(f"DNS does not answer: {domain.detail}")
+            words = f"DNS does not answer: {domain.detail}"
+            return fail(
+                words, "", "check the name servers in /etc/resolv.conf, or --dns"
+            )
         case DnsStatus.NXDOMAIN:
             return fail(f"{domain.name} does not exist")
         case DnsStatus.ABSENT:

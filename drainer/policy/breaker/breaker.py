@@ -224,10 +224,15 @@ def probe(breaker: CircuitBreaker, now: datetime) -> CircuitBreaker:
     if breaker.until is None or now < breaker.until:
         return breaker
     if breaker.state is BreakerState.PAUSED:
-        return replace(
-            breaker, state=BreakerState.HALF_OPEN, phase=Phase.MESSAGES, tried=0
-        )
+        return end_pause(breaker)
     return recheck(breaker)
+
+
+def end_pause(breaker: CircuitBreaker) -> CircuitBreaker:
+    """Return the breaker when something says that the primary is up again."""
+    if breaker.state is not BreakerState.PAUSED:
+        return breaker
+    return replace(breaker, state=BreakerState.HALF_OPEN, phase=Phase.MESSAGES, tried=0)
 
 
 def recheck(breaker: CircuitBreaker) -> CircuitBreaker:

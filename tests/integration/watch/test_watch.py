@@ -1,6 +1,7 @@
 """A watch as a process: what people and services do to it, and what it tells."""
 
 import asyncio
+import getpass
 import itertools
 import json
 import os
@@ -28,7 +29,7 @@ from tests.support.command.runner import Bench
 from tests.support.command.watch import prepare, source, watching
 from tests.support.mta.postfix import free_port, wait_until
 from tests.support.smtp_peer.peer import PeerThread
-from tests.support.smtp_peer.script import per_recipient
+from tests.support.smtp_peer.script import ReplyThenDrop, in_turn, per_recipient
 
 StartPeer = Callable[..., PeerThread]
 ROUTE = "127.0.0.1:{}"
@@ -343,3 +344,22 @@ def test_a_refusal_is_confirmed_by_the_watch_and_settled(
         )
     assert bench.states()[bob] == "delivered"
     bench.assert_balanced()
+
+
+def test_a_hook_that_says_up_ends_a_pause_of_the_breaker(
+    tmp_path: Path, peer: StartPeer
+) -> None:
+    """The drain that waits for ten minutes tries a message at once."""
+    bye = ReplyThenDrop("421 4.3.2 restarting")
+    well = "220 peer.example ESMTP"
+    primary = peer(banner=in_turn(well, well, bye, well))  # two checks, the drain
+    bench = Bench(tmp_path, primary.port)
+    prepare(bench, breaker={"pauses": ["10m"], "give_up_after": "1h"})
+    bench.add("bob@example.org")
+    with watching(bench) as watch:
+        waits = watch.wait_for("waiting", why="421")
+        assert bench.run("hook", "up", "--reason", "it was restarted").code == 0
+        watch.wait_for("armed", after=waits)
+        said = watch.text
+    assert f"reported up by cli {getpass.getuser()} because it was restarted" in said
+    assert delivered(bench) == 1

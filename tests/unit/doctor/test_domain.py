@@ -94,7 +94,7 @@ ROWS = {
     "DNS that does not answer": (
         "mx-records",
         replace(HEALTHY, told=DnsStatus.FAILED, detail="Timeout", **NOTHING),
-        Grade.UNKNOWN, "Timeout",
+        Grade.FAIL, "Timeout",
     ),
     "without MX there is no null MX": (
         "mx-null", replace(HEALTHY, told=DnsStatus.ABSENT, **NOTHING),

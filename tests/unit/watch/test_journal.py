@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from drainer.policy.pacing.overrides import Override, OverrideKind
 from drainer.policy.watch.machine import WatchStatus
 from drainer.watch.journal import Journal
 from drainer.watch.systemd import Notifier
@@ -40,3 +41,34 @@ def test_the_same_complaint_is_logged_once_until_all_was_well(
     for text in ("no route", "no route", "refused", "", "refused", "", ""):
         chronicle.complain(text)
     assert caplog.messages == ["no route", "refused", "refused"]
+
+
+def test_an_outcome_of_the_check_is_logged_when_it_changes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Numbers and ids in a reply differ each time: that is no change."""
+    caplog.set_level("INFO")
+    journal = Journal("mx:25", Notifier({}))
+    for problem in ("", "", "451 4.3.0 id 7A1", "451 4.3.0 id 8B2", "554 no", "", ""):
+        journal.checked(problem)
+    assert [(r.levelname, r.message) for r in caplog.records] == [
+        ("INFO", "the primary passes the check"),
+        ("WARNING", "the primary is not ready: 451 4.3.0 id 7A1"),
+        ("WARNING", "the primary is not ready: 554 no"),
+        ("INFO", "the primary passes the check"),
+    ]
+
+
+def test_each_control_is_one_line_that_says_who_and_why(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A hook, a pause and its end, in the order in which they were given."""
+    caplog.set_level("INFO")
+    kinds = (OverrideKind.DOWN, OverrideKind.PAUSE, OverrideKind.RESUME)
+    Journal("mx:25", Notifier({})).controlled(
+        Override(at=NOW, ask=kind, by="cli ann", reason="\x1b[2Jbackup")
+        for kind in kinds
+    )
+    assert len(caplog.messages) == len(kinds)
+    assert all("cli ann because " in line for line in caplog.messages)
+    assert all(line.isprintable() for line in caplog.messages)

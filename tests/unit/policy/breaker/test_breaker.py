@@ -94,6 +94,14 @@ def test_a_pause_ends_in_a_probe() -> None:
     assert breakers.probe(breaker, NOW + MINUTE).state is BreakerState.HALF_OPEN
 
 
+def test_a_hook_ends_a_pause_and_nothing_else() -> None:
+    """A message probes at once; an open breaker still asks its canary first."""
+    paused = early(CLOSED, SHORT)
+    assert breakers.end_pause(paused).is_probed
+    opened = early(CLOSED, ALERT)
+    assert breakers.end_pause(opened) is opened
+
+
 @pytest.mark.parametrize(
     "state", [BreakerState.CLOSED, BreakerState.PAUSED, BreakerState.HALF_OPEN]
 )
