@@ -8,7 +8,7 @@ import asyncio
 import functools
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Self
@@ -32,7 +32,7 @@ from drainer.ledger.repository import Ledger
 from drainer.mail.envelope import domain_of
 from drainer.mail.message import BEHIND_BREAKER, HOST_LIMIT, Problem
 from drainer.mail.reply import Lost, Stage
-from drainer.policy.recipient.delivery import ClaimedRecipient, Delivery
+from drainer.policy.recipient.delivery import Delivery
 from drainer.policy.recipient.judge import (
     BouncePermit,
     BreakerView,
@@ -45,7 +45,6 @@ from drainer.policy.recipient.judge import (
 from drainer.policy.recipient.settle import Settlement, settle
 from drainer.policy.recipient.state import FINAL
 from drainer.runtime.process import utcnow
-from drainer.smtp.commands import misfit
 from drainer.smtp.rate_limiter import RateLimiter
 from drainer.smtp.session import Session
 from drainer.smtp.transaction import Transaction
@@ -192,11 +191,13 @@ class DeliveryWorker:
         An address that needs SMTPUTF8 does not hold the recipients beside it.
         """
         claimed = transaction.delivery.claimed
-        problem = _misfit(transaction, session, claimed)
+        problem = transaction.misfit(session.extensions, claimed)
         if problem is None:
             return transaction
         fitting = tuple(
-            each for each in claimed if _misfit(transaction, session, [each]) is None
+            each
+            for each in claimed
+            if transaction.misfit(session.extensions, [each]) is None
         )
         if not fitting:
             self.refuse(transaction, problem)
@@ -384,14 +385,6 @@ class DeliveryWorker:
                 if each.dotted:
                     reserve = self.ledger.reserve
                     reserve.keep_unknown(each.attempt, each.delivery, utcnow())
-
-
-def _misfit(
-    transaction: Transaction, session: Session, claimed: Sequence[ClaimedRecipient]
-) -> Problem | None:
-    """Return why this primary cannot take the message for these recipients."""
-    message, recipients = transaction.spooled.message, [c.recipient for c in claimed]
-    return misfit(message, transaction.facts, recipients, session.extensions)
 
 
 def _stages(transaction: Transaction) -> tuple[tuple[str, int, str], ...]:

@@ -25,7 +25,6 @@ from drainer.policy.recipient.retry import wait_for_dot
 from drainer.smtp.body import TransactionSource, write_body
 from drainer.smtp.commands import (
     mail_command,
-    misfit,
     rcpt_command,
     recipient_limit,
 )
@@ -195,9 +194,7 @@ class Session:
 
     def _begin_introduced(self, transaction: Transaction) -> bool:
         """Write the envelope; False when the client may not send what we may."""
-        recipients = [claimed.recipient for claimed in transaction.delivery.claimed]
-        message = transaction.spooled.message
-        problem = misfit(message, transaction.facts, recipients, self.extensions)
+        problem = transaction.misfit(self.extensions, transaction.delivery.claimed)
         if problem is not None:
             transaction.end_rest(Stage.MAIL, problem)
             return False

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -10,13 +10,13 @@ from msgspec.structs import replace
 from drainer.errors import MessageUnreadable
 from drainer.mail.echo import MAX_HEAD, SentData
 from drainer.mail.envelope import AddressError, Recipient
-from drainer.mail.message import ContentFacts, SpooledMessage
+from drainer.mail.message import ContentFacts, Problem, SpooledMessage
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy.bounce.facts import is_private, parse_address
 from drainer.policy.classify.classifier import Answer
 from drainer.policy.recipient.delivery import ClaimedRecipient, Delivery
 from drainer.policy.recipient.judge import RecipientResult
-from drainer.smtp.commands import sender_of
+from drainer.smtp.commands import Extensions, misfit, sender_of
 
 _AFTER_RCPT = frozenset((Stage.DATA, Stage.BODY, Stage.DOT))
 
@@ -68,6 +68,13 @@ class Transaction:
     def doubts(self) -> int:
         """How often the reply to its final dot was lost before."""
         return max([claimed.doubts for claimed in self.delivery.claimed])
+
+    def misfit(
+        self, peer: Extensions, claimed: Sequence[ClaimedRecipient]
+    ) -> Problem | None:
+        """Return why this primary cannot take the message for these recipients."""
+        recipients = [each.recipient for each in claimed]
+        return misfit(self.spooled.message, self.facts, recipients, peer)
 
     def end(self, claimed: ClaimedRecipient, stage: Stage, answer: Answer) -> None:
         """Record how this recipient's attempt ended."""
