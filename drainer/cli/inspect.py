@@ -39,6 +39,7 @@ from drainer.delivery.build import make_admission
 from drainer.delivery.holds import SpoolHolds
 from drainer.delivery.mx_hosts import with_mx_hosts
 from drainer.mail.envelope import Recipient, domain_of
+from drainer.mail.message import Problem
 from drainer.mail.reply import printable
 from drainer.policy.admission.admit import Admission
 from drainer.policy.admission.selection import Choice, Selection
@@ -48,6 +49,8 @@ from drainer.policy.recipient.delivery import ScannedMessage
 from drainer.policy.recipient.mapping import AddressMapping
 from drainer.policy.recipient.state import CLAIMABLE, FINAL, State
 from drainer.runtime.units import describe_duration, format_size
+
+_SHOWN_PROBLEMS = 4
 
 
 def register(app: typer.Typer) -> None:
@@ -109,6 +112,7 @@ def _add_row(pages: Table, scanned: ScannedMessage, states: RecipientStates) -> 
     words = ", ".join(recipients[:3]) + (" ..." if len(recipients) > 3 else "")  # noqa: PLR2004
     size = scanned.facts.size_bytes if scanned.facts else message.size_bytes
     flags = f" ({', '.join(message.flags)})" if message.flags else ""
+    problems = list(dict.fromkeys(scanned.problems))[:_SHOWN_PROBLEMS]
     pages.add(
         message.id[:12],
         clean(message.native_id, 1000),
@@ -117,14 +121,14 @@ def _add_row(pages: Table, scanned: ScannedMessage, states: RecipientStates) -> 
         format_size(size),
         clean(message.envelope.reverse_path or "<>", 1000),
         clean(words, 3000),
-        note=f"[red]{clean(scanned.problem, 300)}[/]" if scanned.problem else "",
+        note="; ".join(f"[red]{clean(each, 300)}[/]" for each in problems if each),
     )
 
 
 def facts_of(scanned: ScannedMessage) -> dict[str, Any]:
     """Return a message as JSON for scripts."""
     message, envelope = scanned.spooled.message, scanned.spooled.message.envelope
-    facts, problem, client = scanned.facts, scanned.problem, message.client
+    facts, client = scanned.facts, message.client
     return {
         "id": message.id,
         "source": message.source,
@@ -138,7 +142,12 @@ def facts_of(scanned: ScannedMessage) -> dict[str, Any]:
                 "orcpt": r.orcpt or None,
                 "notify": list(r.notify),
             }
-            for r in envelope.recipients
+            | (
+                {"problem": _problem_of(problem)}
+                if scanned.problem is None and problem
+                else {}
+            )
+            for r, problem in zip(envelope.recipients, scanned.problems, strict=False)
         ],
         "done": list(envelope.done),
         "size": facts.size_bytes if facts else message.size_bytes,
@@ -154,10 +163,14 @@ def facts_of(scanned: ScannedMessage) -> dict[str, Any]:
         },
         "login": message.login or None,
         "flags": list(message.flags),
-        "problem": None
-        if problem is None
-        else {"code": problem.code, "detail": printable(problem.detail)},
+        "problem": _problem_of(scanned.problem),
     }
+
+
+def _problem_of(problem: Problem | None) -> dict[str, str] | None:
+    if problem is None:
+        return None
+    return {"code": problem.code, "detail": printable(problem.detail)}
 
 
 @dataclass(slots=True)
@@ -204,7 +217,7 @@ class Forecast:
             )
             if selection.takes_recipient(recipient.forward_path)
         ]
-        self.held.update(problem for _, problem, _ in chosen if problem)
+        self.held.update(problem.code for _, problem, _ in chosen if problem)
         later = {
             path: state for path, state in states.items() if state not in CLAIMABLE
         }

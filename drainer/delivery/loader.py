@@ -4,7 +4,7 @@ Everything that reads the spool runs in a thread: listing, surveying, opening ag
 Reading changes nothing (promise P9).
 """
 
-from collections.abc import Container, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from drainer.bounce.quarantine.store import Quarantine, open_message
 from drainer.errors import MessageUnreadable
 from drainer.mail.content import survey
+from drainer.mail.envelope import Recipient
 from drainer.mail.message import ContentFacts, Problem, SpooledMessage
 from drainer.policy.admission.admit import Admission, admit
 from drainer.policy.admission.selection import Selection, known
@@ -162,7 +163,8 @@ class Loader:
         self, delivery: Delivery, scanned: ScannedMessage
     ) -> Iterator[tuple[Problem | None, tuple[ClaimedRecipient, ...]]]:
         """Yield what forbids recipients (None: nothing), with those recipients."""
-        pending = {r.forward_path for r in scanned.spooled.message.envelope.recipients}
+        recipients = scanned.spooled.message.envelope.recipients
+        pending = {each.forward_path: each for each in recipients}
         found: dict[Problem | None, list[ClaimedRecipient]] = {}
         for claimed in delivery.claimed:
             problem = self._objection(claimed, scanned.problem, pending)
@@ -173,7 +175,7 @@ class Loader:
         self,
         claimed: ClaimedRecipient,
         problem: Problem | None,
-        pending: Container[str],
+        pending: Mapping[str, Recipient],
     ) -> Problem | None:
         """Return why a recipient may not be sent to, now that it was read again."""
         path = claimed.recipient.forward_path
@@ -181,7 +183,7 @@ class Loader:
             return problem
         if path not in pending:
             return Problem(code="done-by-backup", detail="the spool says so now")
-        objection = self.rules.objection(path)
+        objection = self.rules.objection(pending[path])
         if objection and not (claimed.released and objection.releasable):
             return objection
         return None

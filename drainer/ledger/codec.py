@@ -80,7 +80,6 @@ def _recipient_rows(scanned: ScannedMessage) -> list[Row]:
     known = message.envelope.recipients
     if not known and scanned.problem:
         known = (Recipient(forward_path=""),)
-    detail = storable(scanned.problem.detail) if scanned.problem else ""
     return [
         {
             "n": n,
@@ -95,8 +94,8 @@ def _recipient_rows(scanned: ScannedMessage) -> list[Row]:
             "released": 0,
             "refused": None,
             "attempt": None,
-            "rule": f"local-{problem}" if problem else "",
-            "reply": detail if problem else "",
+            "rule": f"local-{problem.code}" if problem else "",
+            "reply": storable(problem.detail) if problem else "",
         }
         for n, (recipient, problem, route) in enumerate(
             zip(known, scanned.problems, scanned.routes, strict=True)

@@ -40,7 +40,7 @@ PASSING = [  # what may be different at the next scan of the spool
 _PLACE = ("source", "locator", "queue", "sha256", "size", "reverse_path")
 """Columns of what may change while it is the same message."""
 _AMBIGUOUS = "local-ambiguous"
-_FOREIGN = [f"local-{code}" for code in FOREIGN]
+_BY_ADDRESS = [f"local-{code}" for code in (*FOREIGN, "bad-address")]
 MANY = 500
 """Values in one condition; databases have limits."""
 
@@ -244,13 +244,13 @@ def _lift_passing_problems(
 ) -> None:
     """Make pending what was absent, unfinished or unreadable, and is sound now.
 
-    The same applies to ``sendable`` addresses that were another primary's, when the
-    domains have been named or mapped since.
+    The same applies to ``sendable`` addresses that were another primary's, or fitted no
+    command, when the domains have been named or mapped since.
     """
     for start in range(0, max(1, len(sendable)), MANY):
         paths = sendable[start : start + MANY]
         passed = sa.or_(
-            _R.rule.in_(PASSING), _R.rule.in_(_FOREIGN) & _R.forward_path.in_(paths)
+            _R.rule.in_(PASSING), _R.rule.in_(_BY_ADDRESS) & _R.forward_path.in_(paths)
         )
         query = sa.select(_R.message, _R.n, _R.state, _R.rule).where(
             _R.message == seq,

@@ -8,10 +8,11 @@ value that this module returns is safe to write into a command.
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address
 
 from msgspec import Struct
 
-from drainer.mail.mailbox import ascii_domain, unquote
+from drainer.mail.mailbox import MAX_LABEL_LENGTH, ascii_domain, unquote
 
 MAX_MAILBOX_LENGTH = 500
 """In octets; far over RFC 5321 4.5.3.1.3 (256), short enough for every command line."""
@@ -29,9 +30,8 @@ _LDH = r"[^\x00-,./:-@\[-^`{-\x7f]"  # or a hyphen
 _DOT_STRING = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*")
 _QUOTED_STRING = re.compile(r'"(?:[^"\\\x00-\x1f\x7f]|\\[\x20-\x7e])*"')
 _WORDS = re.compile(rf'(?:{_ATEXT}|\.|"(?:[^"\\\x00-\x1f\x7f]|\\[\x20-\x7e])*")+')
-_DOMAIN = re.compile(
-    rf"(?:{_LETTER_OR_DIGIT}{_LDH}*(?:\.{_LDH}+)*\.?|\[[A-Za-z0-9.:_-]+\])"
-)
+_DOMAIN = re.compile(rf"{_LETTER_OR_DIGIT}{_LDH}{{0,62}}(?:\.{_LDH}{{1,63}})*\.?")
+_LITERAL = re.compile(r"\[(IPv6:)?([0-9A-Fa-f.:]+)\]", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _XTEXT = re.compile(r"[!-*,-<>-~]*")
 _XTEXT_PLAIN = frozenset(range(33, 127)) - {ord("+"), ord("=")}
@@ -54,10 +54,10 @@ def parse_mailbox(text: str) -> str:
         text = text[1:-1]
     _refuse_unprintable(text)
     local, at, domain = text.rpartition("@")
-    if not at or not local:
+    if not at or local in ("", '""'):
         if text.lower() == "postmaster":  # RFC 5321 4.1.1.3: the one without a domain
             return text
-        message = f"no domain in {text!r}"
+        message = f"no {'local part' if at else 'domain'} in {text!r}"
         raise AddressError(message)
     if not (_DOT_STRING.fullmatch(local) or _QUOTED_STRING.fullmatch(local)):
         message = f"bad local part in {text!r}"
@@ -79,6 +79,9 @@ def quote_mailbox(text: str) -> str:
     _check_domain(domain, text)
     if _DOT_STRING.fullmatch(local):
         return text
+    if not local:
+        message = f"no local part in {text!r}"
+        raise AddressError(message)
     escaped = local.replace("\\", "\\\\").replace('"', '\\"')
     quoted = f'"{escaped}"@{domain}'
     _refuse_unprintable(quoted)  # it is longer now
@@ -107,8 +110,9 @@ def wire_mailbox(text: str) -> str:
 
 
 def _refuse_unprintable(text: str) -> None:
-    if _CONTROL.search(text):
-        message = f"control character in {text!r}"
+    if found := _CONTROL.search(text):
+        what = "a control character" if found[0] <= "\x7f" else "bytes outside of UTF-8"
+        message = f"{what} in {text!r}"
         raise AddressError(message)
     if len(text.encode()) > MAX_MAILBOX_LENGTH:
         message = f"longer than {MAX_MAILBOX_LENGTH} bytes: {text[:60]!r}..."
@@ -116,9 +120,36 @@ def _refuse_unprintable(text: str) -> None:
 
 
 def _check_domain(domain: str, text: str) -> None:
-    if len(domain.encode()) > MAX_DOMAIN_LENGTH or not _DOMAIN.fullmatch(domain):
+    if domain.startswith("["):
+        is_good = _is_literal(domain)
+    else:
+        is_good = bool(_DOMAIN.fullmatch(domain)) and (
+            domain.isascii() or all(map(_fits_in_dns, domain.split(".")))
+        )
+    if not is_good or len(domain.encode()) > MAX_DOMAIN_LENGTH:
         message = f"bad domain in {text!r}"
         raise AddressError(message)
+
+
+def _fits_in_dns(label: str) -> bool:
+    """Return whether a U-label has an A-label of 63 octets at most (RFC 1035 2.3.4)."""
+    room = MAX_LABEL_LENGTH - len("xn--")
+    return label.isascii() or len(label.encode("punycode")) <= room
+
+
+def _is_literal(domain: str) -> bool:
+    """Return whether it is an address in brackets (RFC 5321 4.1.3).
+
+    IPv6 is the only registered tag.
+    """
+    found = _LITERAL.fullmatch(domain)
+    if found is None:
+        return False
+    try:
+        (IPv6Address if found[1] else IPv4Address)(found[2])
+    except ValueError:
+        return False
+    return True
 
 
 def domain_of(mailbox: str) -> str:
@@ -171,7 +202,10 @@ def utf8_xtext(text: str) -> str:
 class Recipient(Struct, frozen=True, kw_only=True):
     """One forward-path with the DSN parameters that came with it (RFC 3461 4)."""
 
+    #: As on the wire; with a fault it is text for people, and no mailbox.
     forward_path: str
+    #: Why no command can carry the address; '' = one can.
+    fault: str = ""
     #: ``type;address``, decoded; '' = none was recorded.
     orcpt: str = ""
     #: Any of NEVER, SUCCESS, FAILURE, DELAY; empty = the client gave none.

@@ -9,7 +9,7 @@ import unicodedata
 from functools import lru_cache
 
 MAX_DOMAIN_LENGTH = 253
-_MAX_LABEL_LENGTH = 63  # RFC 1035 2.3.4
+MAX_LABEL_LENGTH = 63  # RFC 1035 2.3.4
 _DEVIATIONS = frozenset("\u00df\u03c2\u200c\u200d")
 """IDNA 2003 and 2008 convert these differently, so their meaning is unclear."""
 _BATV = re.compile(r"(?:prvs=[^=]*=|btv1==[^=]*==)(?=.)")
@@ -30,7 +30,7 @@ def ascii_domain(domain: str) -> str:
     name = name.rstrip(".")  # also the dots of other scripts
     labels = name.split(".")
     if len(name) > MAX_DOMAIN_LENGTH or not all(
-        0 < len(each) <= _MAX_LABEL_LENGTH for each in labels
+        0 < len(each) <= MAX_LABEL_LENGTH for each in labels
     ):
         return ""
     legal = all(char.isalnum() or char in "-_." for char in name)

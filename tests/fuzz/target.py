@@ -52,7 +52,7 @@ def check_message(scanned: ScannedMessage) -> None:
         assert text.isprintable()
     for problem in (message.problem, scanned.problem):
         assert problem is None or (problem.code in PROBLEMS and problem.detail)
-    assert len(set(scanned.problems) - {""} - set(PROBLEMS)) == 0
+    assert {each.code for each in scanned.problems if each} <= set(PROBLEMS)
     listing = listing_of(scanned, None)
     for row in (listing.message, *listing.recipients):
         json.dumps(row).encode()
@@ -63,10 +63,13 @@ def check_message(scanned: ScannedMessage) -> None:
 
 
 def check_commands(scanned: ScannedMessage) -> None:
-    """Assert that no command holds a line end, or more words than it should."""
+    """Assert that no command has a line end, or more words than it should.
+
+    drainer never sends to a recipient with a fault.
+    """
     message, facts = scanned.spooled.message, scanned.facts
     assert facts is not None
-    recipients = message.envelope.recipients
+    recipients = [each for each in message.envelope.recipients if not each.fault]
     for few in (recipients, recipients[:1]):
         if misfit(message, facts, few, PEER) is None:
             check_line(mail_command(message, facts, few, PEER))

@@ -4,7 +4,7 @@ import hashlib
 
 from msgspec import Struct, field
 
-from drainer.mail.envelope import AddressError, domain_of
+from drainer.mail.envelope import AddressError, Recipient, domain_of
 from drainer.mail.message import ContentFacts, Message, Problem, SpooledMessage
 from drainer.policy.admission.routes import RouteTable, single_route
 from drainer.policy.recipient.delivery import ScannedMessage
@@ -40,10 +40,12 @@ class Admission(Struct, frozen=True, kw_only=True):
             return Problem(code="too-many-hops", detail=detail)
         return None
 
-    def objection(self, forward_path: str) -> Problem | None:
+    def objection(self, recipient: Recipient) -> Problem | None:
         """Return why nothing must be sent to this recipient, or None."""
+        if recipient.fault:
+            return Problem(code="bad-address", detail=recipient.fault)
         try:
-            path = self.redirect.target(forward_path)
+            path = self.redirect.target(recipient.forward_path)
         except AddressError as error:
             return Problem(code="bad-address", detail=f"mapped, {error}")
         domain = domain_of(path)
@@ -67,9 +69,9 @@ class Admission(Struct, frozen=True, kw_only=True):
         text = repr((sorted(self.routes.domains.items()), self.redirect))
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def foreign(self, forward_path: str) -> bool:
+    def foreign(self, recipient: Recipient) -> bool:
         """Return whether the recipient's domain belongs to another primary."""
-        problem = self.objection(forward_path)
+        problem = self.objection(recipient)
         return problem is not None and problem.code in FOREIGN
 
 
@@ -90,11 +92,13 @@ def admit(
             spooled=spooled,
             facts=facts,
             problem=problem,
-            problems=(problem.code,) * max(1, len(known)),
+            problems=(problem,) * max(1, len(known)),
             routes=routes or ("",),
         )
-    found = (rules.objection(each.forward_path) for each in known)
-    problems = tuple("" if objection is None else objection.code for objection in found)
     return ScannedMessage(
-        spooled=spooled, facts=facts, problem=None, problems=problems, routes=routes
+        spooled=spooled,
+        facts=facts,
+        problem=None,
+        problems=tuple(map(rules.objection, known)),
+        routes=routes,
     )

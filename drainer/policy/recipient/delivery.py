@@ -94,8 +94,8 @@ class ScannedMessage(Struct, frozen=True, kw_only=True):
     facts: ContentFacts | None
     #: The problem that holds the message as a whole.
     problem: Problem | None
-    #: One per recipient: '' for pending, else the code of the problem that holds it.
-    problems: tuple[str, ...]
+    #: One per recipient: None for pending, else the problem that holds it.
+    problems: tuple[Problem | None, ...]
     #: One per recipient: the name of its route; '' = it has none.
     routes: tuple[str, ...]
 

@@ -14,8 +14,8 @@ from drainer.mail.envelope import (
     Recipient,
     decode_orcpt,
     from_xtext,
-    wire_mailbox,
 )
+from drainer.sources.common.stored_text import recipient_of
 
 _PARAMETERS = re.compile(
     r"(?:[ \t]+(?:[A-Za-z0-9-]+=[^ \t]+|SMTPUTF8))+", re.IGNORECASE
@@ -34,13 +34,13 @@ class ListedPath(NamedTuple):
     parameters: Mapping[str, str]
 
     def recipient(self) -> Recipient:
-        """Return the recipient that it names; raises AddressError."""
+        """Return the recipient that it names; a bad address is its fault."""
         named = self.parameters
         orcpt = named.get("ORCPT", "")
         orcpt = orcpt if ";" in orcpt or not orcpt else f"rfc822;{orcpt}"
         notify = {word.upper() for word in named.get("NOTIFY", "").split(",")}
-        return Recipient(
-            forward_path=wire_mailbox(self.text),
+        return recipient_of(
+            self.text,
             orcpt=decode_orcpt(orcpt.encode("utf-8", "replace")),
             notify=tuple(word for word in _NOTIFY if word in notify)
             if "NEVER" not in notify

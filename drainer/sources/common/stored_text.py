@@ -4,6 +4,7 @@ Anyone may have written it. Only what this module returns as a mailbox or as a p
 is safe on the wire; other text is for people.
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import unquote
@@ -12,6 +13,7 @@ from drainer.mail.envelope import (
     MAX_PARAMETER_LENGTH,
     AddressError,
     Envelope,
+    Recipient,
     wire_mailbox,
 )
 from drainer.mail.message import Problem
@@ -22,8 +24,10 @@ MailboxForm = Callable[[str], str]
 stores addresses unquoted; raises AddressError."""
 
 _HEX = re.compile(r"\+([0-9A-F]{2})")
+_ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
 _MAX_STORED = 12 * MAX_PARAMETER_LENGTH  # four bytes of UTF-8, three of xtext each
-_SHOWN_FAULTS = 3
+_SHOWN_LENGTH = 300
+"""Characters of a bad address that are kept; the ledger has room for 512."""
 
 
 def text_of(stored: bytes) -> str:
@@ -34,17 +38,58 @@ def text_of(stored: bytes) -> str:
 def mailbox_of(
     stored: bytes, faults: list[str], form: MailboxForm = wire_mailbox
 ) -> str:
-    """Return the wire form of an address, or '' and a fault."""
+    """Return the wire form of a sender, or '' and a fault."""
     try:
-        return form(stored.decode("utf-8", "surrogateescape"))
+        return form(_decoded(stored))
     except AddressError as error:
         faults.append(printable(str(error)))
         return ""
 
 
+def recipient_of(
+    stored: bytes | str,
+    form: MailboxForm = wire_mailbox,
+    *,
+    orcpt: str = "",
+    notify: tuple[str, ...] = (),
+) -> Recipient:
+    """Return a recipient; one with a bad address has a fault, and is never sent to."""
+    text = stored if isinstance(stored, str) else _decoded(stored)
+    path, fault = "", ""
+    try:
+        path = form(text)
+    except AddressError as error:
+        path, fault = shown_address(text), printable(str(error))
+    return Recipient(forward_path=path, fault=fault, orcpt=orcpt, notify=notify)
+
+
+def shown_address(text: str) -> str:
+    """Return a bad address as text for people: no mailbox, and different for each.
+
+    A tool that reads it again must not take it for an address.
+    """
+    shown = printable(_ESCAPED_BYTE.sub(_hex_of, text), 10 * _SHOWN_LENGTH)
+    if len(shown) > _SHOWN_LENGTH:
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        shown = f"{shown[:_SHOWN_LENGTH]}... {digest[:16]}"
+    try:
+        wire_mailbox(shown)
+    except AddressError:
+        return shown or "<>"
+    return f"{shown}?"
+
+
+def _hex_of(found: re.Match[str]) -> str:
+    return f"\\x{ord(found[0]) - 0xDC00:02x}"
+
+
+def _decoded(stored: bytes) -> str:
+    return stored.decode("utf-8", "surrogateescape")
+
+
 def done_path_of(stored: bytes, form: MailboxForm = wire_mailbox) -> str:
     """Return a finished address for people; nothing is sent to it."""
-    return mailbox_of(stored, [], form) or text_of(stored)
+    return recipient_of(stored, form).forward_path
 
 
 def parameter_of(stored: bytes) -> str:
@@ -70,10 +115,9 @@ def flags_of(flags: Mapping[str, bool]) -> tuple[str, ...]:
 def envelope_problem(
     envelope: Envelope, faults: Sequence[str], done: str = "no recipient remains"
 ) -> Problem | None:
-    """Judge an envelope: bad addresses, or none left, which ``done`` explains."""
+    """Judge an envelope: a bad sender, or none left, as ``done`` explains."""
     if faults:
-        detail = "; ".join(faults[:_SHOWN_FAULTS])
-        return Problem(code="bad-address", detail=detail)
+        return Problem(code="bad-address", detail=f"its sender: {faults[0]}")
     if not envelope.recipients:
         return Problem(code="done-by-backup", detail=done)
     return None

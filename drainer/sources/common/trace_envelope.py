@@ -55,8 +55,8 @@ class FoundEnvelope(NamedTuple):
     #: None = no field names the sender.
     sender: str | None
     envelope: Envelope
-    #: Addresses that no command can carry, as text for people.
-    faults: tuple[str, ...] = ()
+    #: Why no command can carry the sender, as text for people; '' = one can.
+    fault: str = ""
     #: The fields that it is from.
     fields: str = ""
     #: Another envelope that differs.
@@ -65,8 +65,7 @@ class FoundEnvelope(NamedTuple):
     @property
     def is_complete(self) -> bool:
         """Return whether it has a sender and recipients."""
-        has_recipients = bool(self.envelope.recipients or self.faults)
-        return self.sender is not None and has_recipients
+        return self.sender is not None and bool(self.envelope.recipients)
 
     def is_same(self, other: "FoundEnvelope") -> bool:
         """Return whether two envelopes have one sender and the same recipients."""
@@ -74,7 +73,7 @@ class FoundEnvelope(NamedTuple):
             {each.forward_path for each in found.envelope.recipients}
             for found in (self, other)
         ]
-        faults = self.faults, other.faults
+        faults = self.fault, other.fault
         return self.sender == other.sender and paths[0] == paths[1] and not any(faults)
 
 
@@ -164,13 +163,13 @@ def _with_sender(
 
 
 def _from(found: FoundEnvelope, path: ListedPath, name: str) -> FoundEnvelope:
-    sender, faults = _sender(path)
+    sender, fault = _sender(path)
     envelope = path.envelope(sender)
     recipients = found.envelope.recipients
     return found._replace(
         sender=sender,
         envelope=replace(envelope, recipients=recipients),
-        faults=(*found.faults, *faults),
+        fault=fault,
         fields=f"{name} + {found.fields}" if found.fields else name,
     )
 
@@ -186,12 +185,12 @@ def _with_recipients(
         fields = [each for each in block if each.name == kind]
         listed = [path for each in fields for path in _recipients(each, choice)]
         if listed:
-            collector, faults = RecipientCollector(), [*found.faults]
-            _collect(listed, collector, faults)
+            collector = RecipientCollector()
+            for path in listed:
+                collector.add(path.recipient())
             recipients = tuple(collector.recipients.values())
             return found._replace(
                 envelope=replace(found.envelope, recipients=recipients),
-                faults=tuple(faults),
                 fields=f"{found.fields} + {kind}" if found.fields else kind,
             )
     return found
@@ -211,21 +210,11 @@ def _recipients(each: Field, choice: FieldChoice) -> Iterator[ListedPath]:
         yield path._replace(text=text)
 
 
-def _collect(
-    paths: Sequence[ListedPath], collector: RecipientCollector, faults: list[str]
-) -> None:
-    for path in paths:
-        try:
-            collector.add(path.recipient())
-        except AddressError as error:
-            faults.append(printable(str(error)))
-
-
-def _sender(path: ListedPath) -> tuple[str, list[str]]:
+def _sender(path: ListedPath) -> tuple[str, str]:
     """Return the reverse path that a field names, and what is wrong with it."""
     if not path.text or path.text.upper() == "MAILER-DAEMON":
-        return NULL_SENDER, []
+        return NULL_SENDER, ""
     try:
-        return wire_mailbox(path.text), []
+        return wire_mailbox(path.text), ""
     except AddressError as error:
-        return NULL_SENDER, [printable(str(error))]
+        return NULL_SENDER, printable(str(error))

@@ -31,7 +31,7 @@ from typing import NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
-from drainer.mail.envelope import AddressError, Envelope, Recipient
+from drainer.mail.envelope import Envelope, Recipient
 from drainer.mail.header import (
     Field,
     fields_of,
@@ -40,7 +40,6 @@ from drainer.mail.header import (
     without_comments,
 )
 from drainer.mail.message import Problem
-from drainer.mail.reply import printable
 from drainer.sources.common.path_list import ListedPath
 from drainer.sources.common.trace_envelope import (
     PAIRS,
@@ -223,7 +222,7 @@ def _find(
     whole = [each for each in found if each.is_complete]
     if whole:
         return whole[0]
-    partial = [each for each in found if each.envelope.recipients or each.faults]
+    partial = [each for each in found if each.envelope.recipients or each.fault]
     if not partial and trusted.own is not None and not rules.recipient_header:
         text = without_comments(received_by(trusted.own.value)[1])
         clause = _FOR.search(text)
@@ -236,10 +235,7 @@ def _with_recipient(found: Sequence[FoundEnvelope], text: str) -> FoundEnvelope:
     """Return the first sender with the recipient of a ``for`` clause."""
     named = [each for each in found if each.sender is not None]
     result = (*named, *found)[0]
-    try:
-        recipient = ListedPath(text, {}).recipient()
-    except AddressError as error:
-        return result._replace(faults=(*result.faults, printable(str(error))))
+    recipient = ListedPath(text, {}).recipient()
     envelope = replace(result.envelope, recipients=(recipient,))
     return result._replace(envelope=envelope)
 
@@ -253,8 +249,8 @@ def _problem(found: FoundEnvelope, rules: TraceRules) -> Problem | None:
         detail = f"{pairs} differ in {where}: name the right ones by sender_header"
         detail += " and recipient_header"
         return Problem(code="no-envelope", detail=detail)
-    if found.faults:
-        return Problem(code="bad-address", detail="; ".join(found.faults[:3]))
+    if found.fault:
+        return Problem(code="bad-address", detail=f"its sender: {found.fault}")
     if not found.envelope.recipients:
         return Problem(code="no-envelope", detail=f"no recipient in {where}")
     if found.sender is None:

@@ -77,6 +77,10 @@ class SpoolDatabase:
     def add(self, spooled: SpooledMessage) -> Problem | bool:
         """Write a message; False if it exists, a Problem if it must not be written."""
         problem = spooled.message.problem
+        faults = [each.fault for each in spooled.message.envelope.recipients]
+        if problem is None and any(faults):  # a table has no place for a fault
+            detail = next(filter(None, faults))
+            problem = Problem(code="bad-address", detail=detail)
         if problem is not None:
             return problem
         try:

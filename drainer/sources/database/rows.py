@@ -28,7 +28,9 @@ from drainer.mail.envelope import (
     wire_mailbox,
 )
 from drainer.mail.message import Message, Problem
+from drainer.mail.reply import printable
 from drainer.sources.common.files import escape_name
+from drainer.sources.common.stored_text import recipient_of
 
 HEAD_BYTES = 4096
 IMPORTED = re.compile(r"drainer:([0-9a-f]{32})")
@@ -137,7 +139,8 @@ def message_of(
     try:
         envelope = _envelope(place, row, children)
     except AddressError as error:
-        problem = problem or Problem(code="bad-address", detail=str(error))
+        detail = f"its sender: {printable(str(error))}"
+        problem = problem or Problem(code="bad-address", detail=detail)
     except ValueError as error:
         problem = problem or Problem(code="no-envelope", detail=str(error))
     if problem is None and not envelope.recipients:
@@ -179,18 +182,11 @@ def _envelope(
         raise ValueError(message)
     collector, done = RecipientCollector(), []
     for child in children or _children(place, row.get("recipients")):
-        path = mailbox(child["forward_path"])
-        if not child.get("is_open", True):
-            done.append(path)
-            continue
-        orcpt, notify = _text(child, "orcpt"), _text(child, "notify").upper().split(",")
-        collector.add(
-            Recipient(
-                forward_path=path,
-                orcpt=orcpt,
-                notify=tuple(word for word in notify if word in _NOTIFY),
-            )
-        )
+        recipient = _recipient(child)
+        if child.get("is_open", True):
+            collector.add(recipient)
+        else:
+            done.append(recipient.forward_path)
     verp = _text(row, "verp")
     body, ret = _text(row, "body").lower(), _text(row, "ret").upper()
     return Envelope(
@@ -202,6 +198,16 @@ def _envelope(
         envid=_text(row, "envid"),
         ret=ret if ret in ("FULL", "HDRS") else "",
         verp=verp if len(verp) == len("+=") else "",
+    )
+
+
+def _recipient(child: Mapping[str, Any]) -> Recipient:
+    value, notify = child["forward_path"], _text(child, "notify").upper().split(",")
+    return recipient_of(
+        str(value),
+        lambda _: mailbox(value),
+        orcpt=_text(child, "orcpt"),
+        notify=tuple(word for word in notify if word in _NOTIFY),
     )
 
 

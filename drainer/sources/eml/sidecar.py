@@ -40,6 +40,7 @@ from drainer.mail.envelope import (
     wire_mailbox,
 )
 from drainer.mail.reply import printable
+from drainer.sources.common.stored_text import recipient_of
 
 MAX_SIDECAR_BYTES = 4 * 1024 * 1024
 """Largest sidecar, in bytes; enough for some 50,000 recipients."""
@@ -63,7 +64,7 @@ class Sidecar(Struct, frozen=True, kw_only=True):
 def parse_sidecar(data: bytes) -> Sidecar:
     """Return the content of a sidecar.
 
-    Raises MessageUnreadable: 'bad-address' for a mailbox that no command can carry,
+    Raises MessageUnreadable: 'bad-address' for a sender that no command can carry,
     'no-envelope' when a part is missing, 'corrupt' otherwise.
     """
     try:
@@ -97,12 +98,12 @@ def _envelope(parsed: Mapping[str, object]) -> Envelope:
     collector = RecipientCollector()
     for each in _list(parsed, "recipients"):
         collector.add(_recipient(each))
-    done = [_mailbox(each) for each in _list(parsed, "done")]
+    done = [_recipient(each).forward_path for each in _list(parsed, "done")]
     if not collector.recipients and not done:
         code, detail = "no-envelope", "its sidecar names no recipient"
         raise MessageUnreadable(code, detail)
     return Envelope(
-        reverse_path=NULL_SENDER if sender in ("", "<>") else _mailbox(sender),
+        reverse_path=NULL_SENDER if sender in ("", "<>") else _reverse_path(sender),
         recipients=tuple(collector.recipients.values()),
         done=tuple(dict.fromkeys(done)),
         body=_one_of(parsed, "body", ("", "7bit", "8bit")),
@@ -122,7 +123,7 @@ def _verp(parsed: Mapping[str, object]) -> str:
 
 def _recipient(given: object) -> Recipient:
     if isinstance(given, str):
-        return Recipient(forward_path=_mailbox(given))
+        return recipient_of(given)
     if not isinstance(given, dict):
         _refuse("a recipient is neither a text nor an object")
     notify = _list(given, "notify")
@@ -133,21 +134,22 @@ def _recipient(given: object) -> Recipient:
         _refuse("notify has NEVER together with another")
     if orcpt and ";" not in orcpt:
         _refuse("orcpt is not TYPE;ADDRESS")
-    return Recipient(
-        forward_path=_mailbox(given.get("forward_path")),
+    path = given.get("forward_path")
+    if not isinstance(path, str):
+        _refuse("a recipient is not text")
+    return recipient_of(
+        path,
         orcpt=orcpt,
         notify=tuple(each for each in _NOTIFY if each in notify),
     )
 
 
-def _mailbox(given: object) -> str:
-    if not isinstance(given, str):
-        _refuse("a mailbox is not text")
+def _reverse_path(given: str) -> str:
     try:
         return wire_mailbox(given)
-    except (AddressError, UnicodeEncodeError) as error:
-        code = "bad-address"
-        raise MessageUnreadable(code, printable(str(error))) from error
+    except AddressError as error:
+        code, detail = "bad-address", f"its sender: {printable(str(error))}"
+        raise MessageUnreadable(code, detail) from error
 
 
 def _bool(given: Mapping[str, object], name: str) -> bool:

@@ -16,7 +16,6 @@ from drainer.mail.content import crlf
 from drainer.mail.envelope import (
     Client,
     Envelope,
-    Recipient,
     RecipientCollector,
     decode_orcpt,
     from_xtext,
@@ -30,6 +29,7 @@ from drainer.sources.common.stored_text import (
     envelope_problem,
     flags_of,
     mailbox_of,
+    recipient_of,
     text_of,
 )
 from drainer.sources.common.walk import FilePlace
@@ -75,7 +75,7 @@ class EximEntry(SourceEntry, frozen=True, kw_only=True):
 
 @dataclass(slots=True)
 class _Addresses:
-    """The envelope while it is built, and its faults."""
+    """The envelope while it is built, and the fault of its sender."""
 
     faults: list[str] = field(default_factory=list)
     recipients: RecipientCollector = field(default_factory=RecipientCollector)
@@ -202,19 +202,16 @@ def _sort(header: EximHeader, journal: Sequence[bytes]) -> _Addresses:
     for address in finished:
         if address and not is_recipient(address):
             result.has_children = True
-            child = mailbox_of(address, [])
-            if child:
-                result.done[child] = None
+            child = recipient_of(address)
+            if not child.fault:
+                result.done[child.forward_path] = None
     return result
 
 
 def _add(raw: EximRecipient, result: _Addresses) -> None:
-    path = mailbox_of(raw.address, result.faults)
-    if not path:
-        return
     notify = tuple(name for bit, name in _NOTIFY if raw.notify & bit)
     orcpt = decode_orcpt(raw.orcpt)
-    result.recipients.add(Recipient(forward_path=path, orcpt=orcpt, notify=notify))
+    result.recipients.add(recipient_of(raw.address, orcpt=orcpt, notify=notify))
     result.errors_to.add(raw.errors_to)
     result.has_parents = result.has_parents or not raw.is_child
 

@@ -21,6 +21,7 @@ from drainer.mail.envelope import (
     wire_mailbox,
 )
 from drainer.mail.reply import printable
+from drainer.sources.common.stored_text import recipient_of
 
 LENGTH_BYTES = 4
 
@@ -40,7 +41,7 @@ class HarakaTodo(Struct, frozen=True, kw_only=True):
     uuid: str
     #: Haraka was configured to use TLS or not to send.
     needs_tls: bool
-    #: The faults of its addresses.
+    #: The fault of its sender, if it has one.
     faults: tuple[str, ...]
     #: The data that are part of the identity.
     stable: tuple[bytes, ...]
@@ -98,10 +99,8 @@ def _explain(
     faults: list[str] = []
     collector = RecipientCollector()
     for each in listed:
-        path = _mailbox(each, faults)
-        if path:
-            collector.add(Recipient(forward_path=path))
-    reverse_path = "" if _is_null(sender) else _mailbox(sender, faults)
+        collector.add(_recipient(each))
+    reverse_path = "" if _is_null(sender) else _reverse_path(sender, faults)
     seconds, name = _seconds(found.get("queue_time")), _name(found.get("uuid"))
     paths = sorted(collector.recipients)
     return HarakaTodo(
@@ -142,12 +141,8 @@ def _is_null(address: Mapping[str, object]) -> bool:
     return not address.get("user") and not address.get("host")
 
 
-def _mailbox(address: object, faults: list[str]) -> str:
-    """Return the wire form that Haraka would send, or '' and a fault.
-
-    Haraka sends user and host; some versions store the local part with its quotes, and
-    some without.
-    """
+def _reverse_path(address: object, faults: list[str]) -> str:
+    """Return the wire form of the sender, or '' and a fault."""
     try:
         return _wire_form(address)
     except AddressError as error:
@@ -155,7 +150,24 @@ def _mailbox(address: object, faults: list[str]) -> str:
         return ""
 
 
+def _recipient(address: object) -> Recipient:
+    return recipient_of(_shown(address), lambda _: _wire_form(address))
+
+
+def _shown(address: object) -> str:
+    """Return a stored address as text for people."""
+    if not isinstance(address, dict):
+        return json.dumps(address)
+    user, host = address.get("user"), address.get("host")
+    return f"{user}@{host}" if host else str(user)
+
+
 def _wire_form(address: object) -> str:
+    """Return the wire form that Haraka would send; raises AddressError.
+
+    Haraka sends user and host; some versions store the local part with its quotes, and
+    some without.
+    """
     if not isinstance(address, dict):
         message = f"not an address: {type(address).__name__}"
         raise AddressError(message)

@@ -12,12 +12,17 @@ from drainer.errors import MessageUnreadable
 from drainer.mail.envelope import (
     Client,
     Envelope,
-    Recipient,
     quote_mailbox,
     wire_mailbox,
 )
 from drainer.mail.message import Problem
-from drainer.sources.common.stored_text import mailbox_of, parameter_of, text_of
+from drainer.sources.common.stored_text import (
+    MailboxForm,
+    mailbox_of,
+    parameter_of,
+    recipient_of,
+    text_of,
+)
 
 VERSIONS = ("1", "2", "3")
 """SMTPD_ENVELOPE_VERSION up to OpenSMTPD 7."""
@@ -96,17 +101,19 @@ def _explain(fields: dict[str, str]) -> EnvelopeFile:
     faults: list[str] = []
     is_local = fields["type"].lower() == "mda"
     target = fields.get("rcpt", fields["dest"]) if is_local else fields["dest"]
-    path, sender = _mailbox(target, faults), fields["sender"]
-    orcpt = _parameter(fields.get("dsn-orcpt", ""))
-    recipient = Recipient(
-        forward_path=path,
+    sender, orcpt = fields["sender"], _parameter(fields.get("dsn-orcpt", ""))
+    recipient = recipient_of(
+        _octets(target),
+        _form(target),
         orcpt=f"rfc822;{orcpt}" if orcpt else "",
         notify=_notify(fields.get("dsn-notify", "")),
     )
     ret = fields.get("dsn-ret", "").upper()
     envelope = Envelope(
-        reverse_path="" if sender == "@" else _mailbox(sender, faults),
-        recipients=(recipient,) if path else (),
+        reverse_path=""
+        if sender == "@"
+        else mailbox_of(_octets(sender), faults, _form(sender)),
+        recipients=(recipient,),
         envid=_parameter(fields.get("dsn-envid", "")),
         ret=ret if ret in ("FULL", "HDRS") else "",
     )
@@ -127,7 +134,7 @@ def _problem(fields: dict[str, str], faults: list[str]) -> Problem | None:
         detail = _text(fields.get("errorline", "")) or "no reason is given"
         return Problem(code="bounce-due", detail=detail)
     if faults:
-        return Problem(code="bad-address", detail="; ".join(faults))
+        return Problem(code="bad-address", detail=f"its sender: {faults[0]}")
     if kind == "mda":
         detail = f"to {_text(fields['dest'])}"
         return Problem(code="local-delivery", detail=detail)
@@ -156,10 +163,9 @@ def _text(stored: str) -> str:
     return text_of(_octets(stored))
 
 
-def _mailbox(stored: str, faults: list[str]) -> str:
-    """Return the wire form of an address; it is stored so only if it is quoted."""
-    form = wire_mailbox if stored[:1] == '"' else quote_mailbox
-    return mailbox_of(_octets(stored), faults, form)
+def _form(stored: str) -> MailboxForm:
+    """Return how an address is stored: as on the wire only if it is quoted."""
+    return wire_mailbox if stored[:1] == '"' else quote_mailbox
 
 
 def _parameter(stored: str) -> str:

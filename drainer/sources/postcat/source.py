@@ -18,7 +18,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 from drainer.errors import MessageUnreadable, SourceError, UsageError
 from drainer.mail.content import crlf
-from drainer.mail.envelope import AddressError, quote_mailbox
+from drainer.mail.envelope import quote_mailbox
 from drainer.mail.message import Problem
 from drainer.sources.common.files import OpenFiles, directory, read_at, unusable
 from drainer.sources.common.queue_directory import QueueDirectory
@@ -28,6 +28,7 @@ from drainer.sources.common.queue_entry import (
     damaged_draft,
     frame,
 )
+from drainer.sources.common.stored_text import recipient_of
 from drainer.sources.common.walk import FilePlace, NameKind, QueueEntry
 from drainer.sources.postcat.dump import Dump, DumpFile, is_dump, read_dump, refuse
 from drainer.sources.postcat.list import PostqueueEntry, lines, parse_line
@@ -281,10 +282,8 @@ def _quoted(stored: bytes) -> str | None:
     """Return an address as the list shows it; None for one that SMTP cannot carry."""
     if not stored:
         return ""
-    try:
-        return quote_mailbox(stored.decode("utf-8", "surrogateescape"))
-    except AddressError:
-        return None
+    found = recipient_of(stored, quote_mailbox)
+    return None if found.fault else found.forward_path
 
 
 def _content(dump: Dump) -> Iterator[bytes]:

@@ -150,12 +150,13 @@ class PostfixLive(PostfixHold):
                     message = self._build(draft, place).message
             except (FileNotFoundError, MessageUnreadable):
                 continue
-            paths = [r.forward_path for r in message.envelope.recipients]
-            if all(map(rules.foreign, paths)):
+            recipients = message.envelope.recipients
+            if all(map(rules.foreign, recipients)):
                 continue
-            if message.problem is None:
+            problem = message.problem
+            if problem is None and not all(each.fault for each in recipients):
                 yield place, message.identity, self._is_over(draft)
-            elif message.problem.code != "incomplete":
+            elif problem is None or problem.code != "incomplete":
                 left.add(name)
 
     def _put_on_hold(self, places: Collection[FilePlace]) -> None:

@@ -10,10 +10,11 @@ from collections.abc import Collection
 from functools import partial
 
 from drainer.errors import MessageUnreadable
-from drainer.mail.envelope import AddressError, quote_mailbox
+from drainer.mail.envelope import quote_mailbox
 from drainer.runtime.folders import open_in
 from drainer.runtime.locks import try_lock
 from drainer.sources.common.files import read_at
+from drainer.sources.common.stored_text import recipient_of
 from drainer.sources.postfix.message import QueueFile
 from drainer.sources.postfix.records import RecordReader
 from drainer.sources.postfix.segments import pending_places
@@ -71,7 +72,4 @@ def _mark(descriptor: int, offset: int) -> bool:
 
 def _path(stored: bytes) -> str:
     """Return a stored address as a forward-path, as the listing has it."""
-    try:
-        return quote_mailbox(stored.decode("utf-8", "surrogateescape"))
-    except AddressError:
-        return ""
+    return recipient_of(stored, quote_mailbox).forward_path

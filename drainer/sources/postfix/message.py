@@ -37,6 +37,7 @@ from drainer.sources.common.stored_text import (
     done_path_of,
     flags_of,
     mailbox_of,
+    recipient_of,
     text_of,
 )
 from drainer.sources.common.walk import FilePlace
@@ -239,7 +240,7 @@ def _mail_problem(records: EnvelopeRecords, faults: list[str]) -> Problem | None
     if trace_flags.isdigit() and int(trace_flags) & _PROBE:
         return Problem(code="probe", detail=f"trace_flags {int(trace_flags)}")
     if faults:
-        return Problem(code="bad-address", detail="; ".join(faults[:3]))
+        return Problem(code="bad-address", detail=f"its sender: {faults[0]}")
     if records.number(6) & _REQUIRETLS:
         return Problem(code="requires-tls", detail="its sender asked for REQUIRETLS")
     if records.filter:
@@ -262,7 +263,7 @@ def _flags(parsed: QueueFile, place: FilePlace, *, bounce_log: bool) -> tuple[st
 
 
 def _envelope(records: EnvelopeRecords) -> tuple[Envelope, list[str]]:
-    """Return the envelope, and the faults of its addresses."""
+    """Return the envelope, and the fault of its sender."""
     faults: list[str] = []
     reverse_path = ""
     if records.sender:
@@ -272,7 +273,7 @@ def _envelope(records: EnvelopeRecords) -> tuple[Envelope, list[str]]:
     return (
         Envelope(
             reverse_path=reverse_path,
-            recipients=_recipients(records, faults),
+            recipients=_recipients(records),
             done=tuple(
                 dict.fromkeys(done_path_of(d, quote_mailbox) for d in records.done)
             ),
@@ -286,7 +287,7 @@ def _envelope(records: EnvelopeRecords) -> tuple[Envelope, list[str]]:
     )
 
 
-def _recipients(records: EnvelopeRecords, faults: list[str]) -> tuple[Recipient, ...]:
+def _recipients(records: EnvelopeRecords) -> tuple[Recipient, ...]:
     """Return the recipients to send to, each once.
 
     A redirect (``>``) replaces them all: Postfix tries the first pending one, rewritten
@@ -299,11 +300,11 @@ def _recipients(records: EnvelopeRecords, faults: list[str]) -> tuple[Recipient,
         pending = [_redirected(records.redirect, first) for first in pending[:1]]
     collector = RecipientCollector()
     for raw in pending:
-        path = mailbox_of(raw.address, faults, quote_mailbox)
-        if path:
-            notify = notify_names(raw.notify) if raw.notify else ()
-            orcpt = _strict_text(raw.orcpt) if raw.orcpt else ""
-            collector.add(Recipient(forward_path=path, orcpt=orcpt, notify=notify))
+        notify = notify_names(raw.notify) if raw.notify else ()
+        orcpt = _strict_text(raw.orcpt) if raw.orcpt else ""
+        collector.add(
+            recipient_of(raw.address, quote_mailbox, orcpt=orcpt, notify=notify)
+        )
     return tuple(collector.recipients.values())
 
 

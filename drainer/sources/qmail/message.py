@@ -16,12 +16,16 @@ from dataclasses import dataclass, field
 from drainer.errors import MessageUnreadable
 from drainer.mail.envelope import (
     Envelope,
-    Recipient,
     RecipientCollector,
     quote_mailbox,
 )
 from drainer.mail.message import Problem
-from drainer.sources.common.stored_text import done_path_of, mailbox_of, text_of
+from drainer.sources.common.stored_text import (
+    done_path_of,
+    mailbox_of,
+    recipient_of,
+    text_of,
+)
 
 DOUBLE_BOUNCE = b"#@[]"
 """The sender of a report on a report; outside of qmail it is the null sender."""
@@ -89,9 +93,7 @@ def explain(records: QmailRecords, prefix: str) -> tuple[Envelope, Problem | Non
     collector = RecipientCollector()
     local = [_bare(each, prefix) for each in records.local]
     for raw in (*records.pending, *filter(None, local)):
-        path = mailbox_of(raw, faults, quote_mailbox)
-        if path:
-            collector.add(Recipient(forward_path=path))
+        collector.add(recipient_of(raw, quote_mailbox))
     reverse_path, verp = _sender(records.sender or b"", faults)
     envelope = Envelope(
         reverse_path=reverse_path,
@@ -102,7 +104,8 @@ def explain(records: QmailRecords, prefix: str) -> tuple[Envelope, Problem | Non
     if records.sender is None:
         return envelope, Problem(code="corrupt", detail="its files name no sender")
     if faults:
-        return envelope, Problem(code="bad-address", detail="; ".join(faults[:3]))
+        detail = f"its sender: {faults[0]}"
+        return envelope, Problem(code="bad-address", detail=detail)
     strange = [raw for raw, bare in zip(records.local, local, strict=True) if not bare]
     return envelope, _recipient_problem(records, strange)
 

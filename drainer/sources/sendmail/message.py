@@ -12,12 +12,13 @@ import re
 from dataclasses import dataclass, field
 
 from drainer.errors import MessageUnreadable
-from drainer.mail.envelope import Client, Envelope, Recipient, RecipientCollector
+from drainer.mail.envelope import Client, Envelope, RecipientCollector
 from drainer.mail.reply import printable
 from drainer.sources.common.stored_text import (
     flags_of,
     mailbox_of,
     parameter_of,
+    recipient_of,
     text_of,
 )
 
@@ -52,7 +53,7 @@ class ControlFile:
     quarantine: str
     #: Last two names of the directory with the body; () = not given.
     body_directory: tuple[str, ...]
-    #: The faults of its addresses.
+    #: The fault of its sender, if it has one.
     faults: list[str]
     #: The sender as stored; a part of the identity.
     sender: bytes
@@ -152,11 +153,9 @@ def _explain(found: _Lines) -> ControlFile:
 def _envelope(found: _Lines, flags: str, faults: list[str]) -> Envelope:
     collector = RecipientCollector()
     for letters, address, orcpt in found.recipients:
-        path = mailbox_of(address, faults)
-        if path:
-            notify = _notify(letters.decode("latin-1"))
-            orcpt_text = parameter_of(orcpt)
-            collector.add(Recipient(forward_path=path, orcpt=orcpt_text, notify=notify))
+        notify = _notify(letters.decode("latin-1"))
+        orcpt_text = parameter_of(orcpt)
+        collector.add(recipient_of(address, orcpt=orcpt_text, notify=notify))
     sender = found.single["S"]
     reverse_path = "" if sender.strip() == b"<>" else mailbox_of(sender, faults)
     body = found.single.get("B", b"").upper()

@@ -229,7 +229,7 @@ def test_an_empty_folder_is_one_that_was_drained(root: Path) -> None:
         (b"\x04\x22\x4d\x18", "compressed"),
         (b"A" * 700_000, "corrupt"),
         (b"\xff\xfe\0", "no-envelope"),
-        (HEAD.replace("r@", "r\xff@").encode("latin-1"), "bad-address"),
+        (HEAD.replace("s@", "s\xff@").encode("latin-1"), "bad-address"),
     ],
     ids=["empty", "cut off", "compressed", "endless", "binary", "address"],
 )

@@ -42,7 +42,7 @@ def test_what_we_read_is_what_haraka_sent(tmp_path: Path) -> None:
         (b"\xff\xff\xff\xff" + GOOD[4:], "corrupt"),
         (b"\0\0\0\x08" + GOOD[4:], "corrupt"),
         (haraka_file([], b"x\r\n"), "corrupt"),
-        (haraka_file({**todo("u"), "rcpt_to": ["x"]}, b"x\r\n"), "bad-address"),
+        (haraka_file({**todo("u"), "mail_from": {"user": "x"}}, b"x"), "bad-address"),
         (haraka_file({**todo("u"), "rcpt_to": []}, b"x\r\n"), "done-by-backup"),
         (haraka_file(todo("u"), b""), "corrupt"),
     ],

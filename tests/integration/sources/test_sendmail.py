@@ -56,7 +56,7 @@ def test_client_and_flags_are_read(tmp_path: Path) -> None:
         ("qf", lambda text: text.replace("V8\n", "V9\n"), "corrupt"),
         ("qf", lambda text: text.replace("T1795453619\n", ""), "corrupt"),
         ("qf", lambda text: text.replace("T1795453619", "T9" + "9" * 30), "corrupt"),
-        ("qf", lambda text: text.replace("<r@example.org>", "|prog"), "bad-address"),
+        ("qf", lambda text: text.replace("<s@example.com>", "|prog"), "bad-address"),
         (
             "qf",
             lambda text: text.replace("RPFD:<r@", "r<r@"),

@@ -174,11 +174,48 @@ def test_a_recipient_is_collected_once() -> None:
 
 def test_a_domain_is_no_longer_than_a_name_can_be() -> None:
     """255 octets (RFC 5321 4.5.3.1.2): it is a key of the ledger, too."""
-    longest = "a@" + "x" * 251 + ".org"
+    longest = "a@" + ".".join(["x" * 63] * 3) + "." + "y" * 63
     assert parse_mailbox(longest) == longest
-    for path in ("a@x" + longest[2:], "a@" + "\u00fc" * 126 + ".org"):
+    german = ".".join(["\u00fc" * 32] * 4)
+    for path in (f"{longest}z", f"{longest}.", f"a@{german}"):
         with pytest.raises(AddressError, match="bad domain"):
             parse_mailbox(path)
+
+
+def test_a_label_is_no_longer_than_the_dns_allows() -> None:
+    """63 octets as an A-label (RFC 1035 2.3.4)."""
+    for label in ("x" * 63, "\u00fc" * 50):
+        assert parse_mailbox(f"a@{label}.org") == f"a@{label}.org"
+    for label in ("x" * 64, "\u00fc" * 60):
+        with pytest.raises(AddressError, match="bad domain"):
+            parse_mailbox(f"a@{label}.org")
+
+
+@pytest.mark.parametrize(
+    "literal",
+    ["[]", "[x]", "[1.2.3]", "[256.1.1.1]", "[::1]", "[IPv6:x]", "[IPv6:1.2.3.4]",
+     "[192.0.2.1", "[IPv6:fe80::1%eth0]", "[x:192.0.2.1]"],
+)  # fmt: skip
+def test_an_address_literal_is_an_address(literal: str) -> None:
+    """RFC 5321 4.1.3; no tag but IPv6 is registered."""
+    with pytest.raises(AddressError, match="bad domain"):
+        parse_mailbox(f"a@{literal}")
+
+
+def test_an_address_says_what_is_wrong_with_it() -> None:
+    """An operator reads it in `why`."""
+    faults = {
+        "a\udcff@b.org": "outside of UTF-8",
+        "a\0@b.org": "control character",
+        '""@b.org': "no local part",
+        "a@": "bad domain",
+        "a": "no domain",
+    }
+    for text, fault in faults.items():
+        with pytest.raises(AddressError, match=fault):
+            parse_mailbox(text)
+    with pytest.raises(AddressError, match="no local part"):
+        quote_mailbox("@b.org")
 
 
 STORED = {

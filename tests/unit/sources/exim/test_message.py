@@ -158,11 +158,13 @@ def test_senders_that_differ_hold_the_message() -> None:
 
 
 @pytest.mark.parametrize("stored", [b"nobody", b"a@d org", b"\xff@d.org", b"a@b_\r"])
-def test_a_bad_address_is_a_problem_and_the_others_stay_listed(stored: bytes) -> None:
-    """What cannot stand in a command holds the message, by name."""
+def test_a_bad_address_holds_itself(stored: bytes) -> None:
+    """What no command can carry has a fault; a bad sender holds the message."""
     message = message_of(header_file(recipients=(stored, b"ok@d.org")))
-    assert code(message) == "bad-address"
-    assert [each.forward_path for each in message.envelope.recipients] == ["ok@d.org"]
+    assert code(message) == ""
+    bad, good = message.envelope.recipients
+    assert bad.fault
+    assert (good.forward_path, good.fault) == ("ok@d.org", "")
     assert code(message_of(header_file(sender=stored))) == "bad-address"
 
 

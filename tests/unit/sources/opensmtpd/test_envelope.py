@@ -48,8 +48,8 @@ def test_a_cut_envelope_is_not_read(lines: int) -> None:
     [
         ("type: mta", "type: bounce", "bounce-due"),
         ("type: mta", "type: mda", "local-delivery"),
-        ("dest: r@example.org", "dest: r@", "bad-address"),
-        ("dest: r@example.org", "dest: r\udcff\x1b@x", "bad-address"),
+        ("sender: s@example.com", "sender: s@", "bad-address"),
+        ("sender: s@example.com", "sender: s\udcff\x1b@x", "bad-address"),
     ],
 )
 def test_what_is_not_sent_as_it_stands(old: str, new: str, code: str) -> None:
@@ -58,6 +58,16 @@ def test_what_is_not_sent_as_it_stands(old: str, new: str, code: str) -> None:
     assert problem is not None
     assert problem.code == code
     assert problem.detail.isprintable()
+
+
+@pytest.mark.parametrize("path", ["r@", "r\udcff\x1b@x"])
+def test_a_bad_recipient_has_a_fault(path: str) -> None:
+    """It is its message's only one, and is held by name."""
+    found = parsed("dest: r@example.org", f"dest: {path}")
+    assert found.problem is None
+    (recipient,) = found.envelope.recipients
+    assert recipient.fault.isprintable()
+    assert recipient.fault
 
 
 @pytest.mark.parametrize(
