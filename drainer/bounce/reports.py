@@ -27,7 +27,7 @@ from drainer.ledger.reports.outbox import QueuedReport, ReportDelays, ReportResu
 from drainer.ledger.repository import Ledger
 from drainer.mail.dsn.build import MAX_CONTENT_BYTES, build
 from drainer.mail.dsn.model import CannotReport, Dsn, RecipientStatus
-from drainer.mail.envelope import AddressError, Envelope, verp_sender
+from drainer.mail.envelope import AddressError, Envelope, ascii_form, verp_sender
 from drainer.mail.message import Message
 from drainer.mail.reply import Lost, Reply, Stage, as_said
 from drainer.policy.bounce.decision import CONTENT_RULES, OwnIdentity
@@ -189,6 +189,9 @@ class DsnSender:
     def _letter(self, queued: QueuedReport, peer: Mapping[str, str]) -> OutgoingMail:
         """Build it; it may block. Raises CannotReport and AddressError like build."""
         envelope = _expanded(queued)
+        if "smtputf8" not in peer:
+            sender = ascii_form(envelope.reverse_path)
+            envelope = replace(envelope, reverse_path=sender)
         paths = (recipient.forward_path for _, recipient in queued.told)
         is_ascii = envelope.reverse_path.isascii() and all(p.isascii() for p in paths)
         utf8 = "smtputf8" in peer and (envelope.smtputf8 or not is_ascii)

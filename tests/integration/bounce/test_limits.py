@@ -133,3 +133,18 @@ def test_a_sender_whose_address_the_relay_cannot_write_is_not_told(
     assert report.forward_paths == ["j\u00fcrgen@sender.example"]
     kinds = [part.get_content_type() for part in parsed(report).walk()]
     assert "message/global-delivery-status" in kinds
+
+
+def test_a_sender_whose_domain_alone_is_not_ascii_gets_a_report(
+    bench: Refusing,
+) -> None:
+    """Without SMTPUTF8 its domain is written as A-labels (RFC 5890 2.3.2.1)."""
+    bench.relay.script = Script(extensions=NO_UTF8)
+    sender, known = "amy@s\u00e4nder.example", bench.zone.records["sender.example"]
+    bench.zone.records["xn--snder-gra.example"] = known
+    bench.refuse(sender=sender)
+    assert bench.confirm().code == 0
+    (report,) = bench.reports
+    assert report.forward_paths == ["amy@xn--snder-gra.example"]
+    assert parsed(report)["To"] == "<amy@xn--snder-gra.example>"
+    assert "SMTPUTF8" not in report.parameters
