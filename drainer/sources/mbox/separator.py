@@ -18,13 +18,13 @@ import re
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Final, NamedTuple
 
-MAX_LINE_BYTES = 1536
-"""No From_ line is longer: few servers take such a sender (RFC 5321 4.5.3.1.3)."""
+MAX_LINE_BYTES = 2560
+"""No From_ line is longer: servers take no command of more than 2048 (Postfix)."""
 
 WINDOW_BYTES = 4096
 """Bytes from a line on that decide about it."""
 
-OVERLAP_BYTES = 2000
+OVERLAP_BYTES = 3000
 """No lookahead of the search for candidates is longer."""
 
 _WEEKDAY = rb"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
@@ -32,7 +32,7 @@ _MONTH = rb"(?P<month>Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 _DAY = rb"(?P<day>[0-9]{1,2})"
 _YEAR = rb"(?P<year>[0-9]{4})"
 _TIME = rb"(?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2}))?"
-_ZONE = rb"(?:[A-Z]{1,5}|[+-][0-9]{2}:?[0-9]{2})"
+_ZONE = rb"(?:[A-Z]{1,5}(?:[+-][0-9]{2}:[0-9]{2})?|[+-][0-9]{2}:?[0-9]{2})"
 _ASCTIME = (
     rb"%s {1,3}%s,? {1,3}%s(?P<zone>(?: {1,3}%s){0,2}) {1,3}%s(?P<after>(?: {1,3}%s)?)"
     % (_MONTH, _DAY, _TIME, _ZONE, _YEAR, _ZONE)
@@ -58,7 +58,7 @@ _REMOTE = re.compile(rb"(?: remote from [^ \t]+)?[ \t]*")
 _UNKNOWN_DATE = re.compile(rb"- .*(?:[0-9]{1,2}[:.][0-9]{2}|[0-9]{4})")
 
 _CANDIDATE = re.compile(
-    rb"From(?:(?<=[\0\r\n]From)(?=(?:[ \t][^\r\n]{0,1536})?(?:(?<=[0-9])[:.][0-9]{2}"
+    rb"From(?:(?<=[\0\r\n]From)(?=(?:[ \t][^\r\n]{0,2560})?(?:(?<=[0-9])[:.][0-9]{2}"
     rb"|(?<= - )[^\r\n]|(?:\r\n|\r|\n)(?:>|[!-9;-~]{1,200}[ \t]*:)))"
     rb"|(?= [^\s]{1,500} {1,3}(?:%s[ ,]|[0-9]{1,4}[ -])[^\r\n]{4,90}[\r\n]))" % _WEEKDAY
 )
@@ -66,6 +66,8 @@ _CANDIDATE = re.compile(
 not at the start of a line, with the start of a date behind its second word, and a line
 end after it."""
 _LINE = re.compile(rb"From(?P<rest>(?:[ \t][^\r\n]*)?)(?P<end>\r\n|\n|\r)")
+_QUOTE = re.compile(rb"[\r\n]>+\Z")
+"""What makes a From_ line content, or a second one in a header section."""
 _UUCP_LINE = re.compile(rb">+From [^\r\n]*(?:\r\n|\n|\r)")
 _FIELD = re.compile(rb"([!-9;-~]{1,200})[ \t]*:(?!//)[^\r\n]*(?:\r\n|\n|\r|\Z)")
 _FOLDED = re.compile(rb"(?:[ \t][^\r\n]*(?:\r\n|\n|\r|\Z))*")
@@ -130,6 +132,8 @@ def separator_at(
     else:
         return None
     if before and before[-1:] != b"\n":
+        if _QUOTE.search(before):
+            return None
         if before[-1:] not in b"\r\0" and not (is_dated and follows == "top"):
             return None
         doubt = "it does not start a line"

@@ -37,7 +37,8 @@ def doubt(line: bytes, after: bytes = HEADER, before: bytes = BLANK) -> str | No
         b"From a@b 2026-11-23T17:06:59.123Z\n",
         b"From a@b 2026-11-23 17:06:59 remote from uucp\n",
         b"From MAILER-DAEMON 2026-11-23 17:06:59 +0100\n",
-        b"From " + b"a" * 1000 + b"@b Mon Nov 23 17:06:59 2026\n",
+        b"From a@b Mon Nov 23 17:06:59 GMT+01:00 2026\n",
+        b"From " + b"a" * 2040 + b"@b Mon Nov 23 17:06:59 2026\n",
     ],
 )
 def test_a_line_with_a_date_in_one_of_the_usual_forms_separates(line: bytes) -> None:
@@ -114,6 +115,14 @@ def test_a_line_in_the_wrong_place_is_in_doubt() -> None:
     assert separator_at(b"yz\n", line + HEADER, needs_blank=False) == Separator(line)
 
 
+def test_a_quoted_line_is_content_or_a_second_from_line() -> None:
+    """Quotes start a line; the end of an HTML letter is no quote."""
+    line = b"From a@b Mon Nov 23 17:06:59 2026\n"
+    for before in (b"6\n>", b"\n>>", b"\r\n>"):
+        assert doubt(line, before=before) is None
+    assert doubt(line, before=b"ml>") == "it does not start a line"
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -122,7 +131,7 @@ def test_a_line_in_the_wrong_place_is_in_doubt() -> None:
         b"From: a@b Mon Nov 23 17:06:59 2026\n",
         b"From my visit on 2026-11-23 17:06\n",
         b"From 2026-11-23 17:06 on\n",
-        b"From " + b"a" * 1600 + b"@b Mon Nov 23 17:06:59 2026\n",
+        b"From " + b"a" * 2600 + b"@b Mon Nov 23 17:06:59 2026\n",
     ],
 )
 def test_other_lines_are_content(line: bytes) -> None:
