@@ -35,6 +35,7 @@ _LITERAL = re.compile(r"\[(IPv6:)?([0-9A-Fa-f.:]+)\]", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _XTEXT = re.compile(r"[!-*,-<>-~]*")
 _XTEXT_PLAIN = frozenset(range(33, 127)) - {ord("+"), ord("=")}
+_SEVERAL = re.compile(r"@[^@\"]*[,;]")
 _ADDRESS_TYPE = re.compile(r"[A-Za-z0-9-]{1,40}")
 _NOTIFY_FLAGS = ((1, "NEVER"), (2, "SUCCESS"), (4, "FAILURE"), (8, "DELAY"))
 
@@ -102,8 +103,8 @@ def wire_mailbox(text: str) -> str:
         if path.startswith("<") and path.endswith(">"):
             path = path[1:-1]
         local, at, domain = path.rpartition("@")
-        if not at or not local or local.startswith("@"):  # '@a,@b:c@d' is a route
-            raise
+        if not at or not local or local[0] in "@<" or _SEVERAL.search(local):
+            raise  # a route such as '@a,@b:c@d', half a bracket, or a list
         if _WORDS.fullmatch(local):
             local = _QUOTED_STRING.sub(lambda word: unquote(word[0]), local)
         return quote_mailbox(f"{local}@{domain}")

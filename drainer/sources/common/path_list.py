@@ -20,6 +20,8 @@ from drainer.sources.common.stored_text import recipient_of
 _PARAMETERS = re.compile(
     r"(?:[ \t]+(?:[A-Za-z0-9-]+=[^ \t]+|SMTPUTF8))+", re.IGNORECASE
 )
+_ROUTE = re.compile(r"@[A-Za-z0-9_.@,-]{1,1000}:")
+"""A source route, which servers ignore (RFC 5321 4.1.1.3)."""
 _NOTIFY = ("NEVER", "SUCCESS", "FAILURE", "DELAY")
 _MAX_NOTIFY_LENGTH = 60
 _BODIES = {"7BIT": "7bit", "8BITMIME": "8bit"}
@@ -73,7 +75,8 @@ def paths_of(value: str) -> Iterator[ListedPath]:
                 name, _, given = word.partition("=")
                 named[name.upper()] = given
         if text.startswith("<") and text.endswith(">"):
-            text = text[1:-1]
+            route = _ROUTE.match(text, 1)
+            text = text[route.end() if route else 1 : -1]
         yield ListedPath(text, named)
 
 
@@ -89,12 +92,17 @@ def _end_of_path(text: str) -> int:
 
 
 def _split(value: str) -> Iterator[str]:
-    """Split at the commas outside of quoted strings, in linear time.
+    """Split at the commas outside of quoted strings and routes, in linear time.
 
     A comma within NOTIFY separates keywords.
     """
-    start = 0
+    start = end_of_route = 0
     for index, char, is_quoted in _chars(value):
+        if char == "<" and not is_quoted:
+            route = _ROUTE.match(value, index + 1)
+            end_of_route = route.end() if route else end_of_route
+        if index < end_of_route:
+            continue
         if char == "," and not is_quoted and not _is_in_notify(value, start, index):
             yield value[start:index]
             start = index + 1

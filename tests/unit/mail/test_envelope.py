@@ -239,9 +239,13 @@ def test_what_a_server_stored_is_quoted_for_the_wire(stored: str) -> None:
     assert wire_mailbox(wire_mailbox(stored)) == STORED[stored]
 
 
-@pytest.mark.parametrize("stored", ["", "bob", "@x.org", "@a,@b:c@d.org", "a@x org"])
+@pytest.mark.parametrize(
+    "stored",
+    ["", "bob", "@x.org", "@a,@b:c@d.org", "a@x org", "<a@x.org", "a@x.org>",
+     "a@x.org, b@x.org", "a@x.org;b@x.org"],
+)  # fmt: skip
 def test_what_names_no_mailbox_is_an_error(stored: str) -> None:
-    """Without a local part or a domain there is nothing to quote."""
+    """Without a local part or a domain there is nothing to quote; nor in a list."""
     with pytest.raises(AddressError):
         wire_mailbox(stored)
 

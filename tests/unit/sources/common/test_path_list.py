@@ -21,6 +21,9 @@ from drainer.sources.common.path_list import paths_of
         ("a b@c.org", ["a b@c.org"]),
         ("Name <a@b.org>", ["Name <a@b.org>"]),
         ("a@b.org (comment)", ["a@b.org (comment)"]),
+        ("<@a.org,@b.org:c@d.org>, <e@f.org>", ["c@d.org", "e@f.org"]),
+        ("<@a.org:>", [""]),
+        ("<a@b.org", ["<a@b.org"]),
     ],
 )
 def test_addresses_are_separated_outside_of_quotes(
