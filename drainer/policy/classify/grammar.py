@@ -29,7 +29,7 @@ _REWRITTEN: tuple[tuple[str, str], ...] = (
     (r"\b(name|mail)[- ](servers?)\b", r"\1\2"),
     (r"\b(data)[- ](base)", r"\1\2"),
     (r"\b(anti)[- ](virus|spam|spoof)", r"\1\2"),
-    (r"\b(?:log|sign)[- ]?in\b", "login"),
+    (r"\b(?:log|sign)[- ]?(?:in|on)\b", "login"),
     (r"\b(?:logged|signed)[- ]in\b", "logged-in"),
     (r"\btime[- ]out\b", "timeout"),
     (r"\bover[- ]?quota\b", "over quota"),

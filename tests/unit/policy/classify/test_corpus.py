@@ -1,4 +1,4 @@
-"""Some six hundred replies in the words of real servers: each means what a person says.
+"""Some thousand replies in the words of real servers: each means what a person says.
 
 The files are in tests/data/replies. They were written before the rules that read them,
 and every second line was kept for measuring: on those, 97 of 100 were right the first
