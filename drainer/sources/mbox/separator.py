@@ -32,7 +32,7 @@ _MONTH = rb"(?P<month>Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 _DAY = rb"(?P<day>[0-9]{1,2})"
 _YEAR = rb"(?P<year>[0-9]{4})"
 _TIME = rb"(?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2}))?"
-_ZONE = rb"(?:[A-Z]{1,5}(?:[+-][0-9]{2}:[0-9]{2})?|[+-][0-9]{2}:?[0-9]{2})"
+_ZONE = rb"(?:[A-Z]{1,5}(?:[+-][0-9]{2}:?[0-9]{2})?|[+-][0-9]{2}:?[0-9]{2})"
 _ASCTIME = (
     rb"%s {1,3}%s,? {1,3}%s(?P<zone>(?: {1,3}%s){0,2}) {1,3}%s(?P<after>(?: {1,3}%s)?)"
     % (_MONTH, _DAY, _TIME, _ZONE, _YEAR, _ZONE)
@@ -44,6 +44,8 @@ _ONLY_DATES = tuple(
     re.compile(rb"(?<= )(?:%s,? {1,3})?%s%s" % (_WEEKDAY, form, _END))
     for form in (
         _ASCTIME,
+        rb"%s {1,3}%s,? {1,3}%s,? {1,3}%s(?P<zone>(?: %s)?)(?P<after>(?: \([^()]*\))?)"
+        % (_MONTH, _DAY, _YEAR, _TIME, _ZONE),  # JavaScript's Date
         rb"%s[ -]%s[ -]%s {1,3}%s(?P<zone>(?: {0,3}%s)?)(?P<after>(?: \([^()]*\))?)"
         % (_DAY, _MONTH, _YEAR, _TIME, _ZONE),
         rb"%s-(?P<month>[0-9]{2})-%s[T ]%s(?:[.,][0-9]{1,9})?(?P<zone>(?: ?%s)?)"
@@ -87,6 +89,7 @@ _MONTHS: Final = (
     "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 )  # fmt: skip
 _OFFSET = re.compile(rb"([+-])([0-9]{2}):?([0-9]{2})")
+_HALF = re.compile(rb" ([AP]M)\b")
 _MAX_OFFSET_HOURS = 24
 
 
@@ -212,6 +215,8 @@ def arrived(line: bytes) -> datetime | None:
     year, day, hour, minute, second = (
         int(found[name] or 0) for name in ("year", "day", "hour", "minute", "second")
     )
+    if half := _HALF.search(found["zone"]):
+        hour = hour % 12 + (12 if half[1] == b"PM" else 0)
     try:
         local = datetime(year, number, day, hour, minute, second)  # noqa: DTZ001
         zone = _zone(found["zone"] + found["after"])

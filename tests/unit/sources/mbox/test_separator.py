@@ -38,6 +38,8 @@ def doubt(line: bytes, after: bytes = HEADER, before: bytes = BLANK) -> str | No
         b"From a@b 2026-11-23 17:06:59 remote from uucp\n",
         b"From MAILER-DAEMON 2026-11-23 17:06:59 +0100\n",
         b"From a@b Mon Nov 23 17:06:59 GMT+01:00 2026\n",
+        b"From a@b Mon Nov 23 05:06:59 PM CET 2026\n",
+        b"From a@b Mon Nov 23 2026 17:06:59 GMT+0100 (Central European Time)\n",
         b"From " + b"a" * 2040 + b"@b Mon Nov 23 17:06:59 2026\n",
     ],
 )
@@ -158,6 +160,9 @@ def test_a_writer_that_is_at_work_raises_no_doubt() -> None:
         (b"Mon, 23 Nov 2026 17:06:59 +0100 (CET)", "2026-11-23T16:06:59+00:00"),
         (b"23-Nov-2026 17:06:59 GMT", "2026-11-23T17:06:59+00:00"),
         (b"2026-11-23T17:06:59.5-05:30", "2026-11-23T22:36:59+00:00"),
+        (b"Mon Nov 23 05:06:59 PM UTC 2026", "2026-11-23T17:06:59+00:00"),
+        (b"Mon Nov 23 12:06:59 AM UTC 2026", "2026-11-23T00:06:59+00:00"),
+        (b"Mon Nov 23 2026 17:06:59 GMT+0100 (CET)", "2026-11-23T16:06:59+00:00"),
         (b"2026-11-23 17:06Z", "2026-11-23T17:06:00+00:00"),
     ],
 )

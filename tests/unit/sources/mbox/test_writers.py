@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from drainer.sources.mbox.source import Mbox
@@ -196,11 +196,13 @@ def test_a_letter_that_was_cut_off_takes_none_with_it(
 ) -> None:
     """A crash cut one anywhere, and the writer went on behind it.
 
-    A letter that ends where a paragraph ended cannot be told from a whole one.
+    A letter that ends where a paragraph ended cannot be told from a whole one, and a
+    From_ line behind a quote sign alone on its line cannot be told from a quoted one.
     """
     style = STYLES["unknown, mboxo"]
     parts = [written([letter], SEPARATORS[name], style) for letter in letters]
     cut = data.draw(st.integers(0, len(parts[0])))
+    assume(not re.search(r"(?m)^>+\Z", parts[0][:cut]))
     found = sent("".join([parts[0][:cut], *parts[1:]]).encode(), style.variant)
     for letter in letters:
         for content in found.get(f"r{letter.number}@example.org", []):
