@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Final
 
-import pytest
-
 from tests.support.paths import ROOT
+from tests.support.rows import every_row
 from tests.test_layers import MODULES
 
 #: Modules (or packages) without a test file of their own name, and what drives them.
@@ -132,6 +131,13 @@ DRIVEN_BY: Final = {
 }
 
 TESTS: Final = ROOT / "tests"
+FILES: Final = [path.relative_to(TESTS) for path in TESTS.rglob("test_*.py")]
+#: Modules, not packages.
+PLAIN: Final = [
+    module.removeprefix("drainer.")
+    for module, path in MODULES.items()
+    if path.name != "__init__.py"
+]
 
 
 def own_tests(module: str) -> list[Path]:
@@ -139,8 +145,8 @@ def own_tests(module: str) -> list[Path]:
     package, stem = module.split(".", maxsplit=1)[0], module.rpartition(".")[2]
     return [
         path
-        for path in TESTS.rglob(f"test_{stem}.py")
-        if package in path.relative_to(TESTS).parts
+        for path in FILES
+        if path.name == f"test_{stem}.py" and package in path.parts
     ]
 
 
@@ -151,26 +157,14 @@ def driver(module: str) -> str | None:
     return next((name for name in names if name in DRIVEN_BY), None)
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        module.removeprefix("drainer.")
-        for module, path in MODULES.items()
-        if path.name != "__init__.py"
-    ],
-)
+@every_row(PLAIN)
 def test_a_module_has_tests_that_can_be_found(module: str) -> None:
     """A test file of its name, or a row of the table."""
     assert own_tests(module) or driver(module), f"{module}: add a row to DRIVEN_BY"
 
 
-@pytest.mark.parametrize("name", DRIVEN_BY)
+@every_row(DRIVEN_BY)
 def test_a_row_of_the_table_is_needed_and_right(name: str) -> None:
     """It names a file, and some module that has no test file of its own name."""
     assert (TESTS / DRIVEN_BY[name]).is_file()
-    found = [
-        module.removeprefix("drainer.")
-        for module, path in MODULES.items()
-        if path.name != "__init__.py"
-    ]
-    assert [m for m in found if driver(m) == name and not own_tests(m)]
+    assert [m for m in PLAIN if driver(m) == name and not own_tests(m)]

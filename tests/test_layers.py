@@ -4,12 +4,12 @@ import ast
 import graphlib
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Final
 
-import pytest
-
 from tests.support.paths import ROOT
+from tests.support.rows import every_row
 
 PACKAGE: Final = ROOT / "drainer"
 
@@ -98,8 +98,13 @@ def module_name(path: Path) -> str:
 MODULES: Final = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Yield what a file imports, wherever in it; submodules by their own name."""
+@cache
+def imports(path: Path) -> frozenset[str]:
+    """Return what a file imports, wherever in it; submodules by their own name."""
+    return frozenset(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -126,7 +131,7 @@ def within(module: str, homes: tuple[str, ...]) -> bool:
     return any(module == home or module.startswith(f"{home}.") for home in homes)
 
 
-@pytest.mark.parametrize("module", MODULES)
+@every_row(MODULES)
 def test_imports_point_down(module: str) -> None:
     """Of ours, a module imports its own package and the layers below it."""
     own = top(module)
@@ -146,7 +151,7 @@ def test_no_import_leads_back() -> None:
     graphlib.TopologicalSorter(graph).prepare()
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if within(name, PURE)])
+@every_row(name for name in MODULES if within(name, PURE))
 def test_what_decides_is_pure(module: str) -> None:
     """mail/ and policy/ neither do I/O nor ask for the time or for chance."""
     roots = {name.partition(".")[0] for name in imports(MODULES[module])}
@@ -156,7 +161,7 @@ def test_what_decides_is_pure(module: str) -> None:
     assert ".today(" not in source
 
 
-@pytest.mark.parametrize("package", HOMES)
+@every_row(HOMES)
 def test_a_package_is_imported_at_its_home_only(package: str) -> None:
     """So that it can be exchanged, and its exceptions stop at one edge."""
     importers = {

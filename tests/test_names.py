@@ -6,8 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final
 
-import pytest
-
+from tests.support.rows import every_row
 from tests.test_layers import MODULES
 
 #: Every format of a spool has these; a package of formats has them many times.
@@ -63,7 +62,7 @@ def test_a_module_name_means_one_module_of_its_package() -> None:
     assert {key: v for key, v in twice.items() if key[1] not in PER_FORMAT} == {}
 
 
-@pytest.mark.parametrize("module", MODULES)
+@every_row(MODULES)
 def test_a_module_is_a_noun(module: str) -> None:
     """It is named for what is in it, never for what that does."""
     word = last_word(module.rpartition(".")[2].strip("_"))

@@ -5,8 +5,8 @@ import importlib
 from typing import Any
 
 import msgspec
-import pytest
 
+from tests.support.rows import every_row
 from tests.test_layers import MODULES
 
 
@@ -17,7 +17,7 @@ def structs(module: str) -> list[Any]:
     return [kind for kind in kinds if issubclass(kind, msgspec.Struct)]
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if not m.endswith("__main__")])
+@every_row(m for m in MODULES if not m.endswith("__main__"))
 def test_a_default_is_no_field_of_a_dataclass(module: str) -> None:
     """``dataclasses.field`` in a Struct gives a Field instead of a default."""
     for kind in structs(module):

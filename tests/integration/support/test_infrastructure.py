@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.mta.postfix import SEARCH_PATH, PrivatePostfix, group_alive, program
 from tests.support.mta.roles import Primary, SmtpSink
+from tests.support.rows import every_row
 from tests.support.spools.samples import lay_out_postfix, postfix_samples
 
 ALICE = "alice@example.com"
@@ -155,3 +156,21 @@ def test_the_real_postcat_reads_the_samples_as_recorded(tmp_path: Path) -> None:
             assert hashlib.sha256(content).hexdigest() == sample["oracle"]["sha256"], (
                 name
             )
+
+
+# ---- tables
+
+
+def test_a_table_names_each_row_that_fails_and_may_not_be_empty() -> None:
+    """A failure does not hide the rows behind it."""
+
+    def check(n: int) -> None:
+        """Take small numbers."""
+        assert n < 2
+
+    every_row([0, 1])(check)()
+    with pytest.raises(AssertionError, match=r"(?s)\(2,\).*\(3,\)") as failure:
+        every_row(range(4))(check)()
+    assert "(1,)" not in str(failure.value)
+    with pytest.raises(AssertionError):
+        every_row([])(check)()

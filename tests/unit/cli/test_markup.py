@@ -18,6 +18,7 @@ from drainer.policy.breaker import remedies
 from drainer.policy.classify.codes import BASIC, ENHANCED
 from drainer.policy.classify.rules import families
 from tests.support.paths import ROOT
+from tests.support.rows import every_row
 
 SECTION = re.compile(r"\[[a-z][a-z_.]*\]")
 """A section of drainer.toml, as messages name it."""
@@ -83,7 +84,7 @@ def test_a_section_never_vanishes() -> None:
     )
 
 
-@pytest.mark.parametrize("text", dict.fromkeys([*remedy_texts(), *REASONS]))
+@every_row(dict.fromkeys([*remedy_texts(), *REASONS]))
 def test_every_remedy_and_reason_is_printed_as_it_is_written(text: str) -> None:
     """As a line and in a table, escaped before or not."""
     assert printed(text) == text
@@ -92,7 +93,7 @@ def test_every_remedy_and_reason_is_printed_as_it_is_written(text: str) -> None:
     assert printed(f"[red]{escape(text)}[/]") == text
 
 
-@pytest.mark.parametrize("text", dict.fromkeys(message_texts()))
+@every_row(dict.fromkeys(message_texts()))
 def test_every_message_that_names_a_section_shows_it(text: str) -> None:
     """Wherever it is in the code."""
     assert printed(text) == _without_styles(text)

@@ -13,6 +13,7 @@ from drainer.mail.message import PROBLEMS, Problem
 from drainer.mail.reply import Lost, Reply, Stage, parse_reply
 from drainer.policy.classify.classifier import classify
 from drainer.policy.classify.verdict import Classification, Scope, Verdict
+from tests.support.rows import every_row
 
 #: How a cell is written: verdict, scope, tried again soon.
 CELLS: dict[str, tuple[Verdict, Scope | None, bool]] = {
@@ -64,14 +65,14 @@ dot       D   R   R   B*  U
 REPLIES = {"2xx": "250 x", "3xx": "354 x", "4xx": "450 x", "5xx": "550 x"}
 _head, *_rows = [line.split() for line in STAGES.strip().splitlines()]
 STAGE_CELLS = [
-    pytest.param(row[0], column, cell, id=f"{row[0]}-{column}")
+    (row[0], column, cell)
     for row in _rows
     for column, cell in zip(_head[1:], row[1:], strict=True)
     if cell != "."
 ]
 
 
-@pytest.mark.parametrize(("stage", "column", "cell"), STAGE_CELLS)
+@every_row(STAGE_CELLS)
 def test_stage_table(stage: str, column: str, cell: str) -> None:
     """Before MAIL nothing is about a message; after the dot no reply is a doubt."""
     answer = Lost(reason="closed") if column == "none" else said(REPLIES[column])
@@ -83,9 +84,13 @@ EARLY_CODES = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("stage", [stage for stage in Stage if stage.before_mail])
-@pytest.mark.parametrize("code", EARLY_CODES)
-@pytest.mark.parametrize("enhanced", ["", ".1.1 ", ".7.13 ", ".2.1 ", ".3.0 "])
+@every_row(
+    itertools.product(
+        (stage for stage in Stage if stage.before_mail),
+        EARLY_CODES,
+        ("", ".1.1 ", ".7.13 ", ".2.1 ", ".3.0 "),
+    )
+)
 def test_before_mail_every_refusal_is_one_of_us(
     stage: Stage, code: int, enhanced: str
 ) -> None:
@@ -198,13 +203,13 @@ code mail rcpt data dot
 """
 _head, *_rows = [line.split() for line in BASIC.strip().splitlines()]
 BASIC_CELLS = [
-    pytest.param(row[0], stage, cell, id=f"{row[0]}-{stage}")
+    (row[0], stage, cell)
     for row in _rows
     for stage, cell in zip(_head[1:], row[1:], strict=True)
 ]
 
 
-@pytest.mark.parametrize(("code", "stage", "cell"), BASIC_CELLS)
+@every_row(BASIC_CELLS)
 def test_basic_codes(code: str, stage: str, cell: str) -> None:
     """When no enhanced code says more, the basic one decides, by stage."""
     classification = classify(said(f"{code} some words"), Stage(stage))
@@ -375,29 +380,29 @@ REGISTRY = """
 7.700 R B
 """
 REGISTRY_CELLS = [
-    pytest.param(f"{digit}50 {digit}.{detail}", cell, id=f"{digit}.{detail}")
+    (f"{digit}50 {digit}.{detail}", cell)
     for detail, four, five in (line.split() for line in REGISTRY.split("\n") if line)
     for digit, cell in ((4, four), (5, five))
 ]
 
 
-@pytest.mark.parametrize(("text", "cell"), REGISTRY_CELLS)
+@every_row(REGISTRY_CELLS)
 def test_enhanced_codes(text: str, cell: str) -> None:
     """Every row of the registry, with class 4 and with class 5, at RCPT."""
     check(classify(said(f"{text} some words"), Stage.RCPT), cell)
 
 
-@pytest.mark.parametrize(("text", "cell"), REGISTRY_CELLS)
-@pytest.mark.parametrize("stage", [Stage.DATA, Stage.DOT])
-def test_enhanced_codes_later(text: str, cell: str, stage: Stage) -> None:
+@every_row(itertools.product((Stage.DATA, Stage.DOT), REGISTRY_CELLS))
+def test_enhanced_codes_later(stage: Stage, row: tuple[str, str]) -> None:
     """From DATA on a bounce concerns the message; 5.7.9 is about its content there."""
+    text, cell = row
     expected = {"B": "B*"}.get(cell, cell)
     if text.endswith("5.7.9"):
         expected = "B*"
     check(classify(said(f"{text} some words"), stage), expected)
 
 
-@pytest.mark.parametrize(("text", "cell"), REGISTRY_CELLS)
+@every_row(REGISTRY_CELLS)
 def test_a_class_that_disagrees_is_not_honoured(text: str, cell: str) -> None:
     """550 with 4.y.z and 450 with 5.y.z: the reply code wins (RFC 5321 4.2.1)."""
     del cell
@@ -490,7 +495,7 @@ def test_what_is_no_reply_is_never_permanent(stage: Stage) -> None:
     assert classification.verdict in (Verdict.STOP, Verdict.RETRY, Verdict.UNKNOWN)
 
 
-@pytest.mark.parametrize("code", PROBLEMS)
+@every_row(PROBLEMS)
 def test_our_own_refusal_holds_the_message(code: str) -> None:
     """Nothing that we refuse to send is ever bounced for it."""
     classification = classify(Problem(code=code, detail="x"), Stage.MAIL)
@@ -523,10 +528,7 @@ def test_the_first_digit_bounds_the_verdict(
         assert classification.verdict is Verdict.STOP
 
 
-@pytest.mark.parametrize(
-    ("stage", "reason"),
-    list(itertools.product(Stage, (*LOSSES, "tls", "refused"))),
-)
+@every_row(itertools.product(Stage, (*LOSSES, "tls", "refused")))
 def test_a_loss_never_bounces_and_never_delivers(stage: Stage, reason: str) -> None:
     """No reply is no verdict."""
     classification = classify(Lost(reason=reason), stage)

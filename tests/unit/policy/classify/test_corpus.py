@@ -7,14 +7,13 @@ time, and no refusal of us and no temporary failure was called permanent.
 
 import re
 
-import pytest
-
 from drainer.mail.echo import SentData
 from drainer.mail.reply import Reply, Stage, parse_reply
 from drainer.policy.breaker.detector import is_vote
 from drainer.policy.classify.classifier import classify
 from drainer.policy.classify.verdict import LETTERS, Classification, Verdict
 from tests.support.paths import ROOT
+from tests.support.rows import every_row
 
 FOLDER = ROOT / "tests" / "data" / "replies"
 LINES = [
@@ -55,7 +54,7 @@ def test_the_corpus_is_large_and_says_nothing_twice() -> None:
     assert set().union(*(parts_of(line)[0] for line in LINES)) == {*LETTERS, "V"}
 
 
-@pytest.mark.parametrize("line", LINES)
+@every_row(LINES)
 def test_a_reply_means_what_a_person_says(line: str) -> None:
     """By its letter: the verdict, and whom it is about."""
     letters, stage, reply = parts_of(line)
@@ -63,7 +62,7 @@ def test_a_reply_means_what_a_person_says(line: str) -> None:
     assert letters_of(found) & letters, found
 
 
-@pytest.mark.parametrize("line", LINES)
+@every_row(LINES)
 def test_a_reply_means_the_same_when_what_was_sent_is_masked(line: str) -> None:
     """A message that quotes nothing of it changes nothing."""
     _, stage, reply = parts_of(line)
@@ -71,7 +70,7 @@ def test_a_reply_means_the_same_when_what_was_sent_is_masked(line: str) -> None:
     assert classify(reply, stage, sent=lambda: sent) == classify(reply, stage)
 
 
-@pytest.mark.parametrize("line", LINES)
+@every_row(LINES)
 def test_the_same_words_in_a_4xx_reply_are_never_permanent(line: str) -> None:
     """Whatever a 4xx says, nothing is bounced for it."""
     _, stage, reply = parts_of(line)
@@ -79,7 +78,7 @@ def test_the_same_words_in_a_4xx_reply_are_never_permanent(line: str) -> None:
     assert classify(parse_reply(text.encode()), stage).verdict is not Verdict.BOUNCE
 
 
-@pytest.mark.parametrize("line", LINES)
+@every_row(LINES)
 def test_before_mail_a_reply_is_about_us(line: str) -> None:
     """Whatever it says, no message was named yet."""
     _, _, reply = parts_of(line)

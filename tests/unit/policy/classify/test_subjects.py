@@ -8,6 +8,7 @@ from drainer.mail.reply import Stage, parse_reply
 from drainer.policy.breaker.detector import is_vote
 from drainer.policy.classify.classifier import classify
 from drainer.policy.classify.verdict import Classification, Scope, Verdict
+from tests.support.rows import every_row
 
 #: What connects: a host, client, server, network, connection or address.
 HOSTS = [
@@ -60,23 +61,25 @@ def cross(patterns: list[str], subjects: list[str]) -> list[str]:
     return [p.format(s) for p, s in itertools.product(patterns, subjects)]
 
 
-@pytest.mark.parametrize("words", [*cross(REFUSALS, HOSTS), *OTHERS])
-@pytest.mark.parametrize("code", ["550", "554 5.7.1"])
+@every_row(itertools.product(("550", "554 5.7.1"), (*cross(REFUSALS, HOSTS), *OTHERS)))
 def test_what_is_said_of_a_host_is_about_us(code: str, words: str) -> None:
     """At any stage, also where the words speak of a recipient or of spam."""
     for stage in (Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.DOT):
         assert judged(f"{code} {words}", stage).verdict is Verdict.STOP, stage
 
 
-@pytest.mark.parametrize("words", cross(RATES, HOSTS))
+@every_row(cross(RATES, HOSTS))
 def test_a_rate_of_a_host_is_ours(words: str) -> None:
     """The primary wants less for a while."""
     found = judged(f"550 {words}", Stage.RCPT)
     assert (found.verdict, found.short) == (Verdict.STOP, True)
 
 
-@pytest.mark.parametrize("words", [*cross(REFUSALS, HOSTS), *cross(RATES, HOSTS)])
-@pytest.mark.parametrize("code", ["550 5.2.1", "550 5.1.1"])
+@every_row(
+    itertools.product(
+        ("550 5.2.1", "550 5.1.1"), cross(REFUSALS, HOSTS) + cross(RATES, HOSTS)
+    )
+)
 def test_behind_a_code_about_the_mailbox_it_is_a_vote(code: str, words: str) -> None:
     """The recipient waits for hours; the words never stop delivery by themselves."""
     found = judged(f"{code} {words}", Stage.RCPT)
@@ -84,9 +87,13 @@ def test_behind_a_code_about_the_mailbox_it_is_a_vote(code: str, words: str) -> 
     assert is_vote(found)
 
 
-@pytest.mark.parametrize("words", cross(CLOSED, RECIPIENTS))
-@pytest.mark.parametrize("prefix", ["", "<u@example.org>: ", "Sorry, ", "[mx3] "])
-@pytest.mark.parametrize("code", ["550", "550 5.7.1"])
+@every_row(
+    itertools.product(
+        ("550", "550 5.7.1"),
+        ("", "<u@example.org>: ", "Sorry, ", "[mx3] "),
+        cross(CLOSED, RECIPIENTS),
+    )
+)
 def test_what_is_said_of_a_recipient_is_about_that_one(
     code: str, prefix: str, words: str
 ) -> None:
@@ -160,7 +167,7 @@ FAILURES = ["failed", "timed out", "is unavailable", "returned an error",
             "isn't responding", "is temporarily down"]  # fmt: skip
 
 
-@pytest.mark.parametrize(("part", "failure"), [*itertools.product(PARTS, FAILURES)])
+@every_row(itertools.product(PARTS, FAILURES))
 def test_a_part_that_failed_found_nothing(part: str, failure: str) -> None:
     """The primary is unhealthy; the message is tried again, and never bounced."""
     for text in (

@@ -11,6 +11,7 @@ from drainer.policy.recipient.state import (
     follow,
     origins,
 )
+from tests.support.rows import every_row
 
 P, F, D, L = State.PENDING, State.IN_FLIGHT, State.DELIVERED, State.DEFERRED
 U, H, B = State.UNKNOWN, State.HELD, State.BOUNCE_PENDING
@@ -49,7 +50,6 @@ TABLE: dict[Event, dict[State, State]] = {
     Event.OPERATOR_RELEASE: {H: P, Q: P},
     Event.OPERATOR_PURGE: {Q: G},
 }
-PAIRS = [(state, event) for state in State for event in Event]
 
 
 def test_the_table_of_this_test_has_every_event() -> None:
@@ -57,9 +57,7 @@ def test_the_table_of_this_test_has_every_event() -> None:
     assert set(TABLE) == set(Event)
 
 
-@pytest.mark.parametrize(
-    ("state", "event"), PAIRS, ids=[f"{s}-{e.name.lower()}" for s, e in PAIRS]
-)
+@every_row((state, event) for state in State for event in Event)
 def test_a_pair_of_state_and_event(state: State, event: Event) -> None:
     """It leads where the table says; any other pair is an error of ours."""
     if state in TABLE[event]:
@@ -69,7 +67,7 @@ def test_a_pair_of_state_and_event(state: State, event: Event) -> None:
             follow(state, event)
 
 
-@pytest.mark.parametrize("event", Event, ids=lambda event: event.name.lower())
+@every_row(Event)
 def test_origins_are_the_states_that_an_event_may_meet(event: Event) -> None:
     """What the operator's verbs may touch is the same table."""
     assert set(origins(event)) == set(TABLE[event])

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from drainer.errors import MessageUnreadable
 from drainer.sources.sendmail.message import parse
+from tests.support.rows import every_row
 from tests.support.spools.queue_kits import control_file
 
 GOOD = control_file("Subject: x\n").encode("latin-1")
@@ -38,7 +39,7 @@ def test_a_header_value_is_taken_as_it_is(value: bytes) -> None:
     assert parse(data).header == b"Subject: " + value + b"\n"
 
 
-@pytest.mark.parametrize("cut", range(len(GOOD) - 1))
+@every_row(range(len(GOOD) - 1))
 def test_a_file_that_was_cut_off_is_never_taken_for_whole(cut: int) -> None:
     """A lost recipient would be lost mail."""
     with pytest.raises(MessageUnreadable):
