@@ -70,10 +70,12 @@ def _tls_files(primary: PrimarySection) -> TlsFiles:
         key_password=password,
         pins=primary.tls_pin,
     )
+    named = [name for name in (files.ca, files.certificate, files.key) if name]
+    if not named:
+        return files
     try:
         client_context(files=files)
     except (OSError, ValueError) as error:
-        named = filter(None, (files.ca, files.certificate, files.key))
         message = f"cannot use {' or '.join(named)}: {error}"
         hint = "see [primary] tls_ca, tls_cert and tls_key: PEM files, readable for us"
         raise UsageError(message, hint=hint) from None

@@ -210,7 +210,8 @@ def _transport_keys(domain: str) -> Iterator[str]:
 
 def instances() -> Iterator[PostfixInstance]:
     """Yield the instances of this host: the one in MAIL_CONFIG, the default, others."""
-    waiting, seen = ["", DEFAULT_DIRECTORY], set()
+    named = [DEFAULT_DIRECTORY] if "MAIL_CONFIG" in os.environ else []
+    waiting, seen = ["", *named], set()
     while waiting:
         try:
             found = PostfixInstance(waiting.pop(0))
