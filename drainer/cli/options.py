@@ -73,10 +73,7 @@ def load(
         host, port = split_server(to)
         over["routes"] = {}
         over.setdefault("primary", {})["host"] = host
-        if port is not None:
-            over["primary"]["port"] = port
-        elif "port" not in over["primary"]:
-            over["primary"]["port"] = 25
+        over["primary"]["port"] = port  # None: not that of the file, but the default
     if ledger:
         over.setdefault("ledger", {})["url"] = ledger
     known = config_file.load(path, over)

@@ -20,9 +20,10 @@ from pydantic_settings import (
 )
 
 from drainer.config.bounce import BounceSection
+from drainer.config.health import HealthSection
 from drainer.config.hook import HookSection
 from drainer.config.notify import NotifySection
-from drainer.config.primary import HealthSection, PrimarySection
+from drainer.config.primary import PrimarySection
 from drainer.config.route_section import RouteSection, route_configs
 from drainer.config.storage import LedgerSection, SourceSection
 from drainer.config.telemetry import OtelSource, TelemetrySection

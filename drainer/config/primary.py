@@ -1,4 +1,4 @@
-"""The primary, and how drainer checks its health."""
+"""The primary: the server that drainer delivers to."""
 
 import base64
 import ipaddress
@@ -12,7 +12,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from drainer.config.host import split_server
 from drainer.config.lmtp import settle_lmtp
 from drainer.config.section import Duration, Section, settle_tls
-from drainer.mail.envelope import AddressError, domain_key, parse_mailbox
+from drainer.mail.envelope import domain_key
 from drainer.policy.pacing.rate import parse_size
 
 BY_MX: Final = "mx"
@@ -181,6 +181,14 @@ class PrimarySection(Section):
         " long.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_port(cls, keys: Any) -> Any:  # noqa: ANN401 - pydantic's
+        """Take a port of None for one that is not given: `--to` without a port."""
+        if isinstance(keys, dict) and keys.get("port", 0) is None:
+            return {key: value for key, value in keys.items() if key != "port"}
+        return keys
+
     @field_validator("domains")
     @classmethod
     def _lower(cls, domains: tuple[str, ...]) -> tuple[str, ...]:
@@ -339,59 +347,3 @@ def _digest(text: str) -> str:
         message = f"{text[:80]!r} is no SHA-256 in hex or base64"
         raise ValueError(message)
     return found.hex()
-
-
-class HealthSection(Section):
-    """How `drainer check` and `drainer watch` check the primary."""
-
-    accept: tuple[str, ...] = Field(
-        (), description="Known-good recipients: the primary must accept them."
-    )
-    reject: Literal["random", ""] = Field(
-        "random",
-        description='"random" = the primary must refuse a random address; "" = skip'
-        " this test.",
-    )
-    sender: str = Field(
-        "", description="Reverse-path of the check. Empty = the null sender <>."
-    )
-    successes: int = Field(
-        3,
-        ge=1,
-        le=100,
-        description="Successful checks in a row before `watch` starts a drain.",
-    )
-    over: Duration = Field(
-        timedelta(minutes=1),
-        description="Least time between the first and the last of these checks.",
-    )
-    interval: Duration = Field(
-        timedelta(seconds=30),
-        description="Time between two checks of `watch`. It doubles while they fail.",
-    )
-    longest: Duration = Field(
-        timedelta(minutes=10), description="Longest time between two checks."
-    )
-    forget: Duration = Field(
-        timedelta(hours=1),
-        description="Each failure of a healthy primary doubles `successes` and `over`,"
-        " up to 16-fold. After it was healthy for this long, drainer forgets them.",
-    )
-
-    @model_validator(mode="after")
-    def _pauses(self) -> "HealthSection":
-        if not timedelta(0) < self.interval <= self.longest:
-            message = "interval must be more than 0s and at most longest"
-            raise ValueError(message)
-        return self
-
-    @field_validator("accept", "sender")
-    @classmethod
-    def _addresses(cls, value: Any) -> Any:  # noqa: ANN401
-        for address in (value,) if isinstance(value, str) else value:
-            if address:
-                try:
-                    parse_mailbox(address)
-                except AddressError as error:
-                    raise ValueError(str(error)) from None
-        return value

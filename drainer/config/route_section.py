@@ -10,7 +10,8 @@ from typing import Annotated, Any, Protocol, Self, TypeVar
 from pydantic import Field, ValidationError, create_model, field_validator
 from pydantic.fields import FieldInfo
 
-from drainer.config.primary import HealthSection, PrimarySection
+from drainer.config.health import HealthSection
+from drainer.config.primary import PrimarySection
 from drainer.config.section import Section
 from drainer.config.throttle import BreakerSection, ThrottleSection
 from drainer.mail.envelope import domain_key

@@ -228,6 +228,18 @@ class HoldingSource(Protocol):
         ...
 
 
+class Nexthop(NamedTuple):
+    """Where a backup's server sends a domain's mail."""
+
+    #: A host name or address, or ``unix:PATH``; '' = the hosts of its MX records.
+    host: str = ""
+    port: int = 25
+    #: ``smtp`` or ``lmtp``.
+    protocol: str = "smtp"
+    #: What a person must look at, because drainer cannot do as the server does.
+    doubt: str = ""
+
+
 @runtime_checkable
 class LiveSource(HoldingSource, Protocol):
     """A source whose server runs and sends the same mail."""
@@ -245,11 +257,10 @@ class LiveSource(HoldingSource, Protocol):
         """The server's own name."""
         ...
 
-    def nexthops(self) -> dict[tuple[str, int], tuple[str, ...]]:
-        """Return these domains by the host and port that the server sends them to.
+    def nexthops(self) -> Mapping[Nexthop, Sequence[str]]:
+        """Return these domains by where the server sends them.
 
-        Without a host, it is those of each domain's MX records. Raises UsageError when
-        drainer cannot do as the server does.
+        Raises UsageError when drainer cannot do as the server does.
         """
         ...
 

@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from drainer.config import Config
+from drainer.config.host import is_socket
 from drainer.config.primary import BY_MX
 from drainer.config.route_section import RouteSection
 from drainer.sources.postfix.instance import PostfixInstance
-from drainer.sources.protocol import LiveSource, Source
+from drainer.sources.protocol import LiveSource, Nexthop, Source
 
-Nexthops = Mapping[tuple[str, int], Sequence[str]]
+Nexthops = Mapping[Nexthop, Sequence[str]]
 
 
 def with_server_routes(config: Config, sources: Iterable[Source]) -> Config:
@@ -27,10 +29,20 @@ def with_server_routes(config: Config, sources: Iterable[Source]) -> Config:
 
 
 def _sections(nexthops: Nexthops) -> Iterator[RouteSection]:
-    for (host, port), domains in nexthops.items():
-        where = {"host": host, "port": port} if host else {"hosts": BY_MX}
-        if named := _names(host, domains):
-            yield RouteSection.model_validate({"domains": named, **where})
+    for nexthop, domains in nexthops.items():
+        if named := _names(nexthop.host, domains):
+            yield RouteSection.model_validate({"domains": named, **_keys(nexthop)})
+
+
+def _keys(nexthop: Nexthop) -> dict[str, Any]:
+    """Return the keys of a route; the protocol follows from a Unix socket."""
+    host, port, protocol, _ = nexthop
+    if not host:
+        return {"hosts": BY_MX}
+    if is_socket(host):
+        return {"host": host}
+    keys = {"host": host, "port": port}
+    return keys if protocol == "smtp" else keys | {"protocol": protocol}
 
 
 def _names(host: str, domains: Sequence[str]) -> list[str]:
@@ -41,8 +53,12 @@ def _names(host: str, domains: Sequence[str]) -> list[str]:
 def describe_routes(config: Config) -> Iterator[str]:
     """Yield each route of a configuration in words."""
     for each in config.routes:
-        host = getattr(each, "host", None)
-        where = f"{host}:{getattr(each, 'port', 25)}" if host else "their MX records"
+        host = getattr(each, "host", None) or ""
+        where = "their MX records"
+        if host:
+            port = "" if is_socket(host) else f":{getattr(each, 'port', 25)}"
+            by_lmtp = is_socket(host) or getattr(each, "protocol", None)
+            where = f"{host}{port}{' by LMTP' if by_lmtp else ''}"
         names = [domain for domain in each.domains if not domain.startswith(".")]
         shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")  # noqa: PLR2004
         yield f"{shown} to {where}"
@@ -58,17 +74,15 @@ def postfix_toml(directory: str) -> str:
         f"# Routes of {postfix.directory}: review them, then run `drainer check`.\n",
         f"\n[primary]\nhelo = {json.dumps(postfix.hostname)}\n",
     ]
-    for nexthop, domains in postfix.relay_nexthops().items():
+    for nexthop, domains in postfix.nexthops().items():
         named = _names(nexthop.host, domains)
         if not named:
             continue
         parts.append("\n")
         if nexthop.doubt:
             parts.append(f"# REVIEW: {nexthop.doubt}.\n")
-        parts.append(f"[[routes]]\ndomains = {json.dumps(named)}\n")
-        if nexthop.host:
-            parts.append(f"host = {json.dumps(nexthop.host)}\nport = {nexthop.port}\n")
-        else:
-            parts.append('hosts = "mx"\n')
+        keys = {"domains": named} | _keys(nexthop)
+        lines = (f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
+        parts.append(f"[[routes]]\n{''.join(lines)}")
     parts.append(f'\n[sources.backup]\nurl = "postfix:live={postfix.directory}"\n')
     return "".join(parts)

@@ -13,12 +13,14 @@ import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from drainer.errors import SourceError
-from drainer.sources.postfix.transport import Nexthop, parse_transport
+from drainer.sources.postfix.transport import parse_transport
+from drainer.sources.protocol import Nexthop
 
 _PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin"
 DEFAULT_DIRECTORY = "/etc/postfix"
@@ -33,6 +35,9 @@ _PARAMETERS = (
     "queue_directory",
     "relay_domains",
     "relay_transport",
+    "relayhost",
+    "virtual_mailbox_domains",
+    "virtual_transport",
     "transport_maps",
     "myhostname",
     "parent_domain_matches_subdomains",
@@ -90,15 +95,21 @@ class PostfixInstance:
 
     def relay_domains(self) -> RelayDomains:
         """Return the domains of ``relay_domains``, tables and files included."""
+        return self._domains("relay_domains")
+
+    def _domains(self, parameter: str) -> RelayDomains:
+        """Return the domains of a list; a table of mailboxes may name some."""
         domains: dict[str, None] = {}
         unreadable = []
-        below = "relay_domains" in _words(
+        below = parameter in _words(
             self._parameters["parent_domain_matches_subdomains"]
         )
-        for word in _words(self._parameters["relay_domains"]):
+        for word in _words(self._parameters[parameter]):
             try:
                 for name in self._expanded(word):
                     domain = name.lower().rstrip(".")
+                    if "@" in domain:
+                        continue
                     domains[domain] = None
                     if below and not domain.startswith("."):
                         domains["." + domain] = None
@@ -134,29 +145,54 @@ class PostfixInstance:
         """Its name, as in EHLO."""
         return self._parameters["myhostname"]
 
-    def relay_nexthops(self) -> dict[Nexthop, list[str]]:
-        """Return the domains of ``relay_domains`` by their next hop.
+    def nexthops(self) -> dict[Nexthop, list[str]]:
+        """Return the domains that another server delivers, by their next hop.
 
-        Raises SourceError when a list or a table cannot be read.
+        They are those of ``relay_domains``, and those of ``virtual_mailbox_domains``
+        that have no transport of this host. Raises SourceError when a list or a table
+        cannot be read.
         """
-        relayed = self.relay_domains()
-        if relayed.unreadable:
-            message = f"cannot read relay_domains: {'; '.join(relayed.unreadable)}"
-            raise SourceError(message, hint="write the configuration by hand")
-        tables = _words(self._parameters["transport_maps"])
+        transport = self._parameters["relay_transport"]
+        if relayhost := self._parameters["relayhost"]:  # without a next hop of its own
+            transport = transport if ":" in transport else f"{transport}:{relayhost}"
         found: dict[Nexthop, list[str]] = {}
-        for domain in relayed.domains:
-            found.setdefault(self._nexthop(domain, tables), []).append(domain)
+        for domain in self._readable("relay_domains"):
+            found.setdefault(self._nexthop(domain, transport), []).append(domain)
+        transport = self._parameters["virtual_transport"]
+        for domain in self._readable("virtual_mailbox_domains"):
+            nexthop = self._nexthop(domain, transport)
+            if nexthop.host or not nexthop.doubt:
+                found.setdefault(nexthop, []).append(domain)
         return found
 
-    def _nexthop(self, domain: str, tables: Sequence[str]) -> Nexthop:
+    def _readable(self, parameter: str) -> tuple[str, ...]:
+        listed = self._domains(parameter)
+        if listed.unreadable:
+            message = f"cannot read {parameter}: {'; '.join(listed.unreadable)}"
+            raise SourceError(message, hint="write the configuration by hand")
+        return listed.domains
+
+    def _nexthop(self, domain: str, default: str) -> Nexthop:
         """Return the next hop of a domain, looked up as transport(5) says."""
-        default = self._parameters["relay_transport"]
-        for table in tables:
+        for table in _words(self._parameters["transport_maps"]):
             for key in _transport_keys(domain):
                 if entry := self._look_up(table, key):
-                    return parse_transport(entry, default)
-        return parse_transport(default)
+                    return self._with_path(parse_transport(entry, default))
+        return self._with_path(parse_transport(default))
+
+    def _with_path(self, nexthop: Nexthop) -> Nexthop:
+        """Complete the path of a Unix socket: lmtp(8) works in the queue directory."""
+        if not nexthop.host.startswith("unix:"):
+            return nexthop
+        path = nexthop.host.removeprefix("unix:")
+        if not path.startswith("/") or self._is_lmtp_chrooted:
+            path = f"{self.queue_directory}/{path.lstrip('/')}"
+        return nexthop._replace(host=f"unix:{path}")
+
+    @cached_property
+    def _is_lmtp_chrooted(self) -> bool:
+        asked = ("postconf", "-c", self.directory, "-F", "lmtp/unix/chroot")
+        return _run(asked).stdout.rpartition("=")[2].strip() == "y"
 
     def _look_up(self, table: str, key: str) -> str:
         """Return a table's entry; '' = it has none."""

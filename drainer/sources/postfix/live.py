@@ -37,7 +37,7 @@ from drainer.sources.postfix.layout import (
 )
 from drainer.sources.postfix.message import PostfixEntry
 from drainer.sources.postfix.note import HoldEntry
-from drainer.sources.protocol import HeldCount, SourceFormat, SourceOption
+from drainer.sources.protocol import HeldCount, Nexthop, SourceFormat, SourceOption
 
 _ID = re.compile(r"[0-9A-Za-z_]+")
 PASSES = 5
@@ -102,15 +102,15 @@ class PostfixLive(PostfixHold):
         """The name of this Postfix."""
         return self._postfix.hostname
 
-    def nexthops(self) -> dict[tuple[str, int], tuple[str, ...]]:
-        """Return the domains by the host and port of their primary."""
-        found = self._postfix.relay_nexthops()
+    def nexthops(self) -> Mapping[Nexthop, Sequence[str]]:
+        """Return the domains by the server that Postfix sends them to."""
+        found = self._postfix.nexthops()
         doubts = [each.doubt for each in found if each.doubt]
         if doubts:
             command = f"drainer init --from-postfix {self._postfix.directory}"
             hint = f"give --to, or write a configuration with: {command}"
             raise UsageError(doubts[0], hint=hint)
-        return {(e.host, e.port): tuple(names) for e, names in found.items()}
+        return found
 
     # --- hold
 

@@ -626,23 +626,30 @@ def test_init_writes_the_routes_that_postfix_knows(
     """As a configuration that can be read; what a person must look at is said there."""
     table = (
         "inline:{ {a.example = relay:[mx1.a.example]:2525},"
-        " {b.example = lmtp:unix:/x}, {.c.example = :[192.0.2.1]} }"
+        " {b.example = error:gone}, {.c.example = :[192.0.2.1]},"
+        " {d.example = lmtp:inet:mda.example:2424} }"
     )
     idle.set(
-        relay_domains="a.example, a2.example, b.example, x.c.example",
+        relay_domains="a.example, a2.example, b.example, x.c.example, d.example",
         relay_transport="relay",
         transport_maps=table,
         parent_domain_matches_subdomains="",
+        virtual_mailbox_domains="e.example, a3.example",
+        virtual_transport="lmtp:unix:private/x",
     )
     path = tmp_path / "made.toml"
     made = drainer.run("init", path, "--from-postfix", idle.config_dir)
     assert made.code == 0, made.stderr
     text = path.read_text("utf-8")
-    assert "# REVIEW: Postfix delivers it by the transport 'lmtp:unix:/x'" in text
+    assert "# REVIEW: Postfix delivers it by the transport 'error:gone'" in text
     routes = tomllib.loads(text)["routes"]
     assert {"domains": ["a.example"], "host": "mx1.a.example", "port": 2525} in routes
     assert {"domains": ["x.c.example"], "host": "192.0.2.1", "port": 25} in routes
     assert {"domains": ["a2.example"], "hosts": "mx"} in routes
+    lmtp = {"host": "mda.example", "port": 2424, "protocol": "lmtp"}
+    assert {"domains": ["d.example"]} | lmtp in routes
+    socket = f"unix:{idle.queue_dir}/private/x"
+    assert {"domains": ["e.example", "a3.example"], "host": socket} in routes
     shown = drainer.run("config", "--config", path, "--json")
     assert shown.code == 0, shown.stderr
 

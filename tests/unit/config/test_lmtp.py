@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from drainer.cli.options import load as load_with_flags
 from drainer.config.build.routes import make_route, make_route_table, route_name
 from drainer.config.host import split_server
 from drainer.config.primary import PrimarySection
@@ -20,6 +21,15 @@ def test_lmtp_has_a_port_of_its_own_unless_one_is_given() -> None:
     assert PrimarySection(host="mx", protocol="lmtp").port == 24
     assert PrimarySection(host="mx", protocol="lmtp", port=2003).port == 2003
     assert PrimarySection(host="mx", protocol="lmtp", tls="implicit").port == 465
+
+
+def test_a_host_of_the_command_line_has_the_usual_port(tmp_path: Path) -> None:
+    """The port of the file belongs to its own host."""
+    path = tmp_path / "drainer.toml"
+    for keys, port in (("", 25), ('protocol = "lmtp"', 24), ('tls = "implicit"', 465)):
+        path.write_text(f'[primary]\nhost = "mx1"\nport = 2525\n{keys}\n', "utf-8")
+        assert load_with_flags(path, to="mx2").primary.port == port
+        assert load_with_flags(path, to="mx2:26").primary.port == 26
 
 
 @pytest.mark.parametrize(

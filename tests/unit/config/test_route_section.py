@@ -7,7 +7,8 @@ import pytest
 from drainer.config import Config
 from drainer.config import load as config_file
 from drainer.config.build.routes import make_route, make_route_table
-from drainer.config.primary import HealthSection, PrimarySection
+from drainer.config.health import HealthSection
+from drainer.config.primary import PrimarySection
 from drainer.config.route_section import SECTION_OF, route_configs
 from drainer.config.throttle import BreakerSection, ThrottleSection
 from drainer.errors import UsageError

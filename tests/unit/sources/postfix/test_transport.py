@@ -2,7 +2,8 @@
 
 import pytest
 
-from drainer.sources.postfix.transport import Nexthop, parse_transport
+from drainer.sources.postfix.transport import parse_transport
+from drainer.sources.protocol import Nexthop
 
 
 @pytest.mark.parametrize(
@@ -16,6 +17,11 @@ from drainer.sources.postfix.transport import Nexthop, parse_transport
         ("relay", Nexthop()),
         ("relay:", Nexthop()),
         ("smtp:mx1:26", Nexthop("mx1", 26)),
+        ("lmtp:inet:mda.example:2424", Nexthop("mda.example", 2424, "lmtp")),
+        ("lmtp:inet:[192.0.2.1]", Nexthop("192.0.2.1", 24, "lmtp")),
+        ("lmtp:[::1]:lmtp", Nexthop("::1", 24, "lmtp")),
+        ("lmtp:unix:/run/x", Nexthop("unix:/run/x", protocol="lmtp")),
+        ("lmtp:unix:private/x", Nexthop("unix:private/x", protocol="lmtp")),
     ],
 )
 def test_a_next_hop_is_a_host_and_a_port(text: str, nexthop: Nexthop) -> None:
@@ -26,7 +32,11 @@ def test_a_next_hop_is_a_host_and_a_port(text: str, nexthop: Nexthop) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("lmtp:unix:/run/dovecot/lmtp", "by the transport"),
+        ("virtual", "by the transport"),
+        ("lmtp:inet:mx1:25", "must not go to port 25"),
+        ("lmtp:", "a host that has its name"),
+        ("smtp:mx1:nosuch", "does not understand"),
+        ("smtp:[mx1]:99999", "does not understand"),
         ("error:5.1.1 gone", "by the transport"),
         ("relay:[mx1", "does not understand"),
         ("relay:other.example", "MX records of other.example"),
@@ -39,5 +49,6 @@ def test_what_drainer_does_not_do_is_told(text: str, words: str) -> None:
 
 def test_an_entry_without_a_name_has_the_default_one() -> None:
     """And an entry without a next hop has the default's."""
-    assert parse_transport(":[mx9]", "lmtp:x").doubt
+    assert parse_transport(":[mx9]", "lmtp:x") == Nexthop("mx9", 24, "lmtp")
     assert parse_transport("", "relay:[mx9]:26") == Nexthop("mx9", 26)
+    assert parse_transport("smtp:", "relay:[mx9]:26") == Nexthop()
