@@ -151,6 +151,7 @@ class ConnectionPool:
             answer.wire.close()
             return
         self.control.note(connection_decision(answer))
+        self.progress.answered = answer.shown
         _log.debug(f"connected to {answer.address}: {answer.banner}")
         self.progress.latency.record(
             "connect", sum(step.seconds for step in answer.steps)

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
+from msgspec.structs import replace
+
 from drainer.errors import DrainerError, LedgerLost
 from drainer.ledger.records import Decision
 
@@ -42,9 +44,9 @@ class DrainControl:
         """Close these parts too when the drain ends."""
         self._parts += parts
 
-    def for_route(self) -> "RouteControl":
+    def for_route(self, name: str) -> "RouteControl":
         """Return the control of one route, which ends with the drain."""
-        control = RouteControl(self, self._note)
+        control = RouteControl(self, self._note, name)
         self.add(control)
         return control
 
@@ -84,15 +86,23 @@ class DrainControl:
 class RouteControl(DrainControl):
     """Ends one route of a drain in order; an error ends the whole drain."""
 
-    def __init__(self, drain: DrainControl, note: Callable[[Decision], object]) -> None:
+    def __init__(
+        self, drain: DrainControl, note: Callable[[Decision], object], name: str
+    ) -> None:
         """End ``drain`` when something fails."""
         super().__init__(note)
         self._drain = drain
+        self._name = name
 
     @property
     def ends(self) -> bool:
         """Whether the whole drain starts nothing more, not only this route."""
         return self._drain.ends
+
+    def note(self, decision: Decision) -> None:
+        """Record a decision, with the name of the route."""
+        evidence = {"route": self._name, **decision.evidence}
+        super().note(replace(decision, evidence=evidence))
 
     def fail(self, error: Exception) -> None:
         """End the drain because of an error."""

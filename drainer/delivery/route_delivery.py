@@ -84,7 +84,7 @@ class RouteDelivery:
             started=utcnow(),
             ramp=pace.ramp if pace.adaptive and not pace.full else timedelta(0),
         )
-        self.control = shared.control.for_route()
+        self.control = shared.control.for_route(settings.name)
         in_order = shared.settings.choice.order is not None
         self._ready_queue = ReadyQueue(
             max(READY, 2 * settings.connections), shared.claims, in_order=in_order

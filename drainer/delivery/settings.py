@@ -123,6 +123,8 @@ class RouteProgress:
     #: Messages of which something was delivered.
     sent: MessageSet = field(default_factory=MessageSet)
     connections: int = 0
+    #: The server that answered last, with its address.
+    answered: str = ""
     #: Part of the rate, 0 to 1: other drains of the same primary have the rest.
     share: float = 1.0
     #: The rate that is the limit now, in words.

@@ -68,8 +68,16 @@ class Connection(Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """The address and the id, as the ledger keeps them."""
-        return f"{self.address} {self.id}"
+        """The address, the id and the host, as the ledger keeps them."""
+        return f"{self.address} {self.id} {self.host}"
+
+    @property
+    def shown(self) -> str:
+        """The host and its address, for people."""
+        bare = self.address.rpartition(":")[0].strip("[]")
+        if self.host in ("", bare, self.address):
+            return self.address
+        return f"{self.host} ({self.address})"
 
 
 class ConnectFailure(Exception):

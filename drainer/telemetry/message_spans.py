@@ -129,9 +129,11 @@ class MessageSpans:
         start, stages = attempt["started"], from_json(attempt["stages"] or "[]")
         bad = next((row for row in rows if row["verdict"] != _DELIVER), None)
         own = self._own(message, rows, facts)
-        address, _, session = attempt["connection"].partition(" ")
+        address, session, host = [*attempt["connection"].split(" ", 2), "", ""][:3]
         attributes: dict[str, Any] = {names.MESSAGE_ID: message["id"]}
-        attributes |= server_of(address, _host(facts, attempt))
+        attributes |= server_of(address, host)
+        if route := _route(facts, attempt):
+            attributes[names.ROUTE] = route
         attributes[names.RUN] = attempt["run"]
         attributes |= self._outcome(rows, facts, own)
         place = SpanPlace(trace, span, root_span(trace))
@@ -303,13 +305,12 @@ def _links(run: str, session: str) -> list[Link]:
     return [run_link(run), Link(connection)]
 
 
-def _host(facts: SpanFacts, attempt: Row) -> str:
-    """Return the name of the primary of an attempt; '' if it is not known."""
+def _route(facts: SpanFacts, attempt: Row) -> str:
+    """Return the name of the route of an attempt; '' if it is not known."""
     tried = facts.recipients.get(attempt["message"], {}).values()
     routes = [row["route"] for row in tried if row["attempt"] == attempt["id"]]
     routes += [row["route"] for row in tried]
-    host, _, port = routes[0].rpartition(":") if routes else ("", "", "")
-    return host.strip("[]") if port.isdigit() else ""
+    return next(iter(routes), "")
 
 
 def _counts(words: Iterable[str]) -> dict[str, int]:

@@ -97,7 +97,7 @@ ATTRIBUTES: dict[str, str] = {
     ATTEMPTS: "how many attempts the recipient with the most of them took",
     AGE: "seconds from the arrival at the backup to the last delivery",
     RUN: "id of the run",
-    ROUTE: "the primary of the run",
+    ROUTE: "the route of the attempt, the connection or the decision; of a run all",
     EXIT: "exit status of the run",
     MESSAGES: "messages that the run sent",
     BYTES: "bytes that the run sent",

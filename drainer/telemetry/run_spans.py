@@ -138,6 +138,7 @@ class RunSpans:
         found = filled(
             {
                 names.RUN: row["run"],
+                names.ROUTE: evidence.pop("route", ""),
                 names.RULE: row["rule"],
                 names.VERDICT: row["verdict"],
                 names.REPLY: self._view.text(row["reply"]),

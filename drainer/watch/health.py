@@ -56,14 +56,18 @@ def held(
     return None
 
 
-async def asked(plan: WatchPlan) -> tuple[HealthReport, Observation]:
-    """Check the primaries as `drainer check` does; return the findings and the event.
+async def asked(plan: WatchPlan) -> tuple[dict[str, HealthReport], Observation]:
+    """Check the primaries as `drainer check` does; return the reports and the event.
 
-    One healthy primary is enough for a drain: the others cost it nothing. The findings
-    are those of a healthy one if there is one.
+    The reports are by the names of the routes. One healthy primary is enough for a
+    drain: the others cost it nothing.
     """
     found = await asyncio.gather(*(_ask(*each) for each in plan.checks))
-    return next((each for each in found if each[1].event is WatchEvent.GOOD), found[0])
+    events = [event for _, event in found]
+    good = (event for event in events if event.event is WatchEvent.GOOD)
+    names = (str(route) for route, _ in plan.checks)
+    reports = dict(zip(names, (report for report, _ in found), strict=True))
+    return reports, next(good, events[0])
 
 
 async def _ask(route: Route, probe: HealthProbe) -> tuple[HealthReport, Observation]:

@@ -1,7 +1,8 @@
 """What Prometheus reads, one table row each (docs/metrics.md).
 
 `/metrics` has all of it. A text file for the node exporter has what the ledger knows.
-No label contains an address or a domain, and every label has few values.
+No label contains an address, and every label has few values. A route has the name of
+its first server.
 """
 
 from collections import Counter
@@ -32,27 +33,33 @@ class MetricInputs(NamedTuple):
     answers: Counter[tuple[str, str]]
 
     @property
-    def primary(self) -> str:
-        """The route."""
-        return self.watch["primary"]
+    def routes(self) -> list[str]:
+        """The names of the routes."""
+        return [each["route"] for each in self.watch["routes"]]
 
-    @property
-    def breaker(self) -> str:
-        """The state of the circuit breaker of the route."""
-        return self.watch["breaker"]["state"]
+    def breaker(self, route: str) -> str:
+        """Return the state of the circuit breaker of a route."""
+        found = (e for e in self.watch["routes"] if e["route"] == route)
+        return next(found)["breaker"]["state"]
 
 
 class LedgerInputs(NamedTuple):
     """The sources of the values that no watch is needed for."""
 
     ledger: LedgerFacts
-    primary: str
 
     @property
-    def breaker(self) -> str:
-        """The state of the circuit breaker of the route."""
+    def routes(self) -> list[str]:
+        """The names of the routes that have mail or took part in the last run."""
+        facts = self.ledger.facts
+        names = (facts.get("run") or {}).get("routes") or []
+        names = [*names, *(each["route"] for each in facts.get("routes", ()))]
+        return [name for name in dict.fromkeys(names) if name]
+
+    def breaker(self, route: str) -> str:
+        """Return the state of the circuit breaker of a route."""
         for breaker in self.ledger.facts.get("breakers", ()):
-            if breaker["route"] == self.primary and breaker["scope"] == "route":
+            if breaker["route"] == route and breaker["scope"] == "route":
                 return str(breaker["state"])
         return "closed"
 
@@ -101,21 +108,37 @@ def _facts(*keys: str) -> Callable[[AnyInputs], Iterable[Sample]]:
     return samples
 
 
+def _each(key: str) -> Callable[[MetricInputs], Iterable[Sample]]:
+    """Return a fact of each route; none where there is none."""
+
+    def samples(seen: MetricInputs) -> Iterator[Sample]:
+        for route in seen.watch["routes"]:
+            facts: Mapping[str, Any] = route
+            if (value := facts[key]) is not None:
+                yield (route["route"],), float(value)
+
+    return samples
+
+
 def _latency(seen: MetricInputs) -> Iterator[Sample]:
-    for key, value in seen.watch["latency"].items():
-        if isinstance(value, float | int):
-            yield (key.removesuffix("_ms"),), value / 1000
+    for route in seen.watch["routes"]:
+        for key, value in route["latency"].items():
+            if isinstance(value, float | int):
+                yield (route["route"], key.removesuffix("_ms")), value / 1000
 
 
 def _breakers(seen: AnyInputs) -> Iterator[Sample]:
-    yield ("route", seen.breaker), 1
+    for route in seen.routes:
+        state = seen.breaker(route)
+        yield (route, "route", "closed"), state == "closed"
+        if state != "closed":
+            yield (route, "route", state), 1
     states = Counter(
-        breaker["state"]
+        (breaker["route"], "domain", breaker["state"])
         for breaker in seen.ledger.facts.get("breakers", ())
-        if breaker["route"] == seen.primary and breaker["scope"] != "route"
+        if breaker["scope"] != "route"
     )
-    for state, count in states.items():
-        yield ("domain", state), count
+    yield from states.items()
 
 
 def _reasons(seen: AnyInputs) -> Iterator[Sample]:
@@ -124,8 +147,11 @@ def _reasons(seen: AnyInputs) -> Iterator[Sample]:
 
 
 def _states(seen: AnyInputs) -> Iterator[Sample]:
-    for state, count in seen.ledger.facts.get("states", {}).items():
-        yield (state,), count
+    facts = seen.ledger.facts
+    known = {each["route"]: each["states"] for each in facts.get("routes", ())}
+    for route in dict.fromkeys((*seen.routes, *known)):
+        for state in facts.get("states", ()):
+            yield (route, state), known.get(route, {}).get(state, 0)
 
 
 def _messages(seen: AnyInputs) -> Iterator[Sample]:
@@ -141,23 +167,28 @@ def _controls(seen: MetricInputs) -> Iterator[Sample]:
 
 
 def _checks(seen: MetricInputs) -> Iterator[Sample]:
-    for finding in seen.watch["checks"]:
-        yield (finding["stage"],), finding["verdict"] != "fail"
+    for route in seen.watch["routes"]:
+        stages: dict[str, bool] = {}
+        for finding in route["checks"]:  # a stage may have several servers
+            good = finding["verdict"] != "fail"
+            stages[finding["stage"]] = stages.get(finding["stage"], True) and good
+        for stage, good in stages.items():
+            yield (route["route"], stage), good
 
 
 LEDGER_METRICS: Final = (
     Metric(
         "drainer_info",
         "gauge",
-        ("version", "primary"),
-        "always 1; the labels name this drainer and its primary",
-        lambda seen: [((__version__, seen.primary), 1)],
+        ("version",),
+        "always 1; the label names this drainer",
+        lambda _: [((__version__,), 1)],
     ),
     Metric(
         "drainer_breakers",
         "gauge",
-        ("scope", "state"),
-        "circuit breakers of the route and of recipient domains, by state",
+        ("route", "scope", "state"),
+        "circuit breakers of routes and of recipient domains, by state",
         _breakers,
     ),
     Metric(
@@ -177,8 +208,8 @@ LEDGER_METRICS: Final = (
     Metric(
         "drainer_recipients",
         "gauge",
-        ("state",),
-        "recipients by state (docs/states.md)",
+        ("route", "state"),
+        "recipients by route and state (docs/states.md); no route is an empty label",
         _states,
     ),
     Metric(
@@ -238,7 +269,7 @@ METRICS: Final = (
     Metric(
         "drainer_check_ok",
         "gauge",
-        ("stage",),
+        ("route", "stage"),
         "whether the last health check of the primary was good, by stage",
         _checks,
     ),
@@ -273,28 +304,28 @@ METRICS: Final = (
     Metric(
         "drainer_run_connections",
         "gauge",
-        (),
+        ("route",),
         "sessions that are open to the primary",
-        _run("connections"),
+        _each("connections"),
     ),
     Metric(
         "drainer_rate_messages_per_second",
         "gauge",
-        (),
+        ("route",),
         "messages sent in the last second",
-        _run("rate_now"),
+        _each("rate_now"),
     ),
     Metric(
         "drainer_rate_limit_messages_per_second",
         "gauge",
-        (),
+        ("route",),
         "what may be sent in a second; absent without a limit",
-        _run("limit"),
+        _each("limit"),
     ),
     Metric(
         "drainer_primary_latency_seconds",
         "gauge",
-        ("stage",),
+        ("route", "stage"),
         "recent mean time that the primary takes to answer: connect, rcpt, dot",
         _latency,
     ),

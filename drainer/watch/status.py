@@ -2,27 +2,23 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from drainer import __version__
-from drainer.delivery.latency import LatencyStats
 from drainer.delivery.run import Run
-from drainer.policy.breaker.breaker import CircuitBreaker
 from drainer.policy.pacing.overrides import ActiveOverrides, Override
 from drainer.policy.watch.machine import WatchStatus
-from drainer.smtp.health_check import HealthFinding
+from drainer.smtp.health_check import HealthReport
 from drainer.watch.http.snapshot import (
-    BreakerFacts,
     Change,
     ControlFacts,
-    FindingFacts,
-    LatencyFacts,
     RunFacts,
     Sample,
     StatusSnapshot,
 )
 from drainer.watch.plan import WatchPlan
+from drainer.watch.route_status import RouteStatus
 
 SECONDS = 600
 CHANGES = 50
@@ -33,18 +29,27 @@ class StatusHistory:
 
     def __init__(self, plan: WatchPlan, watch: WatchStatus) -> None:
         """Start with nothing seen."""
-        self.plan = plan
         self.watch = watch
         self._run: Run | None = None
         self.in_force = ActiveOverrides()
         self._history: deque[Sample] = deque(maxlen=SECONDS)
         self._changes: deque[Change] = deque(maxlen=CHANGES)
-        self._findings: list[FindingFacts] = []
-        self._breaker = BreakerFacts(state="closed", reply="", until=None, reason="")
-        self._pulse = LatencyStats()
+        self._routes: dict[str, RouteStatus] = {}
         self._sent = (0, 0.0)
         self._rate = 0.0
         self._change = asyncio.Event()
+        self.adopt(plan)
+
+    def adopt(self, plan: WatchPlan) -> None:
+        """Show another plan."""
+        self.plan = plan
+        self._show_routes(str(route) for route, _ in plan.checks)
+
+    def _show_routes(self, names: Iterable[str]) -> None:
+        """Show these routes; DNS may name others than before."""
+        self._routes = {
+            name: self._routes.get(name) or RouteStatus(name) for name in names
+        }
 
     def moved(self, before: WatchStatus | None) -> None:
         """Record a change of state, to that of ``watch``."""
@@ -57,18 +62,11 @@ class StatusHistory:
         self._changes.append(change)
         self._tell()
 
-    def checked(self, findings: Sequence[HealthFinding]) -> None:
-        """Record a health check."""
-        self._findings = [
-            FindingFacts(
-                stage=finding.stage,
-                verdict=finding.verdict,
-                reply=finding.reply,
-                seconds=round(finding.seconds, 6),
-                hint=finding.hint,
-            )
-            for finding in findings
-        ]
+    def checked(self, reports: Mapping[str, HealthReport]) -> None:
+        """Record the health checks of routes."""
+        for name, report in reports.items():
+            if name in self._routes:
+                self._routes[name].checked(report.findings)
         self._tell()
 
     def sample(self, run: Run | None, now: float) -> None:
@@ -76,19 +74,23 @@ class StatusHistory:
         self._run = run
         if run is None:
             self._sent, self._rate = (0, 0.0), 0.0
+            for each in self._routes.values():
+                each.rest()
             return
         drain = run.engine
         sent, at = self._sent
         done = drain.progress.sent_messages
         if done < sent or not at:  # another drain than before
             sent, at = 0, min(now - 1, drain.progress.started.timestamp())
-        self._rate = round(max(0, done - sent) / max(now - at, 0.001), 3)
+            self._show_routes(drain.routes)
+        seconds = max(now - at, 0.001)
+        self._rate = round(max(0, done - sent) / seconds, 3)
         self._sent = (done, now)
-        route = drain.shown_route
-        self._pulse = route.progress.latency
-        self._breaker = _breaker_facts(route.breaker_guard.breaker)
-        dot = self._pulse.mean_ms("dot", within=max(now - at, 1.0))
-        self._history.append((now, self._rate, route.rate_controller.allowed, dot))
+        for name, route in drain.routes.items():
+            self._routes[name].sample(route, seconds)
+        dots = (each.dot_ms(max(seconds, 1.0)) for each in self._routes.values())
+        slowest = max((dot for dot in dots if dot is not None), default=None)
+        self._history.append((now, self._rate, _limit(run), slowest))
         self._tell()
 
     async def changed(self) -> None:
@@ -111,14 +113,8 @@ class StatusHistory:
             sources=self.plan.urls,
             version=__version__,
             run=self._run_facts(),
-            latency=LatencyFacts(
-                rcpt_ms=self._pulse.mean_ms("rcpt"),
-                dot_ms=self._pulse.mean_ms("dot"),
-                connect_ms=self._pulse.mean_ms("connect"),
-            ),
-            breaker=self._breaker,
+            routes=[each.facts() for each in self._routes.values()],
             history=list(self._history),
-            checks=self._findings,
             controls={
                 "pause": _control_facts(self.in_force.pause),
                 "throttle": _control_facts(self.in_force.throttle),
@@ -140,19 +136,15 @@ class StatusHistory:
             bytes=progress.sent_bytes,
             connections=progress.connections,
             rate_now=self._rate,
-            limit=drain.shown_route.rate_controller.allowed,
-            waiting=drain.shown_route.progress.waiting,
+            limit=_limit(self._run),
         )
 
 
-def _breaker_facts(breaker: CircuitBreaker) -> BreakerFacts:
-    cause = breaker.cause
-    return BreakerFacts(
-        state=breaker.state.value,
-        reply=cause.reply if cause else "",
-        until=_written_or_none(breaker.until),
-        reason=cause.classification.reason if cause else "",
-    )
+def _limit(run: Run) -> float | None:
+    """Return what all routes of a drain may send in a second; None: unlimited."""
+    limits = [each.rate_controller.allowed for each in run.engine.routes.values()]
+    known = [limit for limit in limits if limit is not None]
+    return sum(known) if len(known) == len(limits) else None
 
 
 def _control_facts(control: Override | None) -> ControlFacts | None:

@@ -25,8 +25,7 @@ def ledger_metrics(config: Config, url: LedgerURL) -> bytes:
             found = LedgerFacts(ledger_facts(reader, config.retry.lifetime))
     except DrainerError as error:
         found = LedgerFacts({}, str(error))
-    routes = (found.facts.get("run") or {}).get("routes") or [""]
-    return exposition(LedgerInputs(found, primary=str(routes[0])))
+    return exposition(LedgerInputs(found))
 
 
 def write_textfile(config: Config, url: LedgerURL, path: Path) -> None:

@@ -298,8 +298,8 @@ class Watch:
     # --- beside the loop
 
     async def _check(self) -> None:
-        health, happening = await asked(self._plan)
-        self._show.checked(health.findings)
+        reports, happening = await asked(self._plan)
+        self._show.checked(reports)
         is_good = happening.event is WatchEvent.GOOD
         self._chronicle.checked("" if is_good else happening.why)
         self._happen(happening)
@@ -347,7 +347,7 @@ class Watch:
 
     async def _take_over(self, old: WatchPlan, new: WatchPlan) -> None:
         self._adopt(new)
-        self._show.plan = new
+        self._show.adopt(new)
         if new.config.telemetry != old.config.telemetry:
             await self._end_export()
             self._exporting = self._export()

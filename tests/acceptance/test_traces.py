@@ -227,6 +227,7 @@ def test_an_attempt_says_whom_it_spoke_with(scene: tuple[Scene, Collector]) -> N
         assert isinstance(span.attributes["server.port"], int)
         assert span.attributes["network.peer.address"] == "127.0.0.1"
         assert span.attributes["network.protocol.name"] == "smtp"
+        assert span.attributes["drainer.route"].startswith("127.0.0.1:")
     for span in found["attempt"]:
         assert [link for link in span.links if link in connections]
     refused = [

@@ -121,7 +121,7 @@ def cases() -> Iterator[Any]:
     yield case(STALLED, "DrainerStalled", 25, fires=True)
     for more in (
         {"drainer_controls kind=pause": "1"},
-        {"drainer_breakers scope=route state=paused": "1"},
+        {"drainer_breakers route=a scope=route state=paused": "1"},
         {"drainer_run_messages": "7+1"},
         {"drainer_messages part=remaining": "0"},
         {"drainer_run_active": "0"},

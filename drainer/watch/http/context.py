@@ -26,7 +26,7 @@ class AppContext:
     def __init__(
         self, settings: HookSettings, watched: WatchView, url: URL, route: str
     ) -> None:
-        """Serve one watch, and write controls of its route into its ledger."""
+        """Serve one watch, and write controls of its routes into its ledger."""
         self.settings = settings
         self.watched = watched
         self.reading = StatusQueries(watched, url, settings)
@@ -64,10 +64,22 @@ class AppContext:
         )
         try:
             async with self._turn:
-                return await asyncio.to_thread(give, self._url, self._route, control)
+                return await asyncio.to_thread(self._write, control)
         except LedgerError as error:
             words = f"{error}; {error.hint}" if error.hint else str(error)
             raise HTTPException(503, words) from error
+
+    def _write(self, control: Override) -> Override:
+        """Give it for every route, that of the watch first; hooks are for the latter.
+
+        Returns that of the watch.
+        """
+        given = give(self._url, self._route, control)
+        if control.ask not in (OverrideKind.UP, OverrideKind.DOWN):
+            for each in self.watched.snapshot()["routes"]:
+                if each["route"] != self._route:
+                    give(self._url, each["route"], control)
+        return given
 
     def add_stream(self, life: asyncio.Timeout) -> None:
         """Keep a stream; of too many the oldest ends, and its page reconnects."""

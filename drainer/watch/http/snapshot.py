@@ -22,8 +22,6 @@ class RunFacts(TypedDict):
     #: Messages per second, of the last second; and the limit, None: unlimited.
     rate_now: float
     limit: float | None
-    #: What it waits for, as text; '' while it works.
-    waiting: str
 
 
 class LatencyFacts(TypedDict):
@@ -35,13 +33,15 @@ class LatencyFacts(TypedDict):
 
 
 class BreakerFacts(TypedDict):
-    """The breaker of the route, as the drain that runs, or the last one, has it."""
+    """The breaker of a route, as the drain that runs, or the last one, has it."""
 
     #: closed (mail flows), paused, probing, open.
     state: str
     reply: str
     until: str | None
     reason: str
+    #: What the operator can do, as text; '' while mail flows.
+    remedy: str
 
 
 class FindingFacts(TypedDict):
@@ -53,6 +53,26 @@ class FindingFacts(TypedDict):
     reply: str
     seconds: float
     hint: str
+
+
+class RouteFacts(TypedDict):
+    """One route: what the drain that runs does there, and what the primary said."""
+
+    #: Its name: HOST:PORT of its first server, or the path of a Unix socket.
+    route: str
+    #: The server that answered last, with its address; '' if none did.
+    answered: str
+    #: Of the drain that runs: messages sent, open sessions, messages per second now;
+    #: and the limit, None: unlimited.
+    sent: int
+    connections: int
+    rate_now: float
+    limit: float | None
+    #: What it waits for, as text; '' while it works.
+    waiting: str
+    latency: LatencyFacts
+    breaker: BreakerFacts
+    checks: list[FindingFacts]
 
 
 class ControlFacts(TypedDict):
@@ -85,8 +105,8 @@ class Change(TypedDict):
 Sample = tuple[float, float, float | None, float | None]
 """Seconds since 1970; messages per second; the limit; milliseconds for the final dot.
 
-The limit is None if unlimited. The milliseconds are a mean; they are None if no message
-ended in that second.
+The limit of all routes is None if one is unlimited. The milliseconds are the mean of
+the slowest route; they are None if no message ended in that second.
 """
 
 
@@ -99,17 +119,16 @@ class StatusSnapshot(TypedDict):
     why: str
     #: When it ends by itself, or is checked again; None: not by the clock.
     until: str | None
-    #: HOST:PORT, the route that controls are given for.
+    #: The first route, which names the watch.
     primary: str
     #: URLs.
     sources: list[str]
     version: str
     run: RunFacts | None
-    latency: LatencyFacts
-    breaker: BreakerFacts
+    #: In the order of the configuration.
+    routes: list[RouteFacts]
     #: One per second of the last 600 in which a drain ran, the oldest first.
     history: list[Sample]
-    checks: list[FindingFacts]
     controls: Controls
     #: The last 50, the oldest first.
     last_decisions: list[Change]

@@ -115,20 +115,25 @@ def _of_ledger(
 def _of_breakers(
     facts: dict[str, Any], numbers: dict[str, int]
 ) -> Iterator[tuple[str, Condition]]:
-    for breaker in facts["breakers"]:
-        if breaker["state"] == "open":
-            words = f"{breaker['reason']} {fingerprint(breaker['reply'])}".strip()
-            yield (
-                "stopped",
-                Condition(
-                    key=f"{breaker['route']} {breaker['scope']} {breaker['reason']}",
-                    subject=f"delivery to {breaker['route']} is stopped",
-                    cause=f"{breaker['scope']}: {words}",
-                    command="drainer status",
-                    numbers=dict(numbers),
-                ),
-            )
-            break
+    """Yield one condition for all breakers that are open, each by its route."""
+    stopped = [each for each in facts["breakers"] if each["state"] == "open"]
+    if not stopped:
+        return
+    routes = dict.fromkeys(each["route"] for each in stopped)
+    causes = [
+        f"{b['route']} {b['scope']}: {b['reason']} {fingerprint(b['reply'])}".strip()
+        for b in stopped
+    ]
+    yield (
+        "stopped",
+        Condition(
+            key="; ".join(f"{b['route']} {b['scope']} {b['reason']}" for b in stopped),
+            subject=f"delivery to {', '.join(routes)} is stopped",
+            cause="; ".join(causes),
+            command="drainer status",
+            numbers=dict(numbers),
+        ),
+    )
 
 
 def _of_disk(

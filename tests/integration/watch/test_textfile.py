@@ -38,12 +38,13 @@ def test_the_end_of_a_drain_writes_it(drained: Bench) -> None:
     """Readable for the node exporter, with the sums of the ledger; no part is left."""
     path = drained.root / "drainer.prom"
     found = values(path.read_text())
-    assert found["drainer_recipients", "delivered"] == 2
-    assert found["drainer_recipients", "bounce-pending"] == 1
+    route = f"127.0.0.1:{drained.port}"
+    assert found["drainer_recipients", route, "delivered"] == 2
+    assert found["drainer_recipients", route, "bounce-pending"] == 1
     assert found["drainer_spooled_recipients",] == 3
     assert found["drainer_balanced",] == 1
     assert found["drainer_last_run_exit",] == 5
-    assert found["drainer_breakers", "route", "closed"] == 1
+    assert found["drainer_breakers", route, "route", "closed"] == 1
     assert path.stat().st_mode & 0o777 == 0o644
     assert [each for each in drained.root.iterdir() if each.name.startswith(".")] == []
 

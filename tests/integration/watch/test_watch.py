@@ -282,10 +282,13 @@ def test_whoever_serves_it_sees_everything_as_json(bench: Bench) -> None:
     assert max(run["rate_now"] for run in running) > 0
     assert last["run"] is None
     assert last["primary"] == ROUTE.format(bench.port)
-    assert last["breaker"]["state"] == "closed"
+    [route] = last["routes"]
+    assert route["route"] == last["primary"]
+    assert route["answered"] == last["primary"]
+    assert route["breaker"]["state"] == "closed"
     assert last["history"][-1][2] == 10
-    assert last["latency"]["dot_ms"] is not None
-    assert [check["verdict"] for check in last["checks"]].count("fail") == 0
+    assert route["latency"]["dot_ms"] is not None
+    assert [check["verdict"] for check in route["checks"]].count("fail") == 0
     assert [change["state"] for change in last["last_decisions"]][-2:] == [
         "done",
         "armed",

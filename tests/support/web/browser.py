@@ -13,8 +13,8 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.support.wait import WebDriverWait
 
-from drainer.watch.http.snapshot import Sample, StatusSnapshot
-from tests.support.web.http_server import armed, moment
+from drainer.watch.http.snapshot import RouteFacts, Sample, StatusSnapshot
+from tests.support.web.http_server import ROUTE, armed, moment, quiet_route
 
 SIZES: Final = {"phone": (360, 740), "desk": (1280, 900)}
 
@@ -112,10 +112,26 @@ def cruising(now: float) -> StatusSnapshot:
             "connections": 5,
             "rate_now": 19.2,
             "limit": 20.0,
-            "waiting": "",
         },
-        "latency": {"rcpt_ms": 11.2, "dot_ms": 57.0, "connect_ms": 23.0},
+        "routes": [flowing_route()],
         "history": history(now),
+        "last_decisions": [
+            {"before": b, "state": s, "why": w, "at": moment(now - ago)}
+            for b, s, w, ago in changes
+        ],
+    }
+
+
+def flowing_route() -> RouteFacts:
+    """Return a route that mail flows by."""
+    return {
+        **quiet_route(ROUTE),
+        "answered": "mx1.example.org (192.0.2.25:25)",
+        "sent": 6482,
+        "connections": 5,
+        "rate_now": 19.2,
+        "limit": 20.0,
+        "latency": {"rcpt_ms": 11.2, "dot_ms": 57.0, "connect_ms": 23.0},
         "checks": [
             check("connect", "ok", "", ""),
             check("banner", "ok", "220 mx1.example.org ESMTP", ""),
@@ -123,10 +139,22 @@ def cruising(now: float) -> StatusSnapshot:
             check("accept", "ok", "250 2.1.5 Ok", ""),
             check("reject", "ok", "550 5.1.1 User unknown", ""),
         ],
-        "last_decisions": [
-            {"before": b, "state": s, "why": w, "at": moment(now - ago)}
-            for b, s, w, ago in changes
-        ],
+    }
+
+
+def refused_route(now: float) -> RouteFacts:
+    """Return a route whose primary came back with an empty user table."""
+    return {
+        **flowing_route(),
+        "connections": 0,
+        "breaker": {
+            "state": "open",
+            "reply": "550 5.1.1 <known-good@example.org>: Recipient address rejected:"
+            " User unknown in virtual mailbox table",
+            "until": moment(now + 258),
+            "reason": "the known-good recipient is refused",
+            "remedy": "the user table of the primary is not back yet",
+        },
     }
 
 
@@ -151,13 +179,7 @@ def refused(now: float) -> StatusSnapshot:
         "why": "the primary refuses everybody: the breaker is open",
         "until": moment(now + 258),
         "run": None,
-        "breaker": {
-            "state": "open",
-            "reply": "550 5.1.1 <known-good@example.org>: Recipient address rejected:"
-            " User unknown in virtual mailbox table",
-            "until": moment(now + 258),
-            "reason": "the known-good recipient is refused",
-        },
+        "routes": [refused_route(now)],
         "controls": {
             "pause": None,
             "throttle": {

@@ -23,7 +23,7 @@ from drainer.policy.pacing.rate import Rate
 from drainer.watch.http.auth import HookKeys
 from drainer.watch.http.server import listen, serve
 from drainer.watch.http.settings import HookSettings
-from drainer.watch.http.snapshot import StatusSnapshot
+from drainer.watch.http.snapshot import RouteFacts, StatusSnapshot
 
 ROUTE: Final = "mx1.example.org:25"
 TOKEN: Final = "hook-token-0123456789"  # noqa: S105 - of the tests alone
@@ -54,12 +54,32 @@ def armed(now: float) -> StatusSnapshot:
         "sources": ["postfix:/var/spool/postfix"],
         "version": "0.1",
         "run": None,
-        "latency": {"rcpt_ms": None, "dot_ms": None, "connect_ms": None},
-        "breaker": {"state": "closed", "reply": "", "until": None, "reason": ""},
+        "routes": [quiet_route(ROUTE)],
         "history": [],
-        "checks": [],
         "controls": {"pause": None, "throttle": None},
         "last_decisions": [],
+    }
+
+
+def quiet_route(name: str) -> RouteFacts:
+    """Return a route that nothing was seen of."""
+    return {
+        "route": name,
+        "answered": "",
+        "sent": 0,
+        "connections": 0,
+        "rate_now": 0.0,
+        "limit": None,
+        "waiting": "",
+        "latency": {"rcpt_ms": None, "dot_ms": None, "connect_ms": None},
+        "breaker": {
+            "state": "closed",
+            "reply": "",
+            "until": None,
+            "reason": "",
+            "remedy": "",
+        },
+        "checks": [],
     }
 
 

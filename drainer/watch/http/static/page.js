@@ -52,7 +52,7 @@ function show(facts) {
   fill("changes", watch.last_decisions.slice(-12).reverse(), change);
   if (!watch.last_decisions.length) empty("changes", "None yet.");
   put("sources", watch.sources.join(", ") || "no source");
-  put("primary", watch.primary);
+  put("primary", watch.routes.map((route) => route.route).join(", "));
   put("version", watch.version);
 }
 
@@ -73,7 +73,7 @@ function showState(watch) {
   const speed = watch.run ? ` ${words.rate(watch.run.rate_now)}/s` : "";
   document.title = `${heading}${speed} · drainer`;
   const spoken = `The watch is ${heading}${paused ? ", paused" : ""}. ${watch.why}`;
-  const breaker = `${watch.breaker.state}`;
+  const breaker = worst(watch.routes);
   if (watch.state !== shown.state || breaker !== shown.breaker) {
     if (shown.state) say(breaker === shown.breaker ? spoken : `The circuit breaker is ${breaker}. ${spoken}`);
     [shown.state, shown.breaker] = [watch.state, breaker];
@@ -139,7 +139,6 @@ function showRate(watch, at) {
   const parts = run ? [
     `${words.count(run.sent)} of ${words.count(run.total)} messages sent`,
     `${run.connections} ${run.connections === 1 ? "connection" : "connections"}`,
-    run.waiting && `waits: ${run.waiting}`,
   ] : ["No drain runs."];
   put("run", parts.filter(Boolean).join(" · "));
   draw($("chart"), shown.history, at);
@@ -159,20 +158,68 @@ const BREAKER = {
   open: "Open: the primary refuses us",
 };
 
+// The state of the breaker that is farthest from closed.
+function worst(routes) {
+  const order = Object.keys(BREAKER);
+  const states = routes.map((route) => route.breaker.state);
+  return states.sort((a, b) => order.indexOf(b) - order.indexOf(a))[0] ?? "closed";
+}
+
 function showPrimary(watch, ledger) {
-  for (const name of ["connect", "rcpt", "dot"]) {
-    put(`${name}-ms`, words.milliseconds(watch.latency[`${name}_ms`]));
+  put("primary-head", watch.routes.length > 1 ? "The primaries" : "The primary");
+  fill("routes", watch.routes.map((route) => route.route), routeBlock);
+  watch.routes.forEach((route, n) => showRoute(route, n, ledger));
+}
+
+// The parts of one route; showRoute puts the values in.
+function routeBlock(name, n) {
+  const block = make("article", "", "route");
+  const facts = make("dl", "", "facts");
+  for (const [key, label] of [
+    ["connect", "connects in"], ["rcpt", "answers RCPT in"], ["dot", "answers the dot in"],
+  ]) {
+    const pair = make("div");
+    pair.append(make("dt", label), part("dd", `${key}-ms`, n));
+    facts.append(pair);
   }
-  const { state, reply, reason, until } = watch.breaker;
+  block.append(
+    make("h3", name), part("p", "flow", n, "quiet"), facts,
+    make("h4", "Circuit breaker"), part("p", "breaker", n),
+    part("p", "breaker-reply", n, "reply"), part("p", "remedy", n),
+    part("ul", "breakers", n, "plain"),
+    make("h4", "Last health check"), part("ul", "checks", n, "checks"),
+  );
+  return block;
+}
+
+function part(name, id, n, kind = "") {
+  const element = make(name, "", kind);
+  element.id = `${id}-${n}`;
+  return element;
+}
+
+function showRoute(route, n, ledger) {
+  put(`flow-${n}`, [
+    route.answered && `${route.answered} answered last`,
+    route.connections && `${words.count(route.connections)} connections`,
+    route.connections && `${words.rate(route.rate_now)} messages/s`,
+    route.waiting && `waits: ${route.waiting}`,
+  ].filter(Boolean).join(" · "));
+  for (const name of ["connect", "rcpt", "dot"]) {
+    put(`${name}-ms-${n}`, words.milliseconds(route.latency[`${name}_ms`]));
+  }
+  const { state, reply, reason, until, remedy } = route.breaker;
   const breaker = [BREAKER[state] ?? state, reason, until && `tried again ${words.until(until)}`];
-  put("breaker", breaker.filter(Boolean).join("; "));
-  $("breaker").dataset.tone = { closed: "flow", open: "bad" }[state] ?? "wait";
-  $("breaker-reply").hidden = !reply;
-  put("breaker-reply", reply);
+  put(`breaker-${n}`, breaker.filter(Boolean).join("; "));
+  $(`breaker-${n}`).dataset.tone = { closed: "flow", open: "bad" }[state] ?? "wait";
+  $(`breaker-reply-${n}`).hidden = !reply;
+  put(`breaker-reply-${n}`, reply);
+  $(`remedy-${n}`).hidden = !remedy;
+  put(`remedy-${n}`, remedy && `What to do: ${remedy}`);
   const others = (ledger?.breakers ?? []).filter((g) =>
-    g.route === watch.primary && g.scope !== "route" && g.state !== "closed");
-  fill("breakers", others, (g) => make("li", `${g.scope}: ${g.state}; ${g.reason} ${g.reply}`));
-  fill("checks", watch.checks, (finding) => {
+    g.route === route.route && g.scope !== "route" && g.state !== "closed");
+  fill(`breakers-${n}`, others, (g) => make("li", `${g.scope}: ${g.state}; ${g.reason} ${g.reply}`));
+  fill(`checks-${n}`, route.checks, (finding) => {
     const item = make("li");
     const verdict = make("b", finding.verdict);
     verdict.dataset.tone = { ok: "flow", fail: "bad" }[finding.verdict] ?? "wait";
@@ -181,7 +228,7 @@ function showPrimary(watch, ledger) {
     if (more) item.append(make("span", more, "reply"));
     return item;
   });
-  if (!watch.checks.length) empty("checks", "None yet.");
+  if (!route.checks.length) empty(`checks-${n}`, "None yet.");
 }
 
 function reason(row) {

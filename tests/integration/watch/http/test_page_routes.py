@@ -19,10 +19,12 @@ from drainer.policy.watch.states import WatchState
 from tests.support.web.browser import (
     browser,
     cruising,
+    flowing_route,
     look,
     missing_reason,
     open_page,
     refused,
+    refused_route,
 )
 from tests.support.web.http_server import LOCKED, OPERATOR, Hooked, hooked
 
@@ -123,8 +125,8 @@ def test_it_shows_how_the_drain_stands(page: Page) -> None:
         "state": "cruising",
         "rate-now": "19.2",
         "limit": "messages/s of 20.0",
-        "dot-ms": "57 ms",
-        "breaker": "Closed: mail flows.",
+        "dot-ms-0": "57 ms",
+        "breaker-0": "Closed: mail flows.",
         "primary": "mx1.example.org:25",
         "link": "live",
         "of": "of 0 are final",
@@ -160,21 +162,37 @@ def test_a_breaker_that_is_open_says_what_it_waits_for(page: Page) -> None:
     """The reply in the primary's own words, and the time of the next probe."""
     page.server.watched.change(**refused(time.time()))
     page.until(lambda: page.text("state") == "waiting")
-    assert page.text("breaker").startswith(
+    assert page.text("breaker-0").startswith(
         "Open: the primary refuses us; the known-good"
     )
-    assert "tried again until" in page.text("breaker")
-    assert "550 5.1.1 <known-good@example.org>" in page.text("breaker-reply")
+    assert "tried again until" in page.text("breaker-0")
+    assert "550 5.1.1 <known-good@example.org>" in page.text("breaker-reply-0")
     assert "Limited to 5.0 messages/s" in page.text("in-force")
     assert "live mail is slow this morning" in page.text("in-force")
+
+
+def test_every_route_is_shown_with_its_server_breaker_and_remedy(page: Page) -> None:
+    """Not only the first one; the worst breaker is said aloud."""
+    other = refused_route(time.time())
+    other["route"] = "mx2.example.net:25"
+    page.server.watched.change(routes=[flowing_route(), other])
+    page.until(lambda: page.text("primary-head") == "The primaries")
+    assert page.text("primary") == "mx1.example.org:25, mx2.example.net:25"
+    assert "mx1.example.org (192.0.2.25:25) answered last" in page.text("flow-0")
+    assert page.text("breaker-0") == "Closed: mail flows."
+    assert page.text("breaker-1").startswith("Open: the primary refuses us")
+    assert page.text("remedy-1").startswith("What to do: the user table")
+    assert page.text("spoken").startswith("The circuit breaker is open.")
+    assert page.violations() == []
 
 
 def test_text_of_strangers_stays_text(page: Page) -> None:
     """A primary's reply is no part of the page."""
     hostile = "<img src=x onerror=\"document.title='taken'\"><b>550"
-    breaker = {"state": "open", "reply": hostile, "until": None, "reason": hostile}
-    page.server.watched.change(breaker=breaker, why=hostile)
-    page.until(lambda: page.text("breaker-reply") == hostile)
+    route = refused_route(time.time())
+    route["breaker"].update({"reply": hostile, "remedy": hostile})
+    page.server.watched.change(routes=[route], why=hostile)
+    page.until(lambda: page.text("breaker-reply-0") == hostile)
     assert page.text("why") == hostile
     assert page.run("return document.images.length") == 1
     assert page.driver.title != "taken"

@@ -11,8 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from drainer.watch.metrics import METRICS
 from tests.support.paths import DATA
-from tests.support.web.browser import cruising
-from tests.support.web.http_server import LOCKED, OPERATOR, TOKEN, Hooked, hooked
+from tests.support.web.browser import cruising, refused_route
+from tests.support.web.http_server import LOCKED, OPERATOR, ROUTE, TOKEN, Hooked, hooked
 
 UP, DOWN = "/hooks/primary-up", "/hooks/primary-down"
 SAMPLES = DATA / "hooks"
@@ -155,7 +155,11 @@ def event(response: http.client.HTTPResponse) -> dict[str, dict[str, object]]:
 
 def test_metrics_are_what_prometheus_reads(locked: Hooked) -> None:
     """By the parser of its makers; every name stands in docs/metrics.md."""
-    locked.watched.change(**cruising(time.time()))
+    other = refused_route(time.time())
+    other["route"] = "mx2.example.net:25"
+    watch = cruising(time.time())
+    watch["routes"].append(other)
+    locked.watched.change(**watch)
     locked.post(UP, {}, token=TOKEN)
     answer = locked.get("/metrics", token=TOKEN)
     assert answer.headers["Content-Type"].startswith("text/plain; version=")
@@ -167,9 +171,13 @@ def test_metrics_are_what_prometheus_reads(locked: Hooked) -> None:
         for sample in family.samples
     }
     assert values["drainer_watch_state", "cruise"] == 1
-    assert values["drainer_rate_messages_per_second",] == 19.2
-    assert values["drainer_primary_latency_seconds", "dot"] == 0.057
+    assert values["drainer_rate_messages_per_second", ROUTE] == 19.2
+    assert values["drainer_run_connections", "mx2.example.net:25"] == 0
+    assert values["drainer_primary_latency_seconds", ROUTE, "dot"] == 0.057
+    assert values["drainer_check_ok", ROUTE, "reject"] == 1
     assert values["drainer_hook_answers_total", UP, "202"] == 1
-    assert values["drainer_breakers", "route", "closed"] == 1
+    assert values["drainer_breakers", ROUTE, "route", "closed"] == 1
+    assert values["drainer_breakers", "mx2.example.net:25", "route", "closed"] == 0
+    assert values["drainer_breakers", "mx2.example.net:25", "route", "open"] == 1
     assert values["drainer_balanced",] == 1
     assert b"@" not in answer.body

@@ -80,7 +80,8 @@ def test_a_hook_makes_a_watch_look_and_orders_hold_its_drain(bench: Bench) -> No
         assert facts["ledger"]["spooled"] == COUNT
         assert server.post("/api/resume", pause, token=OPERATOR).status == 202
         watch.wait_for("armed", after=held)
-        delivered = f'drainer_recipients{{state="delivered"}} {COUNT}.0'
+        route = f"127.0.0.1:{bench.port}"
+        delivered = f'drainer_recipients{{route="{route}",state="delivered"}} {COUNT}.0'
         at_rest = 'drainer_watch_state{state="armed"} 1.0'
         # Asking often meets the limit of requests: then it is asked again.
         wait_until(
