@@ -81,7 +81,7 @@ def inspect(
     warn_of_skipped(opened)
     warn_of_untaken(opened)
     look = SourceList(choice, datetime.now(UTC) - config.retry.lifetime, digest=json_)
-    found = look.at(opened, Admission(bare_newlines="hold"))
+    found = look.at(opened, Admission())
     pages = Table(
         "id", "native id", "queue", "arrived", "size", "sender", "recipients",
         spare=("size", "arrived", "id", "queue"),

@@ -23,7 +23,7 @@ _SECTIONS: dict[str, type[Section]] = {
     "breaker": BreakerSection,
 }
 _COMMON = {
-    "primary": ("domains", "max_hops", "bare_newlines", "keep", "keep_size"),
+    "primary": ("domains", "keep", "keep_size"),
     "health": ("successes", "over", "interval", "longest", "forget"),
     "throttle": (),
     "breaker": (),

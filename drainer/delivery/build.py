@@ -10,14 +10,19 @@ from drainer.bounce.build import make_bouncing
 from drainer.bounce.quarantine.delivery_copies import KeepSettings
 from drainer.config import Config
 from drainer.config.build.paths import kept_folder, ledger_url, quarantine_folder
-from drainer.config.build.routes import make_probe, make_route, make_route_table
+from drainer.config.build.routes import (
+    make_probe,
+    make_route,
+    make_route_table,
+    route_name,
+)
 from drainer.config.build.rules import make_rules
 from drainer.config.route_section import route_configs
 from drainer.config.throttle import ThrottleSection
 from drainer.delivery.pacing.load import LoadSource
 from drainer.delivery.settings import DrainSettings, PacingSettings, RouteSettings
 from drainer.ledger.breaker_waits import Brake
-from drainer.policy.admission.admit import Admission
+from drainer.policy.admission.admit import Admission, ContentLimits
 from drainer.policy.admission.selection import Choice
 from drainer.policy.breaker.detector import DetectorThresholds
 from drainer.policy.pacing.rate import Rate, Rates, message_rate, parse_rate, parse_size
@@ -131,7 +136,10 @@ def make_admission(
     """Return the rules about single messages, and their routes (make_route_table)."""
     return Admission(
         routes=make_route_table(config, no_route, unanswered),
-        max_hops=config.primary.max_hops,
-        bare_newlines=config.primary.bare_newlines,
+        limits={
+            route_name(each): each.primary.values_for(ContentLimits)
+            for each in route_configs(config)
+        },
+        usual_limits=config.primary.values_for(ContentLimits),
         redirect=redirect,
     )

@@ -167,23 +167,23 @@ class Loader:
         pending = {each.forward_path: each for each in recipients}
         found: dict[Problem | None, list[ClaimedRecipient]] = {}
         for claimed in delivery.claimed:
-            problem = self._objection(claimed, scanned.problem, pending)
+            problem = self._objection(claimed, scanned, pending)
             found.setdefault(problem, []).append(claimed)
         yield from ((problem, tuple(those)) for problem, those in found.items())
 
     def _objection(
         self,
         claimed: ClaimedRecipient,
-        problem: Problem | None,
+        scanned: ScannedMessage,
         pending: Mapping[str, Recipient],
     ) -> Problem | None:
         """Return why a recipient may not be sent to, now that it was read again."""
-        path = claimed.recipient.forward_path
+        path, problem = claimed.recipient.forward_path, scanned.problem
         if problem is not None and not (claimed.released and problem.releasable):
             return problem
         if path not in pending:
             return Problem(code="done-by-backup", detail="the spool says so now")
-        objection = self.rules.objection(pending[path])
+        objection = self.rules.objection(pending[path], scanned.facts)
         if objection and not (claimed.released and objection.releasable):
             return objection
         return None

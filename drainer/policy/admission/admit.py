@@ -14,15 +14,33 @@ FOREIGN = ("not-for-this-primary", "no-route")
 """What holds recipients whose domain has no route here."""
 
 
+class ContentLimits(Struct, frozen=True, kw_only=True):
+    """What the content of mail for one route may be."""
+
+    #: A message with more Received fields than this is in a loop (RFC 5321 6.3).
+    max_hops: int = 48
+    #: 'hold' or 'space'.
+    bare_newlines: str = "hold"
+
+    def problem(self, facts: ContentFacts) -> Problem | None:
+        """Return why a content must not be sent, or None."""
+        if facts.bare_newlines and self.bare_newlines == "hold":
+            detail = f"{facts.bare_newlines} of them"
+            return Problem(code="bare-newline", detail=detail)
+        if facts.hops > self.max_hops:
+            detail = f"{facts.hops} Received fields, the limit is {self.max_hops}"
+            return Problem(code="too-many-hops", detail=detail)
+        return None
+
+
 class Admission(Struct, frozen=True, kw_only=True):
     """The rules that concern single messages, and where each recipient's mail goes."""
 
     #: drainer holds recipients whose domain has no route.
     routes: RouteTable = field(default_factory=lambda: single_route(""))
-    #: A message with more Received fields than this is in a loop (RFC 5321 6.3).
-    max_hops: int = 48
-    #: 'hold' or 'space'.
-    bare_newlines: str = "hold"
+    #: By the names of their routes; the usual ones are for mail without any.
+    limits: dict[str, ContentLimits] = field(default_factory=dict)
+    usual_limits: ContentLimits = ContentLimits()
     #: Where recipients are redirected to; the rules apply to those addresses.
     redirect: AddressMapping = field(default_factory=AddressMapping)
 
@@ -32,16 +50,21 @@ class Admission(Struct, frozen=True, kw_only=True):
             return message.problem
         if not facts.size_bytes:  # no server accepts mail without adding a field
             return Problem(code="corrupt", detail="its content is empty")
-        if facts.bare_newlines and self.bare_newlines == "hold":
-            detail = f"{facts.bare_newlines} of them"
-            return Problem(code="bare-newline", detail=detail)
-        if facts.hops > self.max_hops:
-            detail = f"{facts.hops} Received fields, the limit is {self.max_hops}"
-            return Problem(code="too-many-hops", detail=detail)
-        return None
+        known = message.envelope.recipients
+        routes = {self.route_of(each.forward_path) for each in known} or {""}
+        found = {self._limits(route).problem(facts) for route in routes}
+        return found.pop() if len(found) == 1 else None
 
-    def objection(self, recipient: Recipient) -> Problem | None:
-        """Return why nothing must be sent to this recipient, or None."""
+    def _limits(self, route: str) -> ContentLimits:
+        return self.limits.get(route, self.usual_limits)
+
+    def objection(
+        self, recipient: Recipient, facts: ContentFacts | None = None
+    ) -> Problem | None:
+        """Return why nothing must be sent to this recipient, or None.
+
+        With ``facts``, also why not this content.
+        """
         if recipient.fault:
             return Problem(code="bad-address", detail=recipient.fault)
         try:
@@ -49,8 +72,9 @@ class Admission(Struct, frozen=True, kw_only=True):
         except AddressError as error:
             return Problem(code="bad-address", detail=f"mapped, {error}")
         domain = domain_of(path)
-        if self.routes.find(domain) is not None:
-            return None
+        route = self.routes.route_of(domain)
+        if route is not None:
+            return self._limits(route).problem(facts) if facts else None
         if reason := self.routes.no_route.get(domain):
             return Problem(code="no-route", detail=reason)
         return Problem(code="not-for-this-primary", detail=domain)
@@ -99,6 +123,6 @@ def admit(
         spooled=spooled,
         facts=facts,
         problem=None,
-        problems=tuple(map(rules.objection, known)),
+        problems=tuple([rules.objection(each, facts) for each in known]),
         routes=routes,
     )

@@ -87,8 +87,8 @@ def test_a_flag_names_the_only_route(tmp_path: Path) -> None:
             "two routes",
         ),
         (
-            '[[routes]]\ndomains = ["a.example"]\nhost = "mx"\nmax_hops = 9\n',
-            "max_hops",
+            '[[routes]]\ndomains = ["a.example"]\nhost = "mx"\nkeep = "1h"\n',
+            "keep",
         ),
         ('[[routes]]\ndomains = ["a.example"]\nhost = "mx"\nrate = "many"\n', "rate"),
         (

@@ -7,8 +7,8 @@ import pytest
 from drainer.mail.content import HeldContent
 from drainer.mail.envelope import Envelope, Recipient
 from drainer.mail.message import ContentFacts, Message, Problem, SpooledMessage
-from drainer.policy.admission.admit import Admission, admit
-from drainer.policy.admission.routes import single_route
+from drainer.policy.admission.admit import Admission, ContentLimits, admit
+from drainer.policy.admission.routes import RouteTable, single_route
 from drainer.policy.recipient.delivery import ScannedMessage
 
 
@@ -73,6 +73,11 @@ def scanned(
 CORRUPT = Problem(code="corrupt", detail="x")
 
 
+def codes(found: ScannedMessage) -> tuple[str, ...]:
+    """Return what holds each recipient; '' = nothing."""
+    return tuple(each.code if each else "" for each in found.problems)
+
+
 @pytest.mark.parametrize(
     ("found", "problems"),
     [
@@ -91,7 +96,7 @@ CORRUPT = Problem(code="corrupt", detail="x")
         pytest.param(
             scanned(
                 PLAIN._replace(bare_newlines=1),
-                admission=Admission(bare_newlines="space"),
+                admission=Admission(usual_limits=ContentLimits(bare_newlines="space")),
             ),
             ("", ""),
             id="unless the operator has it replaced",
@@ -121,7 +126,7 @@ def test_a_message_is_admitted_recipient_by_recipient(
     found: ScannedMessage, problems: tuple[str, ...]
 ) -> None:
     """What is wrong with the message holds each of them, by name."""
-    assert tuple(each.code if each else "" for each in found.problems) == problems
+    assert codes(found) == problems
     whole = set(problems) - {"", "not-for-this-primary"}
     assert {found.problem.code if found.problem else ""} == (whole or {""})
 
@@ -131,3 +136,18 @@ def test_a_message_that_is_damaged_is_so_before_it_is_a_loop() -> None:
     message = scanned(problem=CORRUPT).spooled.message
     facts = PLAIN._replace(hops=99, bare_newlines=1)
     assert Admission().problem(message, facts) == CORRUPT
+
+
+def test_each_route_has_its_own_limits_for_content() -> None:
+    """What one primary must not get goes to the other."""
+    table = RouteTable(domains={"example.org": "a:25", "example.net": "b:25"})
+    rules = Admission(
+        routes=table,
+        limits={"b:25": ContentLimits(max_hops=60, bare_newlines="space")},
+    )
+    loop = scanned(PLAIN._replace(hops=50), admission=rules)
+    assert (loop.problem, codes(loop)) == (None, ("too-many-hops", ""))
+    bare = scanned(PLAIN._replace(bare_newlines=1), admission=rules)
+    assert codes(bare) == ("bare-newline", "")
+    far = scanned(PLAIN._replace(hops=61), admission=rules)
+    assert codes(far) == ("too-many-hops", "too-many-hops")
