@@ -306,16 +306,19 @@ def print_plan(
 def _duration(config: Config, forecast: Forecast, *, explicit: bool) -> float:
     """Return the seconds that the slowest route takes at its rate, its ramp included.
 
-    An ``explicit`` rate skips the ramp.
+    All together take at least what [throttle] total allows. An ``explicit`` rate skips
+    the ramp.
     """
-    return max(
+    routes = [
         least_seconds(
             forecast.routes[route_name(each)],
             parse_rate(each.throttle.rate),
             timedelta(0) if explicit else each.throttle.ramp,
         )
         for each in route_configs(config)
-    )
+    ]
+    total = parse_rate(config.throttle.total)
+    return max(*routes, least_seconds(forecast.messages, total, timedelta(0)))
 
 
 def _plan_facts(forecast: Forecast, seconds: float, rate: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ _SECTIONS: dict[str, type[Section]] = {
 _COMMON = {
     "primary": ("domains", "keep", "keep_size"),
     "health": ("successes", "over", "interval", "longest", "forget"),
-    "throttle": (),
+    "throttle": ("total",),
     "breaker": (),
 }
 """Keys that are the same for all routes."""

@@ -16,6 +16,11 @@ class ThrottleSection(Section):
         "10/second",
         description="Most messages per time: N/second, N/minute, N/hour, or unlimited.",
     )
+    total: str = Field(
+        "unlimited",
+        description="Most messages per time of all routes of a drain together, beside"
+        " the rate of each.",
+    )
     burst: int | None = Field(
         None,
         description="Most messages at once, at most one second's worth. Empty = a tenth"
@@ -61,7 +66,7 @@ class ThrottleSection(Section):
         shlex.split(value)
         return value
 
-    @field_validator("rate", "bytes", "recipients", "new_connections")
+    @field_validator("rate", "total", "bytes", "recipients", "new_connections")
     @classmethod
     def _is_rate(cls, value: str, info: ValidationInfo) -> str:
         parse_rate(value, sized=info.field_name == "bytes")

@@ -49,6 +49,7 @@ def build_settings(
             _route_settings(each, explicit=explicit) for each in route_configs(config)
         ),
         admission=admission or make_admission(config),
+        total=_message_rate(config.throttle.total),
         choice=choice,
         schedule=config.retry.values_for(RetrySchedule),
         confirm_after=config.bounce.confirm_after,
@@ -89,16 +90,20 @@ def make_rates(config: Config) -> Rates:
     """Return the rates that the primary may see."""
     throttle, most = config.throttle, config.primary.connections
     messages = parse_rate(throttle.rate)
-    recipients = parse_rate(throttle.recipients)
     octets = parse_rate(throttle.bytes, sized=True)
     opened = parse_rate(throttle.new_connections)
     return Rates(
         messages=message_rate(messages, throttle.burst) if messages else None,
         octets=Rate(per_second=octets, burst=octets) if octets else None,
-        recipients=message_rate(recipients, None) if recipients else None,
+        recipients=_message_rate(throttle.recipients),
         # This many may be open at once; only opening new ones is limited by the rate.
         connections=Rate(per_second=opened, burst=float(most)) if opened else None,
     )
+
+
+def _message_rate(text: str) -> Rate | None:
+    per_second = parse_rate(text)
+    return message_rate(per_second, None) if per_second else None
 
 
 def make_keep(config: Config) -> KeepSettings | None:

@@ -28,6 +28,7 @@ from drainer.policy.breaker.breaker import CircuitBreaker
 from drainer.policy.recipient.retry import usual_confirm_after
 from drainer.runtime.process import utcnow
 from drainer.runtime.workers import WorkerProcess
+from drainer.smtp.rate_limiter import TotalRate
 from drainer.sources.protocol import Source
 
 
@@ -112,6 +113,7 @@ class Drain:
             control=self.control,
             claims=MessageClaims(),
             limit=MessageLimit(settings.choice.limit),
+            total=TotalRate(settings.total),
             leases=leases,
             acknowledger=Acknowledger(ledger, self._sources, kept),
             kept=kept.store if kept else None,

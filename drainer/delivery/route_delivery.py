@@ -42,7 +42,7 @@ from drainer.policy.breaker.known_good import KnownGoodRecipients
 from drainer.policy.recipient.judge import RetryPolicy
 from drainer.runtime.process import utcnow
 from drainer.smtp.hosts import HostChoice
-from drainer.smtp.rate_limiter import RateLimiter
+from drainer.smtp.rate_limiter import RateLimiter, TotalRate
 from drainer.sources.protocol import HoldingSource, LeasingSource, Source
 
 READY = 100
@@ -62,6 +62,7 @@ class SharedParts:
     control: DrainControl
     claims: MessageClaims
     limit: MessageLimit
+    total: TotalRate
     leases: SourceLeases
     acknowledger: Acknowledger
     quarantine: Quarantine | None
@@ -92,7 +93,7 @@ class RouteDelivery:
         #: Why nothing is sent by this route, although a drain runs; '' = it is.
         self.not_ready = ""
         self.breaker_guard = self._build_breaker_guard()
-        self._rate_limiter = RateLimiter(settings.rates)
+        self._rate_limiter = RateLimiter(settings.rates, total=shared.total)
         self.rate_controller = self._build_rate_controller()
         self._connection_limit = ConnectionLimit(
             settings.connections, self.rate_controller

@@ -18,7 +18,7 @@ from drainer.policy.admission.admit import Admission
 from drainer.policy.admission.selection import Choice
 from drainer.policy.breaker.detector import USUAL_WINDOWS, DetectorThresholds
 from drainer.policy.classify.rules import Rule
-from drainer.policy.pacing.rate import Rates
+from drainer.policy.pacing.rate import Rate, Rates
 from drainer.policy.recipient.retry import RetrySchedule
 from drainer.policy.recipient.state import State
 from drainer.runtime.process import utcnow
@@ -71,6 +71,8 @@ class DrainSettings(Struct, frozen=True, kw_only=True):
     scans: bool = True
     #: Which mail of the sources is to be drained, and in which order.
     choice: Choice = msgspec.field(default_factory=Choice)
+    #: The rate of messages of all routes together; None = unlimited.
+    total: Rate | None = None
     #: The confirmation delay; None = longer on the first day after an outage.
     confirm_after: timedelta | None = None
     #: Which senders are verified, and our name to them; None: no sender is notified.

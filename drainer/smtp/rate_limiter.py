@@ -17,26 +17,52 @@ from msgspec.structs import replace
 
 from drainer.policy.pacing.rate import UNLIMITED, Rate, Rates
 
+TOTAL = "total"
+"""The bucket that several limiters have in common."""
 _ALMOST = 1e-9
 """Part of a token that floating point may be off by."""
+
+
+class TotalRate:
+    """The rate of several routes together: one bucket for all their limiters."""
+
+    def __init__(self, rate: Rate | None) -> None:
+        """Limit nothing if the rate is None."""
+        self._rate = rate
+        self._bucket: AsyncLimiter | None = None
+
+    async def bucket(self) -> AsyncLimiter | None:
+        """Return the bucket; None = no limit.
+
+        It starts without a burst, because another run may have ended just now.
+        """
+        if self._bucket is None and self._rate is not None:
+            self._bucket = await _limiter(self._rate, timedelta(0))
+        return self._bucket
 
 
 class RateLimiter:
     """Messages, bytes, recipients and new connections per time.
 
-    Several drains of one primary each have a share of the rates (``resize``).
+    Several drains of one primary each have a share of the rates (``resize``). A bucket
+    above them limits the messages of several routes together.
     """
 
     def __init__(
-        self, rates: Rates = UNLIMITED, *, idle: timedelta | None = None
+        self,
+        rates: Rates = UNLIMITED,
+        *,
+        idle: timedelta | None = None,
+        total: "TotalRate | None" = None,
     ) -> None:
         """Send nothing yet; the previous run ended ``idle`` ago, None = none did."""
-        self._rates = rates
+        self._rates, self._total = rates, total
         self._idle = idle
         self._share = 0.0
         self._level = 1.0
         self._buckets: dict[str, AsyncLimiter] = {}
-        self._turns = {name: asyncio.Lock() for name in Rates.__struct_fields__}
+        names = (*Rates.__struct_fields__, TOTAL)
+        self._turns = {name: asyncio.Lock() for name in names}
         self._turn = asyncio.Lock()
         self._waiting = 0
         self._closed = False
@@ -60,6 +86,8 @@ class RateLimiter:
                 for name in Rates.__struct_fields__
                 if (rate := getattr(self._rates, name)) is not None
             }
+            if self._total and (bucket := await self._total.bucket()):
+                self._buckets[TOTAL] = bucket
             self._idle = timedelta(0)
         self._pulse()
 
@@ -97,8 +125,10 @@ class RateLimiter:
         self._waiting += 1
         try:
             async with self._turn:  # first come, first served
-                if not await self._take("recipients", recipients, gone=gone):
-                    return False
+                # The route's own token last: its bound is that of the primary.
+                for name, count in (("recipients", recipients), (TOTAL, 1)):
+                    if not await self._take(name, count, gone=gone):
+                        return False
                 return await self._take("messages", 1, gone=gone)
         finally:
             self._waiting -= 1
@@ -111,7 +141,7 @@ class RateLimiter:
             return True
         costs = [
             (bucket, self._cost(name, count))
-            for name, count in (("recipients", recipients), ("messages", 1))
+            for name, count in (("recipients", recipients), (TOTAL, 1), ("messages", 1))
             if (bucket := self._buckets.get(name)) is not None
         ]
         if not all(bucket.has_capacity(cost) for bucket, cost in costs):

@@ -144,7 +144,10 @@ def _limit(run: Run) -> float | None:
     """Return what all routes of a drain may send in a second; None: unlimited."""
     limits = [each.rate_controller.allowed for each in run.engine.routes.values()]
     known = [limit for limit in limits if limit is not None]
-    return sum(known) if len(known) == len(limits) else None
+    total = run.engine.settings.total
+    most = [total.per_second] if total else []
+    most += [sum(known)] if len(known) == len(limits) else []
+    return min(most, default=None)
 
 
 def _control_facts(control: Override | None) -> ControlFacts | None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drainer.policy.pacing.rate import Rate, Rates, message_rate
-from drainer.smtp.rate_limiter import RateLimiter
+from drainer.smtp.rate_limiter import RateLimiter, TotalRate
 from tests.support.scenarios.virtual_time import run
 
 pytestmark = pytest.mark.alone
@@ -313,6 +313,38 @@ def test_who_waits_at_a_slow_rate_goes_when_it_is_raised() -> None:
     soon, late = run(raised())
     assert 5 <= soon < 5.2
     assert late >= 3600, "the old rate holds again, without a burst"
+
+
+def test_routes_share_a_total_beside_their_own_rates() -> None:
+    """Each keeps its own bound; together they keep that of the total, and reach it."""
+    rate, total, seconds = message_rate(10, None), message_rate(12, None), 60
+
+    async def scene(routes: int) -> list[Sent]:
+        shared = TotalRate(total)
+        throttles = [
+            RateLimiter(Rates(messages=rate), total=shared) for _ in range(routes)
+        ]
+        sent: list[Sent] = [[] for _ in throttles]
+        for throttle in throttles:
+            await throttle.resize(1)
+        async with asyncio.TaskGroup() as group:
+            for throttle, those in zip(throttles, sent, strict=True):
+                for _ in range(3):
+                    group.create_task(until_closed(throttle, those))
+            await asyncio.sleep(seconds)
+            for throttle in throttles:
+                throttle.close()
+        return sent
+
+    [alone] = run(scene(1))
+    assert len(alone) == pytest.approx(10 * seconds, rel=0.02)
+    two = run(scene(2))
+    for each in two:
+        assert_never_flooded(each, rate)
+        assert len(each) == pytest.approx(6 * seconds, rel=0.02)
+    # A route may have paid its total token a moment before its own: one message each.
+    loose = Rate(per_second=total.per_second, burst=total.burst + len(two))
+    assert_never_flooded([*two[0], *two[1]], loose)
 
 
 def test_recipients_are_paid_for_before_their_message_leaves() -> None:
