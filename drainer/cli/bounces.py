@@ -264,7 +264,7 @@ def run(
 
     with worker_processes(config) as workers:
         sources = _bound(config)
-        whole, admission = resolve_routes(config, sources, scans=False)
+        whole, admission, _ = resolve_routes(config, sources, scans=False)
         settings = build_settings(
             whole, admission=admission, explicit=False, acknowledge=True
         )

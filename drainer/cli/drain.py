@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from msgspec.structs import replace
 
 from drainer.cli.check import refuse_unless_healthy
 from drainer.cli.event_loop import run_loop
@@ -160,7 +161,7 @@ def drain(
         )
         warn_of_skipped(opened)
         config = _with_server_routes(config, opened)
-        whole, admission = resolve_routes(config, opened, redirect)
+        whole, admission, mx = resolve_routes(config, opened, redirect)
         settings = build_settings(
             whole,
             choice,
@@ -171,7 +172,7 @@ def drain(
         url = ledger_url(whole)
         request = DrainRequest(
             config=whole,
-            settings=settings,
+            settings=replace(settings, mx=mx),
             sources=opened,
             url=fresh_rehearsal(url) if rehearse else url,
         )

@@ -285,7 +285,7 @@ def print_plan(
     warn_of_skipped(opened)
     warn_of_untaken(opened)
     config = with_server_routes(config, opened)
-    config, no_route, unanswered = with_mx_hosts(with_domains(config, opened))
+    config, no_route, unanswered, _ = with_mx_hosts(with_domains(config, opened))
     rules = make_admission(config, redirect, no_route, unanswered)
     forecast = Forecast(redirect=redirect)
     end = datetime.now(UTC) - config.retry.lifetime

@@ -19,6 +19,7 @@ from drainer.delivery.control import DrainControl
 from drainer.delivery.intake import Intake
 from drainer.delivery.leases import SourceLeases
 from drainer.delivery.message_claims import MessageClaims
+from drainer.delivery.mx_refresh import MxRefresh
 from drainer.delivery.route_delivery import RouteDelivery, SharedParts
 from drainer.delivery.selector import MessageLimit
 from drainer.delivery.settings import DrainSettings, Progress
@@ -159,6 +160,7 @@ class Drain:
             side_tasks = [
                 group.create_task(guard(shared.leases.keep())),
                 group.create_task(guard(self._gather_evidence())),
+                group.create_task(guard(self._refresh_mx())),
             ]
             acknowledging = group.create_task(guard(shared.acknowledger.run()))
             cleaning = group.create_task(guard(self._clean_quarantine()))
@@ -211,6 +213,11 @@ class Drain:
     async def _gather_evidence(self) -> None:
         if self.bounce_service is not None:
             await self.bounce_service.gather()
+
+    async def _refresh_mx(self) -> None:
+        if self.settings.mx is not None:
+            hosts = {name: route.hosts for name, route in self.routes.items()}
+            await MxRefresh(self.settings.mx, hosts).run()
 
     async def _clean_quarantine(self) -> None:
         if self._shared.cleaner is not None:

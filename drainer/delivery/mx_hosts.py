@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 from drainer.bounce.evidence.request import DnsServers
 from drainer.config import Config, own_hostname
+from drainer.config.build.routes import route_name
 from drainer.config.primary import BY_MX
 from drainer.config.route_section import RouteSection, route_configs
+from drainer.delivery.mx_refresh import MxSettings
 from drainer.errors import UsageError
 
 MAX_DOMAINS = 10_000
@@ -25,6 +27,8 @@ class MxRoutes(NamedTuple):
     no_route: dict[str, str]
     #: Domains whose servers DNS does not name now: their mail waits.
     unanswered: dict[str, str]
+    #: The routes that go by MX; None = none does.
+    settings: MxSettings | None = None
 
 
 def routes_now(config: Config) -> list[Config]:
@@ -50,6 +54,7 @@ def with_mx_hosts(config: Config) -> MxRoutes:
     no_route: dict[str, str] = {}
     unanswered: dict[str, str] = {}
     sections: list[RouteSection] = []
+    by_mx: set[str] = set()
     for section in _sections(config):
         if getattr(section, "hosts", ()) != BY_MX:
             sections.append(section)
@@ -64,15 +69,28 @@ def with_mx_hosts(config: Config) -> MxRoutes:
             else:
                 no_route[domain] = servers.problem
         sections += [_at(section, tiers, names) for tiers, names in found.items()]
+        by_mx.update(name for names in found.values() for name in names)
     if primary.hosts == BY_MX:
         primary = primary.model_copy(update={"hosts": (), "domains": ()})
     changed = {"routes": tuple(sections), "primary": primary}
     whole = config.model_copy(update=changed)
     try:
-        route_configs(whole)
+        routes = route_configs(whole)
     except ValueError as error:
         raise UsageError(str(error), hint="see [[routes]]") from None
-    return MxRoutes(whole, no_route, unanswered)
+    settings = MxSettings(
+        servers=_servers(config), ours=ours, domains=_by_route(routes, by_mx)
+    )
+    return MxRoutes(whole, no_route, unanswered, settings)
+
+
+def _by_route(routes: list[Config], by_mx: set[str]) -> dict[str, tuple[str, ...]]:
+    """Return the domains of each route that goes by MX."""
+    return {
+        route_name(each): each.primary.domains
+        for each in routes
+        if not by_mx.isdisjoint(each.primary.domains)
+    }
 
 
 def _servers(config: Config) -> DnsServers:

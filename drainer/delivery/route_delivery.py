@@ -87,6 +87,7 @@ class RouteDelivery:
         )
         self.control = shared.control.for_route(settings.name)
         in_order = shared.settings.choice.order is not None
+        self.hosts = HostChoice(settings.route)
         self._ready_queue = ReadyQueue(
             max(READY, 2 * settings.connections), shared.claims, in_order=in_order
         )
@@ -142,7 +143,7 @@ class RouteDelivery:
         return BreakerMonitor(
             self.breaker_guard,
             self._shared.ledger,
-            self.settings.route,
+            self.hosts,
             self._mail,
             self._connections.slots,
         )
@@ -209,7 +210,7 @@ class RouteDelivery:
             ready_queue=self._ready_queue,
             loader=self._loader,
             slots=asyncio.Semaphore(self.settings.connections),
-            hosts=HostChoice(self.settings.route),
+            hosts=self.hosts,
             limit=self._connection_limit,
             rate_controller=self.rate_controller,
             rate_limiter=self._rate_limiter,

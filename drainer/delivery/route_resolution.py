@@ -8,6 +8,7 @@ from drainer.config.build.spools import with_domains
 from drainer.delivery.build import NOWHERE, make_admission
 from drainer.delivery.console import print_domains
 from drainer.delivery.mx_hosts import with_mx_hosts
+from drainer.delivery.mx_refresh import MxSettings
 from drainer.errors import PrimaryNotReady
 from drainer.policy.admission.admit import Admission
 from drainer.policy.recipient.mapping import AddressMapping
@@ -21,6 +22,8 @@ class ResolvedRoutes(NamedTuple):
 
     config: Config
     admission: Admission
+    #: The routes that go by MX; None = none does.
+    mx: MxSettings | None
 
 
 def resolve_routes(
@@ -44,11 +47,11 @@ def resolve_routes(
     config = with_domains(config, sources)
     if config.primary.domains != asked:
         print_domains(config.primary.domains)
-    config, no_route, unanswered = with_mx_hosts(config)
+    config, no_route, unanswered, mx = with_mx_hosts(config)
     reasons = [*no_route.values(), *unanswered.values()]
     for reason in reasons:
         _log.warning(f"{reason}; its mail waits")
     if reasons and not config.routes and not config.primary.is_named:
         raise PrimaryNotReady(reasons[0], hint="check DNS, or name the hosts")
     rules = make_admission(config, redirect, no_route, unanswered)
-    return ResolvedRoutes(config, rules)
+    return ResolvedRoutes(config, rules, mx)

@@ -11,6 +11,7 @@ from msgspec import Struct
 from drainer.bounce.quarantine.delivery_copies import KeepSettings
 from drainer.bounce.settings import BounceSettings
 from drainer.delivery.latency import LatencyStats
+from drainer.delivery.mx_refresh import MxSettings
 from drainer.delivery.pacing.load import LoadSource
 from drainer.ledger.breaker_waits import USUAL_BRAKE, Brake
 from drainer.ledger.records import Decision, DecisionKind
@@ -73,6 +74,8 @@ class DrainSettings(Struct, frozen=True, kw_only=True):
     choice: Choice = msgspec.field(default_factory=Choice)
     #: The rate of messages of all routes together; None = unlimited.
     total: Rate | None = None
+    #: The routes whose servers DNS names; None = no route.
+    mx: MxSettings | None = None
     #: The confirmation delay; None = longer on the first day after an outage.
     confirm_after: timedelta | None = None
     #: Which senders are verified, and our name to them; None: no sender is notified.

@@ -27,9 +27,19 @@ class HostChoice:
 
     def __init__(self, route: Route) -> None:
         """Start with every server well."""
-        self._route = route
+        #: Its name stays that of the server that was preferred at the start.
+        self.route = route
         self._open: Counter[Host] = Counter()
         self._failed: dict[Host, float] = {}
+
+    @property
+    def tiers(self) -> tuple[tuple[Host, ...], ...]:
+        """The servers in order of preference, equal ones together."""
+        return _tiers(self.route)
+
+    def adopt(self, tiers: tuple[tuple[Host, ...], ...]) -> None:
+        """Open the next sessions with other servers; open ones stay."""
+        self.route = replace(self.route, tiers=tiers)
 
     async def connect(self) -> Connection | ConnectFailure:
         """Open a session with the best server that answers; see smtp.connection.
@@ -41,7 +51,7 @@ class HostChoice:
             self._open[host] += 1  # before it answers: others choose meanwhile
             taken = False
             try:
-                answer = await connect(at_host(self._route, host))
+                answer = await connect(at_host(self.route, host))
                 taken = isinstance(answer, Connection)
             finally:
                 self._open[host] -= not taken
@@ -64,11 +74,12 @@ class HostChoice:
         now = time.monotonic()
         well: list[Host] = []
         rest: list[Host] = []
-        for tier in _tiers(self._route):
+        tiers = self.tiers
+        for tier in tiers:
             for host in random.sample(tier, len(tier)):
                 lately = now - self._failed.get(host, -math.inf) < PASSED_OVER
                 (rest if lately else well).append(host)
-        places = {h: n for n, tier in enumerate(_tiers(self._route)) for h in tier}
+        places = {h: n for n, tier in enumerate(tiers) for h in tier}
         well.sort(key=lambda host: (places[host], self._open[host]))
         return well + rest
 

@@ -61,11 +61,12 @@ class DrainTask:
     def _request(self) -> DrainRequest:
         plan = self._plan
         sources = make_sources(plan.config, list(plan.names), ())
-        config, admission = resolve_routes(plan.config, sources)
+        config, admission, mx = resolve_routes(plan.config, sources)
         drain_settings = replace(
             build_settings(
                 config, admission=admission, explicit=False, acknowledge=True
             ),
+            mx=mx,
             rescan=config.watch.rescan,
             grace=config.watch.grace,
         )

@@ -71,7 +71,7 @@ def make_plan(config: Config, names: tuple[str, ...]) -> WatchPlan:
         make_via(config)  # that no digest can be sent is reported at once
     health = config.health
     sources = tuple(make_sources(config, list(names), ()))
-    whole, no_route, unanswered = with_mx_hosts(with_domains(config, sources))
+    whole, no_route, unanswered, _ = with_mx_hosts(with_domains(config, sources))
     admission = make_admission(whole, no_route=no_route, unanswered=unanswered)
     return WatchPlan(
         config=config,

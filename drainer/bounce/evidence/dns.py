@@ -25,6 +25,9 @@ MAX_RECORDS = 100
 MAX_BYTES = 64 * 1024
 """Limits for the records of one answer; above either one the answer is not used."""
 
+UNKNOWN_TTL = 60.0
+"""Seconds for which an answer is valid that does not say so, or that failed."""
+
 _CACHED = 20_000
 _FAILURE_SECONDS = 300.0
 """How long an unanswered question is not asked again."""
@@ -54,6 +57,8 @@ class DnsAnswer(NamedTuple):
     #: The owner of the records: the name of the question, or the name that it is an
     #: alias of.
     owner: str = ""
+    #: Seconds for which it is valid, aliases included.
+    ttl: float = UNKNOWN_TTL
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -190,7 +195,8 @@ def answer_of(name: str, kind: str, found: dns.resolver.Answer) -> DnsAnswer:
         return DnsAnswer(DnsOutcome.ABSENT, detail=f"{name} has no {kind}", owner=owner)
     if len(records) > MAX_RECORDS or sum(map(len, records)) > MAX_BYTES:
         return DnsAnswer(DnsOutcome.FAILED, detail=f"{kind} {name}: too many records")
-    return DnsAnswer(DnsOutcome.FOUND, records, owner=owner)
+    ttl = float(found.chaining_result.minimum_ttl)
+    return DnsAnswer(DnsOutcome.FOUND, records, owner=owner, ttl=ttl)
 
 
 def _octets(rdata: dns.rdata.Rdata) -> bytes:

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 from typing import NamedTuple
 
-from drainer.bounce.evidence.dns import DnsOutcome, Resolver
+from drainer.bounce.evidence.dns import UNKNOWN_TTL, DnsOutcome, Resolver
 from drainer.mail.mailbox import ascii_domain
 from drainer.policy.admission.mx import MxRecord, choose_mx
 from drainer.policy.bounce.facts import is_public
@@ -46,6 +46,12 @@ def mx_of(
     records = [MxRecord(int(rank), host) for rank, _, host in texts]
     chosen = choose_mx(name, records, own)
     return chosen.tiers or MxTargets(problem=chosen.reason)
+
+
+def mx_ttl(dns: Resolver, domain: str) -> float:
+    """Return for how many seconds the answer behind ``mx_of`` is valid."""
+    name = ascii_domain(domain)
+    return dns.ask(name, "MX").ttl if name else UNKNOWN_TTL
 
 
 def relays_of(

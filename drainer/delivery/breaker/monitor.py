@@ -24,7 +24,7 @@ from drainer.policy.breaker.history import ROUTE
 from drainer.runtime.process import utcnow
 from drainer.smtp.canary import CanaryQuestion, CanaryResult, ask_canary
 from drainer.smtp.connection import ConnectFailure
-from drainer.smtp.route import Route
+from drainer.smtp.hosts import HostChoice
 
 LOOK_EVERY = timedelta(seconds=1)
 ASK = 3
@@ -42,7 +42,7 @@ class BreakerMonitor:
         self,
         breaker_guard: BreakerGuard,
         ledger: Ledger,
-        route: Route,
+        hosts: HostChoice,
         mail: RouteMail,
         slots: asyncio.Semaphore,
     ) -> None:
@@ -51,7 +51,7 @@ class BreakerMonitor:
         self._node_guard = breaker_guard.node_guard
         self._group_guard = breaker_guard.group_guard
         self._ledger = ledger
-        self._route = route
+        self._hosts = hosts
         self._mail = mail
         self._slots = slots
         self._flying = False
@@ -75,7 +75,7 @@ class BreakerMonitor:
 
         Returns when the first run to this route started.
         """
-        memory = await self._ledger.breakers.recall(str(self._route))
+        memory = await self._ledger.breakers.recall(str(self._hosts.route))
         registry = self._breaker_guard.registry
         registry.known.load(memory.learnt)
         for domain, sender_domain, at in memory.delivered:
@@ -105,7 +105,7 @@ class BreakerMonitor:
             before, after = moves[0]
             if after.scope != ROUTE and after.state is BreakerState.PAUSED:
                 self._paused.add(after.scope)
-            await self._ledger.breakers.keep(str(self._route), after)
+            await self._ledger.breakers.keep(str(self._hosts.route), after)
             if after.state is BreakerState.OPEN:
                 await self._ledger.breakers.opened(self._mail, after)
             elif after.waits_for_storm:
@@ -198,7 +198,7 @@ class BreakerMonitor:
         One host among several may have lost its users, while the others deliver.
         """
         registry = self._breaker_guard.registry
-        answer = await ask_canary(self._route, question)
+        answer = await ask_canary(self._hosts.route, question)
         refused, asked = False, 1
         while (
             isinstance(answer, CanaryResult)
@@ -206,7 +206,7 @@ class BreakerMonitor:
             and asked < (ASK_AGAIN if registry.has_delivered(scope) else ASK)
         ):
             refused, asked = True, asked + 1
-            answer = await ask_canary(self._route, question)
+            answer = await ask_canary(self._hosts.route, question)
         is_mixed = isinstance(answer, CanaryResult) and bool(answer.accepted)
         if refused and is_mixed:
             for domain in {domain_of(address) for address in question.good}:

@@ -37,6 +37,8 @@ class Zone:
     asked: list[tuple[str, str]] = field(default_factory=list)
     #: A name outside of the zone that begins so is not answered.
     silent: str = ""
+    #: Seconds for which each answer is valid.
+    ttl: int = 300
 
     def add(self, name: str, kind: str, value: str | bytes = "") -> Self:
         """Add one record."""
@@ -69,12 +71,12 @@ class Zone:
                 response.set_rcode(dns.rcode.SERVFAIL)
                 return response
             if found:
-                response.answer.append(_rrset(owner, kind, found))
+                response.answer.append(_rrset(owner, kind, found, self.ttl))
                 return response
             alias = next((value for each, value in records if each == "CNAME"), None)
             if alias is None:
                 return response
-            response.answer.append(_rrset(owner, "CNAME", [alias]))
+            response.answer.append(_rrset(owner, "CNAME", [alias], self.ttl))
             name = _key(str(alias))
         return response
 
@@ -84,11 +86,11 @@ def _key(name: str) -> str:
 
 
 def _rrset(
-    owner: dns.name.Name, kind: str, values: Sequence[str | bytes]
+    owner: dns.name.Name, kind: str, values: Sequence[str | bytes], ttl: int
 ) -> dns.rrset.RRset:
     number = dns.rdatatype.SPF if kind == "SPF" else dns.rdatatype.from_text(kind)
     return dns.rrset.from_rdata_list(
-        owner, 300, [_rdata(number, value) for value in values]
+        owner, ttl, [_rdata(number, value) for value in values]
     )
 
 
