@@ -13,7 +13,7 @@ from drainer.cli.output import clean, print_json, say, stdout
 from drainer.config import Config
 from drainer.config.build.paths import ledger_url
 from drainer.config.build.routes import make_route_table
-from drainer.config.build.server_routes import postfix_toml
+from drainer.config.build.server_routes import exim_toml, postfix_toml
 from drainer.config.check import FAIL, ConfigFinding, check_config
 from drainer.config.render import commented_toml
 from drainer.delivery.mx_hosts import with_mx_hosts
@@ -44,14 +44,25 @@ def init(
             " knows, for you to review.",
         ),
     ] = "",
+    from_exim: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            help="Write the routes that Exim has by this configuration file, for you"
+            " to review.",
+        ),
+    ] = "",
 ) -> None:
     """Write a configuration file with every key, its default and its meaning.
 
-    With --from-postfix it writes only what that Postfix knows.
+    With --from-postfix or --from-exim it writes only what that server knows.
 
     Example: drainer init /etc/drainer/drainer.toml
     """
-    text = postfix_toml(from_postfix) if from_postfix else commented_toml()
+    if from_postfix and from_exim:
+        message = "give --from-postfix or --from-exim, not both"
+        raise UsageError(message)
+    text = _text(from_postfix, from_exim)
     try:
         _write(path, text.encode(), force=force)
     except FileExistsError:
@@ -60,10 +71,16 @@ def init(
     except OSError as error:
         message = f"cannot write {path}: {error.strerror}"
         raise UsageError(message) from None
-    if from_postfix:
+    if from_postfix or from_exim:
         say(f"wrote {path}; review it, then run `drainer check`")
         return
     say(f"wrote {path}; it lists every key, commented out, with its default")
+
+
+def _text(from_postfix: str, from_exim: str) -> str:
+    if from_exim:
+        return exim_toml(from_exim)
+    return postfix_toml(from_postfix) if from_postfix else commented_toml()
 
 
 def _write(path: Path, data: bytes, *, force: bool) -> None:

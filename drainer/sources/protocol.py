@@ -238,6 +238,8 @@ class Nexthop(NamedTuple):
     protocol: str = "smtp"
     #: What a person must look at, because drainer cannot do as the server does.
     doubt: str = ""
+    #: Several servers, each HOST:PORT, equal ones together; ``host`` is the first.
+    tiers: tuple[tuple[str, ...], ...] = ()
 
 
 @runtime_checkable

@@ -8,6 +8,8 @@ from drainer.config import Config
 from drainer.config.host import is_socket
 from drainer.config.primary import BY_MX
 from drainer.config.route_section import RouteSection
+from drainer.mail.reply import printable
+from drainer.sources.exim.configuration import EximConfiguration
 from drainer.sources.postfix.instance import PostfixInstance
 from drainer.sources.protocol import LiveSource, Nexthop, Source
 
@@ -36,13 +38,16 @@ def _sections(nexthops: Nexthops) -> Iterator[RouteSection]:
 
 def _keys(nexthop: Nexthop) -> dict[str, Any]:
     """Return the keys of a route; the protocol follows from a Unix socket."""
-    host, port, protocol, _ = nexthop
+    host = nexthop.host
     if not host:
         return {"hosts": BY_MX}
     if is_socket(host):
         return {"host": host}
-    keys = {"host": host, "port": port}
-    return keys if protocol == "smtp" else keys | {"protocol": protocol}
+    keys: dict[str, Any] = {"host": host, "port": nexthop.port}
+    if tiers := nexthop.tiers:
+        keys = {"hosts": [list(each) if each[1:] else each[0] for each in tiers]}
+    is_smtp = nexthop.protocol == "smtp"
+    return keys if is_smtp else keys | {"protocol": nexthop.protocol}
 
 
 def _names(host: str, domains: Sequence[str]) -> list[str]:
@@ -70,19 +75,45 @@ def postfix_toml(directory: str) -> str:
     Raises SourceError when there is no such instance, or it cannot be read.
     """
     postfix = PostfixInstance(directory)
-    parts = [
-        f"# Routes of {postfix.directory}: review them, then run `drainer check`.\n",
-        f"\n[primary]\nhelo = {json.dumps(postfix.hostname)}\n",
-    ]
-    for nexthop, domains in postfix.nexthops().items():
+    return _toml(
+        where=postfix.directory,
+        helo=postfix.hostname,
+        nexthops=postfix.nexthops(),
+        url=f"postfix:live={postfix.directory}",
+    )
+
+
+def exim_toml(file: str) -> str:
+    """Return a drainer.toml with what an Exim configuration file says of primaries.
+
+    Raises SourceError when Exim is not here, or cannot read or evaluate the file.
+    """
+    exim = EximConfiguration(file)
+    nexthops = exim.nexthops()
+    return _toml(
+        where=exim.file,
+        helo=exim.hostname,
+        nexthops=nexthops,
+        url=f"exim:{exim.spool}",
+        doubts=[f"drainer cannot list the domains of {each}" for each in exim.unlisted],
+    )
+
+
+def _toml(
+    *, where: str, helo: str, nexthops: Nexthops, url: str, doubts: Iterable[str] = ()
+) -> str:
+    parts = [f"# Routes of {where}: review them, then run `drainer check`.\n"]
+    parts += (f"# REVIEW: {printable(each)}.\n" for each in doubts)
+    parts.append(f"\n[primary]\nhelo = {json.dumps(helo)}\n")
+    for nexthop, domains in nexthops.items():
         named = _names(nexthop.host, domains)
         if not named:
             continue
         parts.append("\n")
         if nexthop.doubt:
-            parts.append(f"# REVIEW: {nexthop.doubt}.\n")
+            parts.append(f"# REVIEW: {printable(nexthop.doubt)}.\n")
         keys = {"domains": named} | _keys(nexthop)
         lines = (f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
         parts.append(f"[[routes]]\n{''.join(lines)}")
-    parts.append(f'\n[sources.backup]\nurl = "postfix:live={postfix.directory}"\n')
+    parts.append(f"\n[sources.backup]\nurl = {json.dumps(url)}\n")
     return "".join(parts)

@@ -1,0 +1,119 @@
+"""Where Exim's manualroute sends mail: its rules, host lists and transports.
+
+The sources are three chapters of Exim's specification: "Domain, host, address, and
+local part lists", "The manualroute router", "The smtp transport".
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from drainer.sources.protocol import Nexthop
+
+LMTP = "lmtp"
+_PORTS = {"smtp": 25, "smtps": 465, LMTP: 24}
+"""The usual port of each ``protocol`` of the smtp transport."""
+_MAX_PORT = 65535
+_TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)"|(\S+)')
+_ADDRESS = r"[0-9A-Fa-f:]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*"
+_HOST = re.compile(
+    rf"(?P<bare>{_ADDRESS})|(?:\[(?P<address>[0-9.]+|{_ADDRESS})\]"
+    r"|(?P<name>[A-Za-z0-9_.-]+))(?::(?P<port>[0-9]{1,5}))?"
+)
+
+Options = Mapping[str, str]
+"""The options of a router or a transport, as ``exim -bP`` prints them."""
+
+
+class RouteRule(NamedTuple):
+    """A rule of ``route_list``; the value of ``route_data`` has no pattern."""
+
+    pattern: str = ""
+    hosts: str = ""
+    options: tuple[str, ...] = ()
+
+
+def split_list(text: str, separator: str = ":") -> list[str]:
+    """Return the items of a list; a doubled separator is part of an item."""
+    text = text.strip()
+    if match := re.match(r"<([^\w\s])", text):
+        separator, text = match[1], text[2:]
+    parts = text.replace(2 * separator, "\0").split(separator)
+    items = (part.replace("\0", separator).strip() for part in parts)
+    return [item for item in items if item]
+
+
+def parse_route_list(text: str) -> Iterator[RouteRule]:
+    """Yield the rules of ``route_list``."""
+    for rule in split_list(text, ";"):
+        pattern, *rest = _tokens(rule)
+        yield RouteRule(pattern, *_hosts_and_options(rest))
+
+
+def parse_route_data(text: str) -> RouteRule:
+    """Return the rule that the value of ``route_data`` is."""
+    return RouteRule("", *_hosts_and_options(_tokens(text)))
+
+
+def _hosts_and_options(tokens: list[str]) -> tuple[str, tuple[str, ...]]:
+    return (tokens[0], tuple(tokens[1:])) if tokens else ("", ())
+
+
+def _tokens(text: str) -> list[str]:
+    found = (match.groups() for match in _TOKEN.finditer(text))
+    return [word or re.sub(r"\\(.)", r"\1", quoted or "") for quoted, word in found]
+
+
+def nexthop_of(hosts: str, transport: Options, *, shares: bool) -> Nexthop:
+    """Return the next hop for a host list by a transport.
+
+    ``shares``: Exim takes the hosts between two ``+`` in any order.
+    """
+    driver = transport.get("driver")
+    if driver == LMTP and transport.get("socket"):
+        return Nexthop(f"unix:{transport['socket']}", protocol=LMTP)
+    if driver != "smtp":
+        return Nexthop(doubt=f"Exim delivers it by a transport of the driver {driver}")
+    own = transport.get("hosts", "")
+    if own and (not hosts or transport.get("hosts_override")):
+        hosts = own
+    protocol = transport.get("protocol") or "smtp"
+    usual = transport.get("port", "")
+    port = int(usual) if usual.isdigit() else _PORTS.get(protocol, 0)
+    try:
+        tiers = _tiers(hosts, port, shares=shares)
+    except ValueError as error:
+        return Nexthop(doubt=str(error))
+    host, port = tiers[0][0]
+    named = tuple(tuple(map(_server, tier)) for tier in tiers)
+    protocol = LMTP if protocol == LMTP else "smtp"
+    is_alone = len(named) == len(named[0]) == 1
+    return Nexthop(host, port, protocol, tiers=() if is_alone else named)
+
+
+def _tiers(hosts: str, usual: int, *, shares: bool) -> list[list[tuple[str, int]]]:
+    """Return the hosts with their ports, equal ones together; or raise ValueError."""
+    tiers: list[list[tuple[str, int]]] = []
+    is_new = True
+    for item in split_list(hosts):
+        if item == "+":
+            is_new = True
+            continue
+        match = _HOST.fullmatch(item)
+        port = int(match["port"] or usual) if match else 0
+        if match is None or not 0 < port <= _MAX_PORT:
+            message = f"drainer does not understand the host {item!r} of Exim"
+            raise ValueError(message)
+        if is_new:
+            tiers.append([])
+        tiers[-1].append((match["bare"] or match["address"] or match["name"], port))
+        is_new = not shares
+    if not tiers:
+        message = "Exim finds no host for it in its configuration"
+        raise ValueError(message)
+    return tiers
+
+
+def _server(place: tuple[str, int]) -> str:
+    host, port = place
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
