@@ -95,6 +95,11 @@ class PrimarySection(Section):
     bind: str = Field(
         "", description="Own address for the connections. Empty = any of this host."
     )
+    proxy_protocol: Literal["off", "v1", "v2"] = Field(
+        "off",
+        description="Send a PROXY header with our own address first, to a primary that"
+        " wants one, because proxies stand before it.",
+    )
     username: str = Field("", description="User name for AUTH. Empty = no login.")
     password_file: str = Field("", description="File whose first line is the password.")
     password: SecretStr = Field(

@@ -168,7 +168,7 @@ class _Handshake:
             sock = new_socket(address)
             try:
                 async with asyncio.timeout(self.route.timeouts.connect):
-                    await connect_socket(sock, address, self.route.bind)
+                    await connect_socket(sock, address, self.route)
             except (OSError, TimeoutError) as error:
                 sock.close()
                 self._fail(Stage.CONNECT, lost_of(error), start)

@@ -185,6 +185,8 @@ async def _add_failure(health: HealthReport, route: Route, step: ConnectStep) ->
     """Add the step that failed; for a bad certificate, also what it says."""
     hint = await identify(route, step.stage, step.answer)
     hint = hint or remedies.hint(step.stage, step.answer)
+    if route.proxy_protocol != "off" and step.stage in (Stage.BANNER, Stage.EHLO):
+        hint = remedies.PROXY_SENT
     bad = isinstance(step.answer, Lost) and step.answer.reason == "tls"
     if step.stage is Stage.STARTTLS and bad and route.verifies:
         step = replace(step, facts=step.facts | await _certificate_of(route))

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy.breaker.remedies import NOT_LMTP, TLS_ONLY, text_of
 from drainer.smtp.route import SMTP_PORT, Route
+from drainer.smtp.server_address import connect_socket, new_socket, resolve
 from drainer.smtp.tls import client_context
 
 PATIENCE = 10.0
@@ -54,12 +55,16 @@ async def _streams(
     route: Route, *, tls: bool
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """Have a connection; raise OSError if there is none, or the handshake fails."""
-    if path := route.socket_path:
-        reader, writer = await asyncio.open_unix_connection(path)
+    address = (await resolve(route))[0]
+    with contextlib.ExitStack() as opened:
+        sock = opened.enter_context(new_socket(address))
+        await connect_socket(sock, address, route)
+        opened.pop_all()  # the streams have it now
+    if route.socket_path:
+        reader, writer = await asyncio.open_unix_connection(sock=sock)
     else:
         reader, writer = await asyncio.open_connection(
-            route.address or route.host,
-            route.port,
+            sock=sock,
             ssl=client_context(verify=False) if tls else None,
             server_hostname=route.host.rstrip(".") if tls else None,
         )

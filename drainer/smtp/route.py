@@ -71,6 +71,8 @@ class Route(Struct, frozen=True, kw_only=True):
     helo: str = "localhost"
     #: Our own address for these connections; '' = the system chooses.
     bind: str = ""
+    #: 'off', 'v1' or 'v2': the PROXY header that goes before everything else.
+    proxy_protocol: str = "off"
     #: 'off', 'opportunistic', 'required', or 'implicit': TLS from the first octet.
     tls: str = "opportunistic"
     #: Lowest version of TLS, as in "1.2".

@@ -7,6 +7,7 @@ from typing import cast
 from msgspec import Struct
 from msgspec.structs import replace
 
+from drainer.smtp.proxy_header import header_of
 from drainer.smtp.route import SOCKET_PREFIX, Route, format_host
 
 
@@ -58,19 +59,21 @@ def new_socket(address: ServerAddress) -> socket.socket:
 
 
 async def connect_socket(
-    sock: socket.socket, address: ServerAddress, bind: str
+    sock: socket.socket, address: ServerAddress, route: Route
 ) -> None:
-    """Connect a socket, from our own address ``bind`` if that is not ''.
+    """Connect a socket from the route's own address, and send its PROXY header.
 
     Raises OSError (SocketUnusable included) when that fails.
     """
-    place = address.place
+    loop, place = asyncio.get_running_loop(), address.place
     if isinstance(place, str):
         _connect_unix(sock, place)
-        return
-    _bind(sock, bind)
-    await asyncio.get_running_loop().sock_connect(sock, place)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    else:
+        _bind(sock, route.bind)
+        await loop.sock_connect(sock, place)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if header := header_of(sock, route.proxy_protocol):
+        await loop.sock_sendall(sock, header)
 
 
 def _connect_unix(sock: socket.socket, path: str) -> None:

@@ -37,6 +37,7 @@ def make_route(config: Config) -> Route:
         verify=primary.verify,
         tls_files=_tls_files(primary),
         bind=primary.bind,
+        proxy_protocol=primary.proxy_protocol,
         login=login,
         forward_client=primary.forward_client,
         ignore_extensions=frozenset(map(str.lower, primary.ignore_extensions)),

@@ -96,6 +96,10 @@ NOT_LMTP = (
     'that is SMTP, not LMTP: set [primary] protocol = "smtp", or name the LMTP port or'
     " socket"
 )
+PROXY_SENT = (
+    "the primary may not expect the PROXY header, or not from this host: set [primary]"
+    ' proxy_protocol = "off", or let its server read the header from this host'
+)
 BYPASSED = (
     "LMTP delivers straight to the mailboxes: the primary's SMTP server, with its spam"
     " and virus filters, sees none of this mail"

@@ -22,7 +22,7 @@ def reach(path: str) -> None:
     """Connect to a Unix socket and leave again."""
     address = ServerAddress(family=socket.AF_UNIX, place=path)
     with new_socket(address) as sock:
-        asyncio.run(connect_socket(sock, address, ""))
+        asyncio.run(connect_socket(sock, address, Route(host="unix:")))
 
 
 @pytest.mark.parametrize(
