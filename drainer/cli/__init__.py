@@ -58,6 +58,10 @@ COMMANDS = {
         "inspect",
         "Print what `drain` would do: counts, sizes, ages, duration, held messages.",
     ),
+    "census": Command(
+        "census",
+        "Print which recipients of a spool exist, by lists of the primary's recipients.",
+    ),
     "drain": Command(
         "drain", "Check the primary, then deliver the mail of the spool to it."
     ),

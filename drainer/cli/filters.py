@@ -223,6 +223,11 @@ def with_choice(command: Callable[..., T]) -> Callable[..., T]:
     return with_options(command, "choice", _choice, (selection_of, _choice))
 
 
+def with_selection(command: Callable[..., T]) -> Callable[..., T]:
+    """Give a command the options that select messages, as ``selection``."""
+    return with_options(command, "selection", selection_of, (selection_of,))
+
+
 def with_redirect(command: Callable[..., T]) -> Callable[..., T]:
     """Give a command the options that map recipients, as ``redirect``."""
     return with_options(command, "redirect", _redirect, (_redirect,))

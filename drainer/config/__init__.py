@@ -24,6 +24,7 @@ from drainer.config.health import HealthSection
 from drainer.config.hook import HookSection
 from drainer.config.notify import NotifySection
 from drainer.config.primary import PrimarySection
+from drainer.config.recipients import RecipientsSection
 from drainer.config.route_section import RouteSection, route_configs
 from drainer.config.storage import LedgerSection, SourceSection
 from drainer.config.telemetry import OtelSource, TelemetrySection
@@ -50,6 +51,7 @@ class Config(BaseSettings):
     retry: RetrySection = RetrySection()
     breaker: BreakerSection = BreakerSection()
     bounce: BounceSection = BounceSection()
+    recipients: RecipientsSection = RecipientsSection()
     watch: WatchSection = WatchSection()
     ledger: LedgerSection = LedgerSection()
     telemetry: TelemetrySection = TelemetrySection()

@@ -92,7 +92,8 @@ class BounceSection(Section):
     tag_delimiters: str = Field(
         "+",
         description="Characters that separate a tag, as recipient_delimiter of Postfix:"
-        " these limits count user+tag as user. Empty = each tag is another mailbox.",
+        " these limits and lists of recipients take user+tag for user. Empty = each tag"
+        " is another mailbox.",
     )
     domain_per_hour: int = Field(
         50,

@@ -1,0 +1,229 @@
+"""`census`: which recipients of a spool exist."""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+import typer
+
+from drainer.cli.completion import complete_source
+from drainer.cli.filters import with_selection
+from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
+from drainer.cli.output import clean, print_json, say, stdout, table, warn
+from drainer.cli.primary_options import Sections
+from drainer.config import Config
+from drainer.config.build.paths import ledger_url, lock_folder
+from drainer.config.build.recipient_lists import make_directory
+from drainer.config.build.spools import make_sources
+from drainer.delivery.census.recipients import count_recorded, count_spooled
+from drainer.delivery.holds import SpoolHolds
+from drainer.ledger.reader import LedgerReader
+from drainer.policy.admission.selection import Selection
+from drainer.policy.census.existence import (
+    REASONS,
+    UNLISTED,
+    Existence,
+    ExistenceAnswer,
+)
+from drainer.policy.census.tally import CensusGroup, CensusTally, RecipientCount
+from drainer.runtime.units import describe_duration, format_duration
+from drainer.sources.recipients.directory import RecipientDirectory
+from drainer.sources.recipients.recipient_list import ListSummary
+
+BATCH = 5000
+"""Recipients that the lists are asked for together."""
+MAX_ROWS = 100
+_COLOURS = {Existence.UNKNOWN: "red", Existence.CANNOT_TELL: "yellow"}
+
+KnownOption = Annotated[
+    list[str],
+    typer.Option(
+        "--known",
+        metavar="LIST",
+        help="A list of recipients that exist: a file with an address or @domain a"
+        " line, or another kind of docs/census.md; may be repeated. [recipients] lists",
+        show_default=False,
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("census")(census)
+
+
+def sections_of(known: list[str]) -> Sections:
+    """Return what ``--known`` sets."""
+    return {"recipients": {"lists": known}} if known else {}
+
+
+@with_selection
+def census(
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SOURCE]...",
+            autocompletion=complete_source,
+            help="As for `drain`. Without one: the mail in the ledger.",
+            show_default=False,
+        ),
+    ] = None,
+    path: ConfigOption = None,
+    ledger: LedgerOption = "",
+    known: KnownOption = [],  # noqa: B006 - typer copies it
+    listed: Annotated[
+        Existence | None,
+        typer.Option("--list", help="Print these recipients, one a line."),
+    ] = None,
+    *,
+    selection: Selection,
+    json_: JsonOption = False,
+) -> None:
+    """Print which recipients of a spool exist, by lists of the primary's recipients.
+
+    It groups distinct recipients: known, unknown, cannot tell; by domain and reason. It
+    reads the spool, changes nothing, and needs no primary.
+
+    Example: drainer census postfix:/var/spool/postfix --known /etc/drainer/users
+    """
+    config = load(path, ledger=ledger, sections=sections_of(known))
+    directory = make_directory(config)
+    if directory is None:
+        warn("no list of recipients is given: set [recipients] lists, or --known LIST")
+    else:
+        warn_of_lists(config, directory.summaries())
+    count = _count(config, sources or [], selection)
+    tally = CensusTally()
+    for mailbox, messages, answer in _answers(count, directory):
+        tally.add(mailbox, messages, answer)
+        if listed is not None and answer.existence is listed:
+            _print_recipient(mailbox, messages, answer, as_json=json_)
+    if listed is None:
+        _print(tally, count, directory, as_json=json_)
+
+
+def _count(config: Config, names: list[str], selection: Selection) -> RecipientCount:
+    if not names:
+        with LedgerReader(ledger_url(config)) as report:
+            return count_recorded(report, selection)
+    opened = make_sources(config, names, selection.queues)
+    SpoolHolds(opened, lock_folder(ledger_url(config))).peek()
+    return count_spooled(opened, selection)
+
+
+def _answers(
+    count: RecipientCount, directory: RecipientDirectory | None
+) -> Iterator[tuple[str, int, ExistenceAnswer]]:
+    """Yield each recipient with its number of messages, and what is known of it."""
+    batch: dict[str, int] = {}
+    for mailbox, messages in count.mailboxes():
+        batch[mailbox] = messages
+        if len(batch) == BATCH:
+            yield from _looked_up(batch, directory)
+            batch.clear()
+    yield from _looked_up(batch, directory)
+
+
+def _looked_up(
+    batch: Mapping[str, int], directory: RecipientDirectory | None
+) -> Iterator[tuple[str, int, ExistenceAnswer]]:
+    found = directory.lookup(list(batch)) if directory else {}
+    for mailbox, messages in batch.items():
+        yield mailbox, messages, found.get(mailbox, UNLISTED)
+
+
+def warn_of_lists(config: Config, lists: list[ListSummary]) -> None:
+    """Say which lists are too old to say anything."""
+    limit = format_duration(config.recipients.max_age)
+    for each in lists:
+        if each.is_too_old and each.age is not None:
+            age = describe_duration(each.age.total_seconds())
+            warn(
+                f"the list {each.name} was changed {age} ago, and [recipients] max_age"
+                f" is {limit}: it says nothing"
+            )
+
+
+def _print_recipient(
+    mailbox: str, messages: int, answer: ExistenceAnswer, *, as_json: bool
+) -> None:
+    if not as_json:
+        stdout().print(clean(mailbox, 600))
+        return
+    print_json(
+        {
+            "recipient": mailbox,
+            "messages": messages,
+            "existence": answer.existence.value,
+            "reason": answer.reason,
+            "by": answer.by or None,
+        }
+    )
+
+
+def _print(
+    tally: CensusTally,
+    count: RecipientCount,
+    directory: RecipientDirectory | None,
+    *,
+    as_json: bool,
+) -> None:
+    lists = directory.summaries() if directory else []
+    numbers = {each.value.replace("-", "_"): tally.count(each) for each in Existence}
+    if as_json:
+        print_json(
+            {
+                "recipients": len(count),
+                **numbers,
+                "groups": [_group_facts(group) for group in tally.groups],
+                "lists": [_list_facts(each) for each in lists],
+            }
+        )
+        return
+    for each in lists:
+        say(f"list {each.name}: {_words(each)}")
+    console = stdout()
+    console.print(
+        f"{len(count)} recipients: {numbers['known']} known, {numbers['unknown']}"
+        f" unknown, {numbers['cannot_tell']} cannot tell"
+    )
+    rows = table("", "domain", "recipients", "messages", "reason", "for example")
+    for group in tally.groups[:MAX_ROWS]:
+        colour = _COLOURS.get(group.existence, "green")
+        rows.add_row(
+            f"[{colour}]{group.existence}[/]",
+            clean(group.domain),
+            str(group.recipients),
+            str(group.messages),
+            REASONS[group.reason],
+            clean(", ".join(group.samples[:3])),
+        )
+    console.print(rows)
+    if len(tally.groups) > MAX_ROWS:
+        console.print(f"{len(tally.groups) - MAX_ROWS} more rows: see --json")
+
+
+def _words(each: ListSummary) -> str:
+    size = "asked one by one" if each.entries is None else f"{each.entries} entries"
+    if each.age is None:
+        return size
+    return f"{size}, changed {describe_duration(each.age.total_seconds())} ago"
+
+
+def _group_facts(group: CensusGroup) -> dict[str, Any]:
+    return {
+        "existence": group.existence.value,
+        "domain": group.domain,
+        "reason": group.reason,
+        "recipients": group.recipients,
+        "messages": group.messages,
+        "samples": group.samples,
+    }
+
+
+def _list_facts(each: ListSummary) -> dict[str, Any]:
+    return {
+        "name": each.name,
+        "entries": each.entries,
+        "age_seconds": None if each.age is None else round(each.age.total_seconds()),
+        "too_old": each.is_too_old,
+    }

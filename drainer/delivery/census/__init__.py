@@ -1,0 +1,1 @@
+"""The census: which recipients of the mail exist, by lists and by the primary."""

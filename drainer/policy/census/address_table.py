@@ -1,0 +1,109 @@
+"""The addresses of one list, and what it says about a recipient. Pure.
+
+The spelling of a domain does not matter, nor does the case of a local part. A tag
+(``user+tag``) leads to the mailbox of the user.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+from drainer.mail.envelope import AddressError, parse_mailbox
+from drainer.mail.mailbox import ascii_domain, mailbox_key
+from drainer.policy.census.existence import (
+    CATCH_ALL,
+    LISTED,
+    NOT_LISTED,
+    POSTMASTER,
+    UNLISTED,
+    Existence,
+    ExistenceAnswer,
+)
+
+_LINE = re.compile(r'("(?:[^"\\]|\\.)*"@\S+|\S+)\s*(.*)', re.DOTALL)
+_REFUSES = re.compile(r"(?i)(?:reject|discard|5[0-9][0-9])(?:\W|$)|error:")
+"""Values with which tables of Postfix (access(5), transport(5)) refuse an address."""
+
+
+class AddressTable:
+    """Addresses, and domains of which every address exists."""
+
+    def __init__(self, name: str, delimiters: str = "+") -> None:
+        """Start empty; a tag starts with one of the ``delimiters``."""
+        self.name = name
+        self._delimiters = delimiters
+        self._mailboxes: set[str] = set()
+        self._domains: Counter[str] = Counter()
+        self._catch_all: set[str] = set()
+
+    def __len__(self) -> int:
+        """Return how many entries there are."""
+        return len(self._mailboxes) + len(self._catch_all)
+
+    def has_domain(self, domain: str) -> bool:
+        """Return whether it has an entry of a domain."""
+        return _domain_key(domain) in self._domains
+
+    def add(self, entry: str) -> bool:
+        """Add an address, or ``@domain``; return False if it is neither."""
+        text = entry.removeprefix("<").removesuffix(">").removeprefix("*@")
+        if entry.startswith(("@", "*@")):
+            domain = ascii_domain(text.removeprefix("@"))
+            if not domain:
+                return False
+            self._catch_all.add(domain)
+            self._domains[domain] += 1
+            return True
+        try:
+            key = mailbox_key(parse_mailbox(text))
+        except AddressError:
+            return False
+        domain = key.rpartition("@")[2]
+        if not domain or "@" not in key:
+            return False
+        self._mailboxes.add(key)
+        self._domains[domain] += 1
+        return True
+
+    def find(self, mailbox: str) -> ExistenceAnswer:
+        """Return what this list says about a recipient."""
+        exact = mailbox_key(mailbox)
+        local, _, domain = exact.rpartition("@")
+        if domain not in self._domains:
+            return UNLISTED
+        if not self._mailboxes.isdisjoint(
+            (exact, mailbox_key(mailbox, self._delimiters))
+        ):
+            return ExistenceAnswer(Existence.KNOWN, LISTED, self.name)
+        if domain in self._catch_all:
+            return ExistenceAnswer(Existence.KNOWN, CATCH_ALL, self.name)
+        if local == "postmaster":
+            return ExistenceAnswer(Existence.CANNOT_TELL, POSTMASTER, self.name)
+        return ExistenceAnswer(Existence.UNKNOWN, NOT_LISTED, self.name)
+
+
+def _domain_key(domain: str) -> str:
+    return ascii_domain(domain) or domain.rstrip(".").lower()
+
+
+def add_lines(table: AddressTable, lines: Iterable[str]) -> int:
+    """Add the lines of a list or of the source of a map; return how many are neither.
+
+    A line has an address or ``@domain`` first. What follows is the value of a map,
+    which goes on in indented lines. Values that refuse the address leave it out. Empty
+    lines, and lines that start with ``#``, are ignored.
+    """
+    has_value, ignored = False, 0
+    for line in lines:
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        if has_value and line[0].isspace():
+            continue
+        found = _LINE.match(text)
+        key, value = (found[1], found[2]) if found else (text, "")
+        has_value = bool(value)
+        if _REFUSES.match(value):
+            continue
+        ignored += not table.add(key.rstrip(":,;"))
+    return ignored

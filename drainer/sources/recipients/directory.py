@@ -1,0 +1,78 @@
+"""All lists of recipients together: one answer for each recipient."""
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+
+from drainer.mail.mailbox import mailbox_key
+from drainer.policy.census.existence import (
+    TOO_OLD,
+    UNLISTED,
+    Existence,
+    ExistenceAnswer,
+    combine,
+)
+from drainer.sources.recipients.recipient_list import (
+    ListSummary,
+    LoadedList,
+    RecipientList,
+)
+
+
+class RecipientDirectory:
+    """Asks every list; what was asked is remembered for the run."""
+
+    def __init__(self, lists: Iterable[RecipientList], max_age: timedelta) -> None:
+        """Believe no list that was changed longer than ``max_age`` ago."""
+        self._lists = tuple(lists)
+        self._max_age = max_age
+        #: What lists say that cannot answer without I/O, by the key of a mailbox.
+        self._remembered: dict[str, ExistenceAnswer] = {}
+
+    def lookup(self, mailboxes: Sequence[str]) -> dict[str, ExistenceAnswer]:
+        """Return what is known of each; it may block.
+
+        Raises UsageError if a list cannot be read.
+        """
+        found: dict[str, list[ExistenceAnswer]] = {each: [] for each in mailboxes}
+        for known in self._lists:
+            is_old = self._is_too_old(known)
+            for mailbox, answer in known.lookup(list(found)).items():
+                found[mailbox].append(_aged(answer) if is_old else answer)
+        answers = {mailbox: combine(said) for mailbox, said in found.items()}
+        if not self._is_loaded:
+            for mailbox, answer in answers.items():
+                self._remembered[mailbox_key(mailbox)] = answer
+        return answers
+
+    def recall(self, mailbox: str) -> ExistenceAnswer:
+        """Return what is known of a recipient without any I/O."""
+        if self._is_loaded:
+            return self.lookup([mailbox])[mailbox]
+        return self._remembered.get(mailbox_key(mailbox), UNLISTED)
+
+    def summaries(self) -> list[ListSummary]:
+        """Return the lists as people see them."""
+        return [
+            ListSummary(
+                name=known.name,
+                entries=len(known.table) if isinstance(known, LoadedList) else None,
+                age=known.age(),
+                is_too_old=self._is_too_old(known),
+            )
+            for known in self._lists
+        ]
+
+    @property
+    def _is_loaded(self) -> bool:
+        return all(isinstance(known, LoadedList) for known in self._lists)
+
+    def _is_too_old(self, known: RecipientList) -> bool:
+        age = known.age()
+        return age is not None and age > self._max_age
+
+
+def _aged(answer: ExistenceAnswer) -> ExistenceAnswer:
+    """Return what an answer is worth that comes from a list which is too old."""
+    if answer is UNLISTED:
+        return answer
+    return ExistenceAnswer(Existence.CANNOT_TELL, TOO_OLD, answer.by)

@@ -1,0 +1,1 @@
+"""Tests of drainer.policy.census."""
