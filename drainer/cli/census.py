@@ -10,6 +10,7 @@ from drainer.cli.filters import with_selection
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import clean, print_json, say, stdout, table, warn
 from drainer.cli.primary_options import Sections
+from drainer.cli.recipient_options import warn_of_lists, with_lists
 from drainer.config import Config
 from drainer.config.build.paths import ledger_url, lock_folder
 from drainer.config.build.recipient_lists import make_directory
@@ -25,7 +26,7 @@ from drainer.policy.census.existence import (
     ExistenceAnswer,
 )
 from drainer.policy.census.tally import CensusGroup, CensusTally, RecipientCount
-from drainer.runtime.units import describe_duration, format_duration
+from drainer.runtime.units import describe_duration
 from drainer.sources.recipients.directory import RecipientDirectory
 from drainer.sources.recipients.recipient_list import ListSummary
 
@@ -34,28 +35,13 @@ BATCH = 5000
 MAX_ROWS = 100
 _COLOURS = {Existence.UNKNOWN: "red", Existence.CANNOT_TELL: "yellow"}
 
-KnownOption = Annotated[
-    list[str],
-    typer.Option(
-        "--known",
-        metavar="LIST",
-        help="A list of recipients that exist: a file with an address or @domain a"
-        " line, or another kind of docs/census.md; may be repeated. [recipients] lists",
-        show_default=False,
-    ),
-]
-
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command("census")(census)
 
 
-def sections_of(known: list[str]) -> Sections:
-    """Return what ``--known`` sets."""
-    return {"recipients": {"lists": known}} if known else {}
-
-
+@with_lists
 @with_selection
 def census(
     sources: Annotated[
@@ -69,13 +55,13 @@ def census(
     ] = None,
     path: ConfigOption = None,
     ledger: LedgerOption = "",
-    known: KnownOption = [],  # noqa: B006 - typer copies it
     listed: Annotated[
         Existence | None,
         typer.Option("--list", help="Print these recipients, one a line."),
     ] = None,
     *,
     selection: Selection,
+    recipients: Sections,
     json_: JsonOption = False,
 ) -> None:
     """Print which recipients of a spool exist, by lists of the primary's recipients.
@@ -85,7 +71,7 @@ def census(
 
     Example: drainer census postfix:/var/spool/postfix --known /etc/drainer/users
     """
-    config = load(path, ledger=ledger, sections=sections_of(known))
+    config = load(path, ledger=ledger, sections=recipients)
     directory = make_directory(config)
     if directory is None:
         warn("no list of recipients is given: set [recipients] lists, or --known LIST")
@@ -129,18 +115,6 @@ def _looked_up(
     found = directory.lookup(list(batch)) if directory else {}
     for mailbox, messages in batch.items():
         yield mailbox, messages, found.get(mailbox, UNLISTED)
-
-
-def warn_of_lists(config: Config, lists: list[ListSummary]) -> None:
-    """Say which lists are too old to say anything."""
-    limit = format_duration(config.recipients.max_age)
-    for each in lists:
-        if each.is_too_old and each.age is not None:
-            age = describe_duration(each.age.total_seconds())
-            warn(
-                f"the list {each.name} was changed {age} ago, and [recipients] max_age"
-                f" is {limit}: it says nothing"
-            )
 
 
 def _print_recipient(

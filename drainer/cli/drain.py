@@ -35,6 +35,11 @@ from drainer.cli.output import (
 )
 from drainer.cli.primary_options import Sections, merge, with_primary
 from drainer.cli.progress import progress, release_terminal
+from drainer.cli.recipient_options import (
+    refuse_without_lists,
+    warn_of_lists,
+    with_census,
+)
 from drainer.cli.spool_advice import introduce
 from drainer.cli.summary import print_summary, summary_of
 from drainer.config import Config
@@ -75,6 +80,7 @@ def register(app: typer.Typer) -> None:
     app.command("drain")(drain)
 
 
+@with_census
 @with_primary
 @with_redirect
 @with_choice
@@ -100,6 +106,7 @@ def drain(
     choice: Choice,
     redirect: AddressMapping,
     primary: Sections,
+    recipients: Sections,
     copy_of: Annotated[
         str,
         typer.Option(
@@ -145,8 +152,11 @@ def drain(
     Example: drainer drain postfix:live --to mx1.example.com --rate 20/s
     """
     explicit = bool(rate) or connections is not None
-    sections = merge(primary, _sections(rate, connections, give_up_after))
+    sections = merge(
+        primary, recipients, _sections(rate, connections, give_up_after)
+    )
     config = load(path, to=to, ledger=ledger, sections=sections, acts=True)
+    refuse_without_lists(config, recipients)
     if dry_run:
         chosen = (choice, redirect)
         print_plan(config, sources, chosen, as_json=json_, explicit=explicit)
@@ -219,6 +229,8 @@ async def run_drain(request: DrainRequest, workers: WorkerProcesses) -> int:
     names = ", ".join(request.settings.names)
     say(f"draining to {names}; ledger {databases.shown(request.url)}")
     _warn_of_defaults(request.config)
+    if request.settings.directory is not None:
+        warn_of_lists(request.config, request.settings.directory.summaries())
     for source in request.sources if request.settings.scans else ():
         introduce(source)
     async with _notifying(request), open_run(request, workers) as run:

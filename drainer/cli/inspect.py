@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from drainer.cli.filters import with_choice, with_redirect
-from drainer.cli.known_states import RecipientStates, open_ledger, with_states
+from drainer.cli.known_states import BATCH, RecipientStates, open_ledger, with_states
 from drainer.cli.options import (
     ConfigOption,
     JsonOption,
@@ -25,17 +25,20 @@ from drainer.cli.output import (
     warn_of_untaken,
 )
 from drainer.cli.primary_options import Sections, merge, with_primary
+from drainer.cli.recipient_options import refuse_without_lists, with_census
 from drainer.cli.selection import SourceList
 from drainer.cli.status import first_to_expire, show_expiry
 from drainer.cli.table import Table
 from drainer.cli.times import shown_time
 from drainer.config import Config
 from drainer.config.build.paths import ledger_url, lock_folder
+from drainer.config.build.recipient_lists import make_directory
 from drainer.config.build.routes import route_name
 from drainer.config.build.server_routes import with_server_routes
 from drainer.config.build.spools import make_sources, with_domains
 from drainer.config.route_section import route_configs
 from drainer.delivery.build import make_admission
+from drainer.delivery.census.census import RecipientCensus
 from drainer.delivery.holds import SpoolHolds
 from drainer.delivery.mx_hosts import with_mx_hosts
 from drainer.mail.envelope import Recipient, domain_of
@@ -238,6 +241,7 @@ class Forecast:
         )
 
 
+@with_census
 @with_primary
 @with_redirect
 @with_choice
@@ -251,6 +255,7 @@ def plan(
     choice: Choice,
     redirect: AddressMapping,
     primary: Sections,
+    recipients: Sections,
     json_: JsonOption = False,
 ) -> None:
     """Print what `drain` would do: counts, sizes, ages, duration, held messages.
@@ -262,8 +267,9 @@ def plan(
 
     Example: drainer plan maildir:/var/mail/backup
     """
-    sections = merge(primary, {"throttle": {"rate": rate} if rate else {}})
+    sections = merge(primary, recipients, {"throttle": {"rate": rate} if rate else {}})
     config = load(path, to=to, ledger=ledger, sections=sections)
+    refuse_without_lists(config, recipients)
     print_plan(config, sources, (choice, redirect), as_json=json_, explicit=bool(rate))
 
 
@@ -290,6 +296,9 @@ def print_plan(
     forecast = Forecast(redirect=redirect)
     end = datetime.now(UTC) - config.retry.lifetime
     found = SourceList(choice, end).at(opened, rules)
+    directory = make_directory(config) if config.recipients.before_drain else None
+    if directory is not None:
+        found = RecipientCensus(directory, redirect).mark_unknown(found, BATCH)
     with open_ledger(config) as report:
         for scanned, states in with_states(found, report):
             forecast.add(scanned, states, choice.selection, end)

@@ -10,6 +10,7 @@ from drainer.bounce.build import make_bouncing
 from drainer.bounce.quarantine.delivery_copies import KeepSettings
 from drainer.config import Config
 from drainer.config.build.paths import kept_folder, ledger_url, quarantine_folder
+from drainer.config.build.recipient_lists import make_directory
 from drainer.config.build.routes import (
     make_probe,
     make_route,
@@ -42,7 +43,8 @@ def build_settings(
 ) -> DrainSettings:
     """Return the settings of a drain; an explicit rate skips the ramp.
 
-    Without acknowledging (a rehearsal), drainer notifies no sender.
+    Without acknowledging (a rehearsal), drainer notifies no sender. Raises UsageError
+    if a list of recipients cannot be read.
     """
     return DrainSettings(
         routes=tuple(
@@ -55,6 +57,7 @@ def build_settings(
         confirm_after=config.bounce.confirm_after,
         quarantine=quarantine_folder(ledger_url(config)),
         kept=make_keep(config),
+        directory=make_directory(config) if config.recipients.before_drain else None,
         bouncing=make_bouncing(config)
         if acknowledge
         else None,  # a rehearsal notifies no sender

@@ -15,6 +15,7 @@ from drainer.bounce.quarantine.delivery_copies import DeliveryCopies
 from drainer.bounce.quarantine.store import Quarantine
 from drainer.bounce.service import BounceService
 from drainer.delivery.acknowledger import Acknowledger
+from drainer.delivery.census.census import RecipientCensus
 from drainer.delivery.control import DrainControl
 from drainer.delivery.intake import Intake
 from drainer.delivery.leases import SourceLeases
@@ -55,6 +56,7 @@ class Drain:
         self.progress = Progress(started=utcnow())
         self.control = DrainControl(ledger.note)
         self._sources = {source.url: source for source in sources}
+        self.census = _census_of(settings)
         self._shared = self._build_shared_parts(leases or SourceLeases([]))
         #: Sources that refused to acknowledge finished messages, and why.
         self.refusals = self._shared.acknowledger.refusals
@@ -134,6 +136,7 @@ class Drain:
             acknowledger=self._shared.acknowledger,
             progress=self.progress,
             spare_worker=spare_worker,
+            census=self.census,
         )
 
     # --- the run
@@ -235,3 +238,9 @@ class Drain:
         if owned or await self._shared.leases.elsewhere():
             message = "another drain works on this source and left nothing to claim"
             raise OwnedElsewhere(message, hint="`drainer status` shows its progress")
+
+
+def _census_of(settings: DrainSettings) -> RecipientCensus | None:
+    if settings.directory is None:
+        return None
+    return RecipientCensus(settings.directory, settings.admission.redirect)

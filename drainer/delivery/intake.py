@@ -12,6 +12,7 @@ from datetime import timedelta
 from functools import partial
 
 from drainer.delivery.acknowledger import Acknowledger
+from drainer.delivery.census.census import RecipientCensus
 from drainer.delivery.feeder import LOOK_AGAIN, Feeder
 from drainer.delivery.message_claims import MessageClaims
 from drainer.delivery.scanner import scan, scanner
@@ -55,6 +56,8 @@ class Intake:
     progress: Progress
     #: A scanner that waits for the first source.
     spare_worker: WorkerProcess | None
+    #: Finds recipients that do not exist; None: all may exist.
+    census: RecipientCensus | None = None
     _closed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
@@ -137,6 +140,8 @@ class Intake:
                 self.progress.scanned += len(batch.listings) + batch.passed
                 self.progress.passed += batch.passed
                 await self._wait_for_room()
+                if self.census is not None:
+                    await self.census.hold_unknown(batch.listings)
                 await self._record(source, batch.listings, about)
                 if self._is_enough:
                     return

@@ -26,6 +26,7 @@ from drainer.runtime.process import utcnow
 from drainer.smtp.connection import Connection
 from drainer.smtp.health_check import HealthProbe
 from drainer.smtp.route import Route
+from drainer.sources.recipients.directory import RecipientDirectory
 
 
 class PacingSettings(Struct, frozen=True, kw_only=True):
@@ -82,6 +83,8 @@ class DrainSettings(Struct, frozen=True, kw_only=True):
     bouncing: BounceSettings | None = None
     #: Where copies are kept of what may become final without being delivered.
     quarantine: Path | None = None
+    #: The lists of recipients that exist; None: all may exist.
+    directory: RecipientDirectory | None = None
     #: Copies of delivered mail; None: none are kept.
     kept: KeepSettings | None = None
     #: How long sessions may continue after the first signal.

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from drainer.ledger import claims, messages
+from drainer.ledger import claims, messages, unknown_recipients
 from drainer.ledger.part import LedgerPart, now
 from drainer.ledger.records import ScanRow, to_micros
 from drainer.ledger.route_mail import RouteMail
@@ -35,6 +35,16 @@ class MessageLedger(LedgerPart):
             now=now(),
         )
         return messages.recorded_part(outcome, listings, routes)
+
+    async def hold_unknown(self, review: unknown_recipients.RecipientReview) -> None:
+        """Hold recipients that a census finds unknown."""
+        run = self._identity.run
+        await self._call(unknown_recipients.hold, review=review, run=run, now=now())
+
+    async def release_known(self, review: unknown_recipients.RecipientReview) -> None:
+        """Make pending what was held as unknown, and exists."""
+        run = self._identity.run
+        await self._call(unknown_recipients.release, review=review, run=run, now=now())
 
     async def claim(
         self,

@@ -20,6 +20,8 @@ _OWN = {
     "mixed-codes": "the lines of the reply disagree",
     "rcpt-too-many": "too many recipients in one transaction",
     "confirmation-due": "due for the confirming attempt",
+    "unknown-recipient": PROBLEMS["unknown-recipient"][0],
+    "recipient-known": "held as unknown before; a list has it now",
     "": "not tried yet",
 }
 

@@ -53,6 +53,7 @@ class Event(enum.StrEnum):
     APPROVED_REFUSED = "an operator approves, and the bounce rules refuse the report"
     CANCELLED = "an operator cancels the bounce"
     SCAN_HELD = "a scan cannot distinguish it from another message"
+    CENSUS_HELD = "a census finds that no list of recipients has it"
     PROBLEM_GONE = "a scan finds that its problem is gone"
     OPERATOR_HOLD = "an operator holds it"
     OPERATOR_REQUEUE = "an operator requeues it"
@@ -91,6 +92,7 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (_S.BOUNCE_PENDING, _E.APPROVED_REFUSED): _S.QUARANTINED,
     (_S.BOUNCE_PENDING, _E.CANCELLED): _S.QUARANTINED,
     **{(state, _E.SCAN_HELD): _S.HELD for state in (_S.PENDING, _S.DEFERRED, _S.HELD)},
+    **{(state, _E.CENSUS_HELD): _S.HELD for state in (_S.PENDING, _S.DEFERRED)},
     (_S.HELD, _E.PROBLEM_GONE): _S.PENDING,
     **{
         (state, event): to

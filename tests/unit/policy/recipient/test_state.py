@@ -42,6 +42,7 @@ TABLE: dict[Event, dict[State, State]] = {
     Event.APPROVED_REFUSED: {B: Q},
     Event.CANCELLED: {B: Q},
     Event.SCAN_HELD: {P: H, L: H, H: H},
+    Event.CENSUS_HELD: {P: H, L: H},
     Event.PROBLEM_GONE: {H: P},
     Event.OPERATOR_HOLD: {P: H, L: H, U: H, B: H},
     Event.OPERATOR_REQUEUE: {L: P, U: P, H: P, B: P},

@@ -1,0 +1,78 @@
+"""The options that name lists of recipients, and what a drain does with them."""
+
+from collections.abc import Callable
+from typing import Annotated, TypeVar
+
+import typer
+
+from drainer.cli.filters import with_options
+from drainer.cli.output import warn
+from drainer.cli.primary_options import Sections
+from drainer.config import Config
+from drainer.errors import UsageError
+from drainer.runtime.units import describe_duration, format_duration
+from drainer.sources.recipients.recipient_list import ListSummary
+
+T = TypeVar("T")
+
+
+def _lists(
+    known: Annotated[
+        list[str],
+        typer.Option(
+            metavar="LIST",
+            help="A list of recipients that exist: a file with an address or @domain a"
+            " line, or another kind of docs/census.md; may be repeated."
+            " [recipients] lists",
+            show_default=False,
+        ),
+    ] = [],  # noqa: B006 - typer copies it
+) -> Sections:
+    return {"recipients": {"lists": known}} if known else {}
+
+
+def _census(
+    census: Annotated[
+        bool | None,
+        typer.Option(
+            "--census/--no-census",
+            help="Hold recipients that no list has. [recipients] before_drain",
+            show_default=False,
+        ),
+    ] = None,
+    **lists: list[str],
+) -> Sections:
+    found = _lists(**lists)
+    if census is not None:
+        found.setdefault("recipients", {})["before_drain"] = census
+    return found
+
+
+def with_lists(command: Callable[..., T]) -> Callable[..., T]:
+    """Give a command the option that names lists, as ``recipients``."""
+    return with_options(command, "recipients", _lists, (_lists,))
+
+
+def with_census(command: Callable[..., T]) -> Callable[..., T]:
+    """Give a command the options of a census before a drain, as ``recipients``."""
+    return with_options(command, "recipients", _census, (_lists, _census))
+
+
+def refuse_without_lists(config: Config, given: Sections) -> None:
+    """Raise UsageError for a census that was asked for, and has no list."""
+    asked = given.get("recipients", {}).get("before_drain")
+    if asked and not config.recipients.lists:
+        message = "--census needs a list of recipients"
+        raise UsageError(message, hint="give --known LIST, or set [recipients] lists")
+
+
+def warn_of_lists(config: Config, lists: list[ListSummary]) -> None:
+    """Say which lists are too old to say anything."""
+    limit = format_duration(config.recipients.max_age)
+    for each in lists:
+        if each.is_too_old and each.age is not None:
+            age = describe_duration(each.age.total_seconds())
+            warn(
+                f"the list {each.name} was changed {age} ago, and [recipients] max_age"
+                f" is {limit}: it says nothing"
+            )

@@ -1,0 +1,159 @@
+"""What the lists of recipients mean for a drain: who is held, and who exists."""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+from msgspec.structs import replace
+
+from drainer.ledger.engine import in_use
+from drainer.ledger.owner import RECONNECT_FOR
+from drainer.ledger.reader import LedgerReader
+from drainer.ledger.records import Row, ScanRow
+from drainer.ledger.repository import Ledger
+from drainer.ledger.unknown_recipients import (
+    UNKNOWN_RECIPIENT,
+    RecipientReview,
+    find_reviewed,
+)
+from drainer.mail.envelope import AddressError, domain_of
+from drainer.policy.census.existence import Existence, ExistenceAnswer
+from drainer.policy.recipient.delivery import ScannedMessage
+from drainer.policy.recipient.mapping import AddressMapping
+from drainer.policy.recipient.state import State
+from drainer.sources.protocol import Source
+from drainer.sources.recipients.directory import RecipientDirectory
+
+BATCH = 2000
+"""Recipients of the ledger that the lists are asked for together."""
+
+
+class RecipientCensus:
+    """Asks the lists about the recipients of one drain."""
+
+    def __init__(self, directory: RecipientDirectory, redirect: AddressMapping) -> None:
+        """Ask for the addresses that recipients are mapped to."""
+        self._directory = directory
+        self._redirect = redirect
+
+    def knows(self, mailbox: str) -> str:
+        """Return the list that has a recipient, without any I/O; '' = none."""
+        answer = self._directory.recall(mailbox)
+        return answer.by if answer.existence is Existence.KNOWN else ""
+
+    async def hold_unknown(self, listings: Iterable[ScanRow]) -> None:
+        """Hold what a scan lists for recipients that do not exist.
+
+        Raises UsageError if a list cannot be read.
+        """
+        rows = [
+            row
+            for listing in listings
+            for row in listing.recipients
+            if row["state"] == State.PENDING.value
+        ]
+        paths = list({row["forward_path"] for row in rows})
+        unknown = await asyncio.to_thread(self.unknown, paths)
+        for row in rows:
+            if detail := unknown.get(row["forward_path"]):
+                row.update(
+                    state=State.HELD.value,
+                    due=None,
+                    rule=UNKNOWN_RECIPIENT,
+                    reply=detail,
+                )
+
+    async def review(self, ledger: Ledger, sources: Iterable[Source]) -> None:
+        """Hold unknown recipients that earlier runs recorded; free those now known.
+
+        What an operator has released stays released. Raises LedgerLost.
+        """
+        urls = [source.url for source in sources]
+        with (
+            in_use(ledger.url),
+            LedgerReader(ledger.url, patience=RECONNECT_FOR) as report,
+        ):
+            await self._review(find_reviewed(report, urls), ledger)
+
+    async def _review(self, rows: Iterator[Row], ledger: Ledger) -> None:
+        while batch := await asyncio.to_thread(lambda: list(islice(rows, BATCH))):
+            paths = list({row["forward_path"] for row in batch})
+            answers = await asyncio.to_thread(self._lookup, paths)
+            for review in _reviews(batch, answers, Existence.UNKNOWN):
+                await ledger.messages.hold_unknown(review)
+            for review in _reviews(batch, answers, Existence.KNOWN):
+                await ledger.messages.release_known(review)
+
+    def mark_unknown(
+        self, found: Iterable[ScannedMessage], size: int
+    ) -> Iterator[ScannedMessage]:
+        """Yield scanned messages whose unknown recipients have a problem.
+
+        It asks for ``size`` messages together; it may block.
+        """
+        rest = iter(found)
+        while batch := list(islice(rest, size)):
+            paths = {
+                recipient.forward_path
+                for scanned in batch
+                for recipient in scanned.spooled.message.envelope.recipients
+            }
+            unknown = self.unknown(list(paths))
+            for scanned in batch:
+                yield _marked(scanned, unknown) if unknown else scanned
+
+    def unknown(self, paths: Sequence[str]) -> dict[str, str]:
+        """Return which recipients do not exist, each with the reason; it may block."""
+        answers = self._lookup(paths)
+        return {
+            path: _detail(path, answer)
+            for path, answer in answers.items()
+            if answer.existence is Existence.UNKNOWN
+        }
+
+    def _lookup(self, paths: Sequence[str]) -> dict[str, ExistenceAnswer]:
+        if not self._redirect:
+            return self._directory.lookup(paths)
+        targets = {path: self._target(path) for path in paths}
+        answers = self._directory.lookup(list(set(targets.values())))
+        return {path: answers[target] for path, target in targets.items()}
+
+    def _target(self, path: str) -> str:
+        try:
+            return self._redirect.target(path)
+        except AddressError:
+            return path  # then it is held, as an address that cannot be sent
+
+
+def _detail(path: str, answer: ExistenceAnswer) -> str:
+    return f"{answer.by} has other addresses of {domain_of(path)}"
+
+
+def _reviews(
+    rows: Sequence[Row], answers: dict[str, ExistenceAnswer], existence: Existence
+) -> Iterator[RecipientReview]:
+    """Yield what changes for recipients of one kind, those with one reason together."""
+    is_unknown = existence is Existence.UNKNOWN
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        path, state = row["forward_path"], row["state"]
+        answer = answers[path]
+        waits = state in (State.PENDING.value, State.DEFERRED.value)
+        changes = (waits and not row["released"]) if is_unknown else state == State.HELD
+        if answer.existence is existence and changes:
+            detail = _detail(path, answer) if is_unknown else f"{answer.by} has it"
+            found.setdefault(detail, []).append(row)
+    for detail, same in found.items():
+        yield RecipientReview(same, detail)
+
+
+def _marked(scanned: ScannedMessage, unknown: dict[str, str]) -> ScannedMessage:
+    recipients = scanned.spooled.message.envelope.recipients
+    paths = [recipient.forward_path for recipient in recipients]
+    if len(paths) != len(scanned.problems):  # it names no recipients
+        return scanned
+    problems = tuple(
+        problem or (UNKNOWN_RECIPIENT if path in unknown else "")
+        for path, problem in zip(paths, scanned.problems, strict=True)
+    )
+    return replace(scanned, problems=problems)

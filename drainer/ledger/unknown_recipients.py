@@ -1,0 +1,73 @@
+"""Recipients that a census finds unknown: held, and pending again once a list has them.
+
+Each function runs inside a transaction of the writer.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from drainer.ledger import schema
+from drainer.ledger.reader import LedgerReader
+from drainer.ledger.records import DecisionKind, Row
+from drainer.ledger.transitions import Transition, transition
+from drainer.mail.message import PROBLEMS
+from drainer.policy.recipient.state import Event, State
+
+_R, _M = schema.recipients.c, schema.messages.c
+UNKNOWN_RECIPIENT = "unknown-recipient"
+"""The rule of a recipient that is held because no list has it."""
+_REVIEWED = [s.value for s in (State.PENDING, State.DEFERRED, State.BOUNCE_PENDING)]
+
+
+class RecipientReview(NamedTuple):
+    """Recipients of which a census says the same; each with message, n and state."""
+
+    rows: Sequence[Row]
+    #: What the lists say.
+    detail: str
+
+
+def find_reviewed(report: LedgerReader, sources: Sequence[str]) -> Iterator[Row]:
+    """Yield the recipients of sources that a census may hold, or make pending again.
+
+    Also those whose bounce is pending, so that the lists are asked for them.
+    """
+    held = (_R.state == State.HELD.value) & (_R.rule == UNKNOWN_RECIPIENT)
+    query = (
+        sa.select(_R.message, _R.n, _R.forward_path, _R.state, _R.released)
+        .join(schema.messages, _R.message == _M.seq)
+        .where(_R.state.in_(_REVIEWED) | held, _M.source.in_(list(sources)))
+    )
+    return report.rows(query)
+
+
+def hold(connection: sa.Connection, review: RecipientReview, run: str, now: int) -> int:
+    """Hold recipients that were not sent yet; return how many."""
+    change = Transition(
+        event=Event.CENSUS_HELD,
+        kind=DecisionKind.SCANNED,
+        rule=UNKNOWN_RECIPIENT,
+        run=run,
+        verdict="hold",
+        reply=review.detail,
+        values={"due": None, "rule": UNKNOWN_RECIPIENT, "reply": review.detail},
+        evidence={"reason": PROBLEMS[UNKNOWN_RECIPIENT][0]},
+    )
+    return len(transition(connection, review.rows, change, now))
+
+
+def release(
+    connection: sa.Connection, review: RecipientReview, run: str, now: int
+) -> int:
+    """Make held recipients pending that a list has now; return how many."""
+    change = Transition(
+        event=Event.PROBLEM_GONE,
+        kind=DecisionKind.SCANNED,
+        rule="recipient-known",
+        run=run,
+        values={"due": 0, "rule": "recipient-known", "reply": ""},
+        evidence={"reason": f"the recipient exists: {review.detail}"},
+    )
+    return len(transition(connection, review.rows, change, now))
