@@ -124,6 +124,7 @@ DRIVEN_BY: Final = {
     "sources.registry": "contract/test_registry.py",
     "sources.recipients": "integration/cli/test_census.py",
     "sources.sendmail": "integration/sources/test_sendmail.py",
+    "smtp.callout": "integration/delivery/test_callout.py",
     "telemetry": "acceptance/test_explained.py",
     "watch": "integration/watch/test_watch.py",
     "watch.http": "integration/watch/http/test_read_routes.py",

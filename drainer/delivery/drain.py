@@ -16,6 +16,7 @@ from drainer.bounce.quarantine.store import Quarantine
 from drainer.bounce.service import BounceService
 from drainer.delivery.acknowledger import Acknowledger
 from drainer.delivery.census.census import RecipientCensus
+from drainer.delivery.census.primary_check import PrimaryCheck
 from drainer.delivery.control import DrainControl
 from drainer.delivery.intake import Intake
 from drainer.delivery.leases import SourceLeases
@@ -123,6 +124,7 @@ class Drain:
             quarantine=quarantine,
             cleaner=QuarantineCleaner(ledger, quarantine) if quarantine else None,
             bounce_service=bounce_service,
+            census=self.census,
         )
 
     def _build_intake(self, spare_worker: WorkerProcess | None) -> Intake:
@@ -140,6 +142,25 @@ class Drain:
         )
 
     # --- the run
+
+    async def take_census(self, *, asks: bool) -> None:
+        """Hold unknown recipients; leave out routes whose primary has lost users.
+
+        ``asks``: the primaries are asked for recipients. Call it before ``run``. Raises
+        PrimaryNotReady if no route is left, UsageError if a list cannot be read.
+        """
+        if self.census is None:
+            return
+        sources = self._sources.values()
+        if asks and self.settings.scans:
+            check = PrimaryCheck(
+                self.census,
+                self.settings,
+                self.ledger,
+                lambda: self.progress.interrupted,
+            )
+            await check.run(self.routes, sources)
+        await self.census.review(self.ledger, sources)
 
     async def run(self) -> None:
         """Drain; on return everything is in the ledger. Raise what ended it.

@@ -16,6 +16,7 @@ from drainer.bounce.service import BounceService
 from drainer.delivery.acknowledger import Acknowledger
 from drainer.delivery.breaker.guard import BreakerGuard
 from drainer.delivery.breaker.monitor import BreakerMonitor
+from drainer.delivery.census.census import RecipientCensus
 from drainer.delivery.connection_limit import ConnectionLimit
 from drainer.delivery.connections import ConnectionPool
 from drainer.delivery.control import DrainControl
@@ -70,6 +71,8 @@ class SharedParts:
     kept: Quarantine | None
     cleaner: QuarantineCleaner | None
     bounce_service: BounceService | None
+    #: Knows recipients by lists; None: there are no lists.
+    census: RecipientCensus | None
 
 
 class RouteDelivery:
@@ -93,6 +96,8 @@ class RouteDelivery:
         )
         #: Why nothing is sent by this route, although a drain runs; '' = it is.
         self.not_ready = ""
+        #: The primary was asked for recipients: the burst of its rate may be spent.
+        self.has_asked = False
         self.breaker_guard = self._build_breaker_guard()
         self._rate_limiter = RateLimiter(settings.rates, total=shared.total)
         self.rate_controller = self._build_rate_controller()
@@ -197,6 +202,7 @@ class RouteDelivery:
             leases=shared.leases,
             breakers=self.breaker_guard.registry,
             bounce_decider=bounces.bounce_decider if bounces else None,
+            listed=shared.census.knows if shared.census else None,
             idle=self.settings.route.timeouts.idle,
         )
 
@@ -251,7 +257,8 @@ class RouteDelivery:
     async def restore(self) -> datetime:
         """Take over what earlier runs left; return when the first of them started."""
         last = await self._shared.ledger.runs.last_activity(self.name)
-        self._rate_limiter.resume(None if last is None else utcnow() - last)
+        idle = None if last is None else utcnow() - last
+        self._rate_limiter.resume(timedelta(0) if self.has_asked else idle)
         return await self._breaker_monitor.restore()
 
     async def confirm(self, confirm_after: timedelta) -> None:

@@ -68,6 +68,8 @@ class DeliveryWorker:
     leases: SourceLeases
     breakers: BreakerView
     bounce_decider: BounceDecider | None
+    #: Returns the list of recipients that has an address; None: there are no lists.
+    listed: Callable[[str], str] | None
     #: Seconds to wait for a message before the session ends.
     idle: float
     _session: Session | None = None
@@ -307,6 +309,7 @@ class DeliveryWorker:
             vouched=self._session.vouched if self._session else (),
             kept=delivery.kept,
             permit=self._permit(delivery, now),
+            listed=self.listed,
         )
         results = exempt_message_specific(
             classify_attempt(

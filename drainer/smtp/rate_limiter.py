@@ -112,6 +112,16 @@ class RateLimiter:
         bucket = self._buckets.get("octets")
         return sys.maxsize if bucket is None else max(1, int(bucket.max_rate))
 
+    @property
+    def burst_recipients(self) -> int:
+        """How many recipients may be named at once: a burst."""
+        bucket = self._buckets.get("recipients")
+        return sys.maxsize if bucket is None else max(1, int(bucket.max_rate))
+
+    async def recipients(self, count: int) -> bool:
+        """Wait until this many may be named without a message; False as ``message``."""
+        return await self._take("recipients", count)
+
     async def message(
         self, recipients: int = 1, gone: asyncio.Future[float] | None = None
     ) -> bool:

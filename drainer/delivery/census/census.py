@@ -17,7 +17,7 @@ from drainer.ledger.unknown_recipients import (
     find_reviewed,
 )
 from drainer.mail.envelope import AddressError, domain_of
-from drainer.policy.census.existence import Existence, ExistenceAnswer
+from drainer.policy.census.existence import LISTED, Existence, ExistenceAnswer
 from drainer.policy.recipient.delivery import ScannedMessage
 from drainer.policy.recipient.mapping import AddressMapping
 from drainer.policy.recipient.state import State
@@ -40,6 +40,15 @@ class RecipientCensus:
         """Return the list that has a recipient, without any I/O; '' = none."""
         answer = self._directory.recall(mailbox)
         return answer.by if answer.existence is Existence.KNOWN else ""
+
+    def listed(self, paths: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Yield the recipients that a list has by name, as they are sent to.
+
+        Each comes with the recipient of the spool. It may block.
+        """
+        for path, answer in self._lookup(paths).items():
+            if answer.reason == LISTED:
+                yield self._target(path), path
 
     async def hold_unknown(self, listings: Iterable[ScanRow]) -> None:
         """Hold what a scan lists for recipients that do not exist.

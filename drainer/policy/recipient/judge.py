@@ -152,6 +152,8 @@ class SettleContext(Struct, frozen=True, kw_only=True):
     #: Decides whether the sender may get a report of a confirmed refusal; None: no
     #: sender may.
     permit: "Callable[[ClassifiedResult], BouncePermit] | None" = None
+    #: Returns the list of recipients that has an address, '' for none; None: no lists.
+    listed: Callable[[str], str] | None = None
 
 
 def classify_attempt(

@@ -15,6 +15,7 @@ from drainer.mail.reply import Stage
 from drainer.policy.bounce.decision import BounceAnswer
 from drainer.policy.breaker.breaker import BreakerState, CircuitBreaker
 from drainer.policy.breaker.history import RequiredProof
+from drainer.policy.census.callout import says_absent
 from drainer.policy.classify.verdict import Classification, Scope, Verdict
 from drainer.policy.recipient.delivery import ClaimedRecipient
 from drainer.policy.recipient.judge import (
@@ -116,6 +117,8 @@ def _settle(
     event, permit = _event(each, context, policy)
     if event is Event.BOUNCE_UNPROVEN:
         each = _unproven(each)
+    elif found := _find_list(each, context):
+        each = _listed(each, found)
     claimed, classification = each.result.claimed, each.classification
     state = follow(State.IN_FLIGHT, event)
     wait = delay(each, context, policy)
@@ -208,9 +211,12 @@ def _is_proven(each: ClassifiedResult, context: SettleContext) -> bool:
     """Return whether comparable mail was accepted since the first refusal.
 
     A canary exercises no more than RCPT of one host. So it answers only for a refused
-    mailbox, and only on the session that refused it.
+    mailbox, and only on the session that refused it. Nothing proves the refusal of a
+    recipient that a list has.
     """
     claimed, breakers = each.result.claimed, context.breakers
+    if _find_list(each, context):
+        return False
     is_mailbox = (
         each.result.stage is Stage.RCPT and each.classification.scope is Scope.RECIPIENT
     )
@@ -222,6 +228,25 @@ def _is_proven(each: ClassifiedResult, context: SettleContext) -> bool:
     return claimed.refused is not None and breakers.has_proof(
         claimed.domain, proof, claimed.refused
     )
+
+
+def _find_list(each: ClassifiedResult, context: SettleContext) -> str:
+    """Return the list that has a recipient which the primary says is absent; '' = none.
+
+    Then the primary is broken, as far as anyone can tell.
+    """
+    if context.listed is None or not says_absent(each.classification):
+        return ""
+    return context.listed(each.result.claimed.recipient.forward_path)
+
+
+def _listed(each: ClassifiedResult, found: str) -> ClassifiedResult:
+    words = (
+        f"the list {found} has this recipient, so the primary may have lost users; no"
+        " bounce is sent unless an operator approves it"
+    )
+    reason = f"{words}: {each.classification.reason}"
+    return replace(each, classification=replace(each.classification, reason=reason))
 
 
 def _unproven(each: ClassifiedResult) -> ClassifiedResult:

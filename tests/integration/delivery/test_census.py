@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.command.runner import Bench
 from tests.support.smtp_peer.peer import PeerThread
+from tests.support.smtp_peer.script import Script, per_recipient
 
 StartPeer = Callable[..., PeerThread]
 ALICE, BOB, NOBODY = "alice@example.org", "bob@example.org", "nobody@example.org"
@@ -148,3 +149,84 @@ def test_a_mapped_recipient_is_looked_for_by_its_new_address(
     bench.drain(*more)
     assert bench.states()[BOB] == "held"
     assert bench.states()[NOBODY] == "delivered"
+
+
+# ---- a primary that lacks recipients of the list
+
+
+USERS = [f"u{n}@example.org" for n in range(10)]
+
+
+@pytest.fixture
+def outage(bench: Bench) -> Bench:
+    """Give a spool with mail for ten listed users of one domain."""
+    for user in USERS:
+        bench.add(user)
+    write_list(bench, ALICE, BOB, *USERS)
+    return bench
+
+
+def test_a_primary_that_lost_half_of_its_users_gets_no_message(
+    outage: Bench, peer: StartPeer
+) -> None:
+    """Exit 3; no recipient was judged, and all is delivered when they are back."""
+    lost = dict.fromkeys(USERS[:6], "550 5.1.1 User unknown")
+    broken = peer(rcpt=per_recipient(lost))
+    outage.port = broken.port
+    result = outage.drain(check=True)
+    assert result.code == 3
+    assert "lost users" in result.stderr
+    assert "example.org" in result.stderr
+    assert broken.messages == []
+    assert not any(c.line.startswith(b"DATA") for c in broken.commands)
+    assert outage.run("list", "--json").lines == []
+    broken.script = Script()
+    outage.configure(primary={"port": broken.port})
+    assert outage.drain(check=True).code == 5  # nobody@example.org is unknown
+    assert outage.run("status", "--json").json["states"]["bounce-pending"] == 0
+    assert {USERS[0], USERS[5], BOB} <= asked(broken)
+    assert outage.states()[USERS[0]] == "delivered"
+
+
+def test_a_stale_entry_of_the_list_is_reported_and_stops_nothing(
+    outage: Bench, peer: StartPeer
+) -> None:
+    """The list has it, so its refusal is never final without an operator."""
+    server = peer(rcpt=per_recipient({USERS[3]: "550 5.1.1 User unknown"}))
+    outage.port = server.port
+    outage.configure(bounce={"confirm_after": "20ms"})
+    result = outage.drain(check=True)
+    assert "1 of 12 listed recipients" in result.stderr
+    for _ in range(3):
+        outage.drain()
+    states = outage.states()
+    assert states[USERS[3]] == "bounce-pending"
+    assert states[USERS[4]] == "delivered"
+    refused = outage.verdicts(outage.recipients()[USERS[3]]["id"])[-1]
+    assert "the list" in refused["evidence"]["reason"]
+
+
+def test_without_a_check_the_primary_is_not_asked(
+    outage: Bench, peer: StartPeer
+) -> None:
+    """As for the other questions of the check."""
+    server = peer(rcpt="550 5.1.1 User unknown")
+    outage.port = server.port
+    assert outage.drain().code != 3
+
+
+def test_only_the_route_with_the_lost_users_is_left_out(
+    outage: Bench, peer: StartPeer
+) -> None:
+    """Mail of the other routes is sent."""
+    broken = peer(rcpt=per_recipient(dict.fromkeys(USERS, "550 5.1.1 no such user")))
+    other = peer()
+    outage.port = broken.port
+    outage.configure(primary={"domains": ["example.org"]})
+    outage.routes.append(
+        {"domains": ["example.net"], "host": "127.0.0.1", "port": other.port}
+    )
+    result = outage.drain(check=True)
+    assert "sends nothing there" in result.stderr
+    assert broken.messages == []
+    assert [m.forward_paths for m in other.accepted] == [[OTHER]]

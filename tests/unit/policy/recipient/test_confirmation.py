@@ -112,6 +112,30 @@ def test_a_suspicion_costs_a_refusal_no_second_delay(scope: str) -> None:
     assert other.due == LATER + CONFIRM_AFTER
 
 
+def test_a_listed_recipient_is_never_absent_by_the_primary_alone() -> None:
+    """A list has it: the refusal stays pending, and is never proven."""
+    listed = {BOB.forward_path: "/etc/users"}.get
+    found = again(listed=lambda path: listed(path, ""))
+    assert found.state is State.BOUNCE_PENDING
+    assert "/etc/users" in found.classification.reason
+    assert found.classification.rule == RULE
+    vouched = again(listed=lambda _path: "/etc/users", vouched=(ORG,))
+    assert vouched.state is State.BOUNCE_PENDING
+    late = replace(REFUSED, spent=timedelta(days=9))
+    spent = again(claimed=late, listed=lambda _path: "/etc/users")
+    assert spent.state is State.QUARANTINED
+    assert spent.permit is None
+    assert again(listed=lambda _path: "").state is State.QUARANTINED
+
+
+def test_a_list_says_nothing_about_other_refusals() -> None:
+    """The recipient exists, and takes no mail from this sender."""
+    claimed = replace(REFUSED, refusal="enhanced-5.7.2")
+    text = "550 5.7.2 the list is closed"
+    found = again(text, claimed, listed=lambda _path: "/etc/users")
+    assert found.state is again(text, claimed).state
+
+
 def test_the_clock_of_the_same_refusal_runs_on() -> None:
     """Another refusal starts its own."""
     same = again(kept=False)

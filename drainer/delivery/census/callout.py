@@ -1,0 +1,211 @@
+"""The callout: several sessions ask the primary which recipients it would accept.
+
+It keeps the limits of the route. It ends when the primary says 421, refuses us, or
+refuses everybody: then refusals say nothing about single recipients.
+"""
+
+import asyncio
+import secrets
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+
+from msgspec import Struct
+
+from drainer.mail.envelope import domain_of
+from drainer.mail.mailbox import mailbox_key
+from drainer.mail.reply import Lost, Reply, Stage
+from drainer.policy.breaker.detector import (
+    USUAL_WINDOWS,
+    DetectorThresholds,
+    Refusal,
+    RefusalDetector,
+)
+from drainer.policy.census.callout import judge_callout
+from drainer.policy.census.existence import (
+    ACCEPTS_ANY,
+    NO_ANSWER,
+    Existence,
+    ExistenceAnswer,
+)
+from drainer.policy.classify.classifier import classify
+from drainer.policy.classify.rules import Rule
+from drainer.runtime.process import utcnow
+from drainer.smtp.callout import CalloutSession, wire_form
+from drainer.smtp.connection import ConnectFailure, Connection
+from drainer.smtp.hosts import HostChoice
+from drainer.smtp.own_name import has_own_name
+from drainer.smtp.rate_limiter import RateLimiter
+from drainer.smtp.route import Route
+
+MAX_TRIES = 2
+"""Sessions in which a recipient is asked for, if the first one is lost."""
+MAX_LOST = 3
+"""Sessions that may be lost before the callout ends."""
+_CLOSING = 421
+
+
+class CalloutSettings(Struct, frozen=True, kw_only=True):
+    """Whom the callout asks, and how."""
+
+    route: Route
+    #: The reverse-path; '' is the null sender.
+    sender: str
+    connections: int
+    #: The operator's own rules about replies.
+    rules: tuple[Rule, ...] = ()
+    thresholds: DetectorThresholds = USUAL_WINDOWS
+
+
+class Callout:
+    """One callout on one route."""
+
+    def __init__(self, settings: CalloutSettings, rate_limiter: RateLimiter) -> None:
+        """Ask nothing yet."""
+        self._settings = settings
+        self._rate_limiter = rate_limiter
+        self._hosts = HostChoice(settings.route)
+        self._detector = RefusalDetector(settings.thresholds)
+        self._pending: deque[str] = deque()
+        self._tries: Counter[str] = Counter()
+        self._lost = 0
+        self._is_enough: Callable[[], bool] = lambda: False
+        #: What the primary said about each recipient that was asked for.
+        self.said: dict[str, ExistenceAnswer] = {}
+        #: Why it ended early; '' = it did not.
+        self.ended = ""
+        #: It refused everybody, so its refusals say nothing about single recipients.
+        self.refuses_everybody = False
+
+    async def run(
+        self,
+        recipients: Iterable[str],
+        is_enough: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Ask for recipients, in order, until all are answered or it ``is_enough``."""
+        self._pending.extend(filter(wire_form, dict.fromkeys(recipients)))
+        self._is_enough = is_enough
+        sessions = min(self._settings.connections, max(1, len(self._pending) // 4))
+        async with asyncio.TaskGroup() as group:
+            for _ in range(sessions):
+                group.create_task(self._converse())
+        self._pending.clear()
+
+    async def find_catch_alls(self, domains: Iterable[str]) -> set[str]:
+        """Return the domains of which the primary accepts any address."""
+        names = {f"drainer-census-{secrets.token_hex(6)}@{d}": d for d in domains}
+        await self.run(names)
+        found = {
+            domain
+            for name, domain in names.items()
+            if (said := self.said.pop(name, None)) is not None
+            and said.existence is Existence.KNOWN
+        }
+        self._detector = RefusalDetector(self._settings.thresholds)
+        self.refuses_everybody = False
+        return found
+
+    def answers(self, catch_alls: set[str]) -> dict[str, ExistenceAnswer]:
+        """Return what the replies are worth."""
+        return {mailbox: self._worth(mailbox, catch_alls) for mailbox in self.said}
+
+    def _worth(self, mailbox: str, catch_alls: set[str]) -> ExistenceAnswer:
+        said = self.said[mailbox]
+        if mailbox_key(mailbox).rpartition("@")[2] in catch_alls:
+            return ExistenceAnswer(Existence.CANNOT_TELL, ACCEPTS_ANY, said.by)
+        if self.refuses_everybody and said.existence is Existence.UNKNOWN:
+            return ExistenceAnswer(Existence.CANNOT_TELL, NO_ANSWER, said.by)
+        return said
+
+    # --- one session after another
+
+    @property
+    def _is_over(self) -> bool:
+        return bool(self.ended) or not self._pending or self._is_enough()
+
+    async def _converse(self) -> None:
+        while not self._is_over:
+            if not await self._rate_limiter.connection():
+                return
+            connection = await self._hosts.connect()
+            if isinstance(connection, ConnectFailure):
+                self.ended = self.ended or f"no session with the primary: {connection}"
+                return
+            try:
+                await self._ask_on(connection)
+            finally:
+                connection.wire.close()
+                self._hosts.release(connection)
+
+    async def _ask_on(self, connection: Connection) -> None:
+        """Ask on one session until it must end, or nothing is left."""
+        if await has_own_name(connection, self._settings.route):
+            self.ended = "the primary introduces itself with our own name"
+            return
+        sender = wire_form(self._settings.sender)
+        session = CalloutSession(connection, self._settings.route, sender)
+        while not self._is_over and (asked := self._next(session.room)):
+            if not await self._rate_limiter.recipients(len(asked)):
+                return
+            replies = await session.ask(list(map(wire_form, asked)))
+            if isinstance(replies, Reply):
+                self.ended = self.ended or f"the primary refuses the callout: {replies}"
+                break
+            if isinstance(replies, Lost):
+                replies = [replies] * len(asked)
+            for mailbox, reply in zip(asked, replies, strict=True):
+                self._hear(mailbox, reply)
+            if isinstance(replies[-1], Lost):
+                self._lose(replies[-1])
+                return
+        await session.end()
+
+    def _next(self, room: int) -> list[str]:
+        """Return the recipients to ask for together."""
+        most = min(room, self._rate_limiter.burst_recipients, len(self._pending))
+        return [self._pending.popleft() for _ in range(most)]
+
+    def _hear(self, mailbox: str, reply: Reply | Lost) -> None:
+        """Note what the primary says about a recipient."""
+        if isinstance(reply, Lost):
+            self._tries[mailbox] += 1
+            if self._tries[mailbox] < MAX_TRIES:
+                self._pending.append(mailbox)
+            return
+        heard = judge_callout(reply, self._settings.rules)
+        if reply.code == _CLOSING or heard.refuses_us:
+            self.ended = self.ended or str(reply)
+            return
+        self.said[mailbox] = heard.answer
+        if heard.answer.existence is Existence.KNOWN:
+            self._detector.accepted(mailbox, domain_of(mailbox))
+        elif heard.answer.existence is Existence.UNKNOWN:
+            self._suspect(mailbox, reply)
+
+    def _suspect(self, mailbox: str, reply: Reply) -> None:
+        """End if the refusal detector finds that everybody is refused."""
+        seen = Refusal(
+            sender_domain=domain_of(self._settings.sender),
+            recipient=mailbox,
+            recipient_domain=domain_of(mailbox),
+            stage=Stage.RCPT,
+            classification=classify(reply, Stage.RCPT, rules=self._settings.rules),
+            answer=reply,
+        )
+        is_suspicious = self._detector.refused(seen, utcnow()) is not None
+        if is_suspicious and not any(
+            said.existence is Existence.KNOWN for said in self.said.values()
+        ):
+            self.refuses_everybody = True
+            self.ended = self.ended or f"the primary refuses everybody: {reply}"
+
+    def _lose(self, lost: Lost) -> None:
+        self._lost += 1
+        if self._lost >= MAX_LOST:
+            self.ended = self.ended or f"the primary ends the sessions: {lost}"
+
+
+def spread(recipients: Sequence[str], most: int) -> list[str]:
+    """Return at most this many of the recipients, evenly spread over them."""
+    if len(recipients) <= most:
+        return list(recipients)
+    return [recipients[n * len(recipients) // most] for n in range(most)]

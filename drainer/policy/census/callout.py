@@ -1,0 +1,106 @@
+"""What the primary says about recipients at RCPT, and where a list disagrees. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from drainer.mail.mailbox import mailbox_key
+from drainer.mail.reply import Lost, Reply, Stage
+from drainer.policy.census.existence import (
+    ACCEPTED,
+    NO_ANSWER,
+    REFUSED,
+    Existence,
+    ExistenceAnswer,
+)
+from drainer.policy.classify.classifier import classify
+from drainer.policy.classify.rules import Rule
+from drainer.policy.classify.verdict import Classification, Verdict
+
+LEAST_ASKED = 5
+"""So many listed recipients of a domain show whether the primary has its users."""
+_ABSENT = (
+    "enhanced-5.1.", "enhanced-5.2.1", "text-no-such-user", "text-unknown-user",
+    "text-mailbox-closed", "basic-550", "basic-551", "basic-553",
+)  # fmt: skip
+
+
+def says_absent(classification: Classification) -> bool:
+    """Return whether a refusal says, or may say, that the recipient does not exist."""
+    is_bounce = classification.verdict is Verdict.BOUNCE
+    return is_bounce and classification.rule.startswith(_ABSENT)
+
+
+class CalloutReply(NamedTuple):
+    """A reply at RCPT, and what it means for the callout."""
+
+    answer: ExistenceAnswer
+    #: The primary refuses us, so that asking on has no use.
+    refuses_us: bool
+
+
+def judge_callout(reply: Reply | Lost, rules: Sequence[Rule] = ()) -> CalloutReply:
+    """Return what a reply says about the recipient; ``rules`` are the operator's."""
+    found = classify(reply, Stage.RCPT, rules=rules)
+    if found.verdict is Verdict.DELIVER:
+        return CalloutReply(_said(Existence.KNOWN, ACCEPTED, reply), refuses_us=False)
+    if says_absent(found):
+        return CalloutReply(_said(Existence.UNKNOWN, REFUSED, reply), refuses_us=False)
+    is_stop = found.verdict is Verdict.STOP
+    return CalloutReply(
+        _said(Existence.CANNOT_TELL, NO_ANSWER, reply), refuses_us=is_stop
+    )
+
+
+def _said(
+    existence: Existence, reason: str, reply: Reply | Lost | str
+) -> ExistenceAnswer:
+    return ExistenceAnswer(existence, reason, str(reply))
+
+
+class Contradiction(NamedTuple):
+    """Recipients of a domain that a list has, and the primary says do not exist."""
+
+    domain: str
+    #: Listed recipients of the domain that the primary gave a clear answer about.
+    asked: int
+    refused: tuple[str, ...]
+    #: The first of the refusals.
+    reply: str
+
+    @property
+    def has_lost_users(self) -> bool:
+        """Whether the primary, and not the list, is at fault: half of them are gone.
+
+        Fewer may be stale entries of the list.
+        """
+        return self.asked >= LEAST_ASKED and 2 * len(self.refused) >= self.asked
+
+    def __str__(self) -> str:
+        """Return it as text for people."""
+        some = ", ".join(self.refused[:3]) + (", ..." if len(self.refused) > 3 else "")  # noqa: PLR2004
+        return (
+            f"it refuses {len(self.refused)} of {self.asked} listed recipients of"
+            f" {self.domain}: {some}: {self.reply}"
+        )
+
+
+def find_contradictions(
+    listed: Iterable[str], said: Mapping[str, ExistenceAnswer]
+) -> list[Contradiction]:
+    """Return the domains of which the primary refuses listed recipients, worst first.
+
+    Recipients without a clear answer do not count.
+    """
+    clear: dict[str, list[str]] = {}
+    for mailbox in listed:
+        answer = said.get(mailbox)
+        if answer is not None and answer.existence is not Existence.CANNOT_TELL:
+            domain = mailbox_key(mailbox).rpartition("@")[2]
+            clear.setdefault(domain, []).append(mailbox)
+    found = []
+    for domain, asked in clear.items():
+        refused = [m for m in asked if said[m].existence is Existence.UNKNOWN]
+        if refused:
+            reply = said[refused[0]].by
+            found.append(Contradiction(domain, len(asked), tuple(refused), reply))
+    return sorted(found, key=lambda each: (-len(each.refused), each.domain))

@@ -1,0 +1,95 @@
+"""RCPT without DATA: which recipients the primary would accept.
+
+A server slows down or bans a client after some refusals: Postfix after 10 by default
+(smtpd_soft_error_limit). So a session ends after fewer, and never has more RCPT under
+way than it may still hear refusals.
+"""
+
+from collections.abc import Sequence
+
+from drainer.mail.envelope import AddressError, ascii_form, is_ascii, parse_mailbox
+from drainer.mail.reply import Lost, Reply
+from drainer.smtp.commands import recipient_limit
+from drainer.smtp.connection import Connection
+from drainer.smtp.host_trust import PIPELINING
+from drainer.smtp.route import Route
+
+MAX_REFUSALS = 8
+"""Refusals after which a session ends."""
+_SUCCESS = 2
+
+
+def wire_form(mailbox: str) -> str:
+    """Return a recipient for a plain RCPT; '' if only SMTPUTF8 could carry it."""
+    text = ascii_form(mailbox)
+    try:
+        return text if is_ascii(text) and parse_mailbox(text) == text else ""
+    except AddressError:
+        return ""
+
+
+class CalloutSession:
+    """Asks for recipients on one session; never sends DATA."""
+
+    def __init__(self, connection: Connection, route: Route, sender: str) -> None:
+        """Ask in the name of ``sender``; '' is the null sender."""
+        self._wire = connection.wire
+        self._limit = route.timeouts.rcpt
+        self._mail = f"MAIL FROM:<{sender}>\r\n".encode()
+        self._pipelines = PIPELINING in connection.extensions
+        stated = recipient_limit(connection.extensions)
+        self._most = min(route.max_recipients, stated or route.max_recipients)
+        self._refusals = 0
+        #: Recipients accepted in the transaction; None: none was started.
+        self._accepted: int | None = None
+
+    @property
+    def room(self) -> int:
+        """How many recipients may be asked for together; 0: the session must end."""
+        left = MAX_REFUSALS - self._refusals
+        return min(1, left) if not self._pipelines else min(left, self._most)
+
+    async def ask(self, recipients: Sequence[str]) -> list[Reply | Lost] | Reply | Lost:
+        """Ask for at most ``room`` recipients; return the replies, in their order.
+
+        Returns one reply instead if MAIL or RSET was refused: it is about no recipient.
+        """
+        start = await self._start(len(recipients))
+        if start is not None:
+            return start
+        commands = (f"RCPT TO:<{each}>\r\n".encode() for each in recipients)
+        self._wire.write(b"".join(commands))
+        replies = [await self._wire.reply(self._limit) for _ in recipients]
+        accepted = sum(map(_is_success, replies))
+        self._refusals += len(replies) - accepted
+        self._accepted = (self._accepted or 0) + accepted
+        return replies
+
+    async def _start(self, more: int) -> Reply | Lost | None:
+        """Start a transaction with room for more recipients; return a refusal of it."""
+        if self._accepted is not None and self._accepted + more <= self._most:
+            return None
+        if self._accepted is not None:
+            self._wire.write(b"RSET\r\n")
+            reply = await self._wire.reply(self._limit)
+            if not _is_success(reply):
+                return reply
+        self._wire.write(self._mail)
+        reply = await self._wire.reply(self._limit)
+        if not _is_success(reply):
+            return reply
+        self._accepted = 0
+        return None
+
+    async def end(self) -> None:
+        """End the session, without a message."""
+        if self._accepted is not None:
+            self._wire.write(b"RSET\r\n")
+            await self._wire.reply(self._limit)
+        self._wire.write(b"QUIT\r\n")
+        await self._wire.reply(self._limit)
+        self._wire.close()
+
+
+def _is_success(answer: Reply | Lost) -> bool:
+    return isinstance(answer, Reply) and answer.category == _SUCCESS
