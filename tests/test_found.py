@@ -54,6 +54,7 @@ DRIVEN_BY: Final = {
     "doctor": "integration/doctor/test_doctor.py",
     "doctor.checks": "unit/doctor/test_checks.py",
     "ledger": "contract/test_ledger.py",
+    "ledger.callouts": "integration/cli/test_census.py",
     "ledger.backup": "integration/ledger/test_maintenance.py",
     "ledger.breaker_waits": "contract/test_ledger_breakers.py",
     "ledger.breakers": "contract/test_ledger_breakers.py",

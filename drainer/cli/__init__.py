@@ -60,7 +60,7 @@ COMMANDS = {
     ),
     "census": Command(
         "census",
-        "Print which recipients of a spool exist, by lists of the primary's recipients.",
+        "Print which recipients of a spool exist, by lists and by asking the primary.",
     ),
     "drain": Command(
         "drain", "Check the primary, then deliver the mail of the spool to it."

@@ -1,15 +1,22 @@
 """`census`: which recipients of a spool exist."""
 
-from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import typer
 
+from drainer.cli.census_callout import (
+    RouteFindings,
+    ask_primaries,
+    callout_facts,
+    contradiction_facts,
+    decided,
+    words_of,
+)
 from drainer.cli.completion import complete_source
 from drainer.cli.filters import with_selection
-from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
+from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, ToOption, load
 from drainer.cli.output import clean, print_json, say, stdout, table, warn
-from drainer.cli.primary_options import Sections
+from drainer.cli.primary_options import Sections, merge, with_primary
 from drainer.cli.recipient_options import warn_of_lists, with_lists
 from drainer.config import Config
 from drainer.config.build.paths import ledger_url, lock_folder
@@ -21,17 +28,15 @@ from drainer.ledger.reader import LedgerReader
 from drainer.policy.admission.selection import Selection
 from drainer.policy.census.existence import (
     REASONS,
-    UNLISTED,
     Existence,
     ExistenceAnswer,
 )
 from drainer.policy.census.tally import CensusGroup, CensusTally, RecipientCount
 from drainer.runtime.units import describe_duration
+from drainer.sources.protocol import Source
 from drainer.sources.recipients.directory import RecipientDirectory
 from drainer.sources.recipients.recipient_list import ListSummary
 
-BATCH = 5000
-"""Recipients that the lists are asked for together."""
 MAX_ROWS = 100
 _COLOURS = {Existence.UNKNOWN: "red", Existence.CANNOT_TELL: "yellow"}
 
@@ -42,6 +47,7 @@ def register(app: typer.Typer) -> None:
 
 
 @with_lists
+@with_primary
 @with_selection
 def census(
     sources: Annotated[
@@ -54,6 +60,7 @@ def census(
         ),
     ] = None,
     path: ConfigOption = None,
+    to: ToOption = "",
     ledger: LedgerOption = "",
     listed: Annotated[
         Existence | None,
@@ -61,60 +68,49 @@ def census(
     ] = None,
     *,
     selection: Selection,
+    primary: Sections,
     recipients: Sections,
     json_: JsonOption = False,
 ) -> None:
-    """Print which recipients of a spool exist, by lists of the primary's recipients.
+    """Print which recipients of a spool exist, by lists and by asking the primary.
 
     It groups distinct recipients: known, unknown, cannot tell; by domain and reason. It
-    reads the spool, changes nothing, and needs no primary.
+    reads the spool and changes nothing. With lists it needs no primary. With --callout
+    it also asks the primary, keeps the answers in the ledger, and names contradictions.
 
     Example: drainer census postfix:/var/spool/postfix --known /etc/drainer/users
     """
-    config = load(path, ledger=ledger, sections=recipients)
+    config = load(path, to=to, ledger=ledger, sections=merge(primary, recipients))
     directory = make_directory(config)
     if directory is None:
         warn("no list of recipients is given: set [recipients] lists, or --known LIST")
-    else:
-        warn_of_lists(config, directory.summaries())
-    count = _count(config, sources or [], selection)
+        directory = RecipientDirectory((), config.recipients.max_age)
+    warn_of_lists(config, directory.summaries())
+    opened = make_sources(config, sources or [], selection.queues)
+    count = dict(_count(config, opened, selection).mailboxes())
+    answers = directory.lookup(list(count))
+    asked = ask_primaries(config, opened, answers) if config.recipients.callout else []
+    said = {m: answer for each in asked for m, answer in each.result.answers.items()}
     tally = CensusTally()
-    for mailbox, messages, answer in _answers(count, directory):
+    for mailbox, messages in count.items():
+        answer = decided(answers[mailbox], said.get(mailbox))
         tally.add(mailbox, messages, answer)
-        if listed is not None and answer.existence is listed:
+        if answer.existence is listed:
             _print_recipient(mailbox, messages, answer, as_json=json_)
+    for words in (words for each in asked for words in words_of(each)):
+        warn(words)
     if listed is None:
-        _print(tally, count, directory, as_json=json_)
+        _print(tally, directory.summaries(), asked, as_json=json_)
 
 
-def _count(config: Config, names: list[str], selection: Selection) -> RecipientCount:
-    if not names:
+def _count(
+    config: Config, sources: list[Source], selection: Selection
+) -> RecipientCount:
+    if not sources:
         with LedgerReader(ledger_url(config)) as report:
             return count_recorded(report, selection)
-    opened = make_sources(config, names, selection.queues)
-    SpoolHolds(opened, lock_folder(ledger_url(config))).peek()
-    return count_spooled(opened, selection)
-
-
-def _answers(
-    count: RecipientCount, directory: RecipientDirectory | None
-) -> Iterator[tuple[str, int, ExistenceAnswer]]:
-    """Yield each recipient with its number of messages, and what is known of it."""
-    batch: dict[str, int] = {}
-    for mailbox, messages in count.mailboxes():
-        batch[mailbox] = messages
-        if len(batch) == BATCH:
-            yield from _looked_up(batch, directory)
-            batch.clear()
-    yield from _looked_up(batch, directory)
-
-
-def _looked_up(
-    batch: Mapping[str, int], directory: RecipientDirectory | None
-) -> Iterator[tuple[str, int, ExistenceAnswer]]:
-    found = directory.lookup(list(batch)) if directory else {}
-    for mailbox, messages in batch.items():
-        yield mailbox, messages, found.get(mailbox, UNLISTED)
+    SpoolHolds(sources, lock_folder(ledger_url(config))).peek()
+    return count_spooled(sources, selection)
 
 
 def _print_recipient(
@@ -136,20 +132,24 @@ def _print_recipient(
 
 def _print(
     tally: CensusTally,
-    count: RecipientCount,
-    directory: RecipientDirectory | None,
+    lists: list[ListSummary],
+    asked: list[RouteFindings],
     *,
     as_json: bool,
 ) -> None:
-    lists = directory.summaries() if directory else []
     numbers = {each.value.replace("-", "_"): tally.count(each) for each in Existence}
+    total = sum(numbers.values())
     if as_json:
         print_json(
             {
-                "recipients": len(count),
+                "recipients": total,
                 **numbers,
                 "groups": [_group_facts(group) for group in tally.groups],
                 "lists": [_list_facts(each) for each in lists],
+                "callouts": [callout_facts(each) for each in asked],
+                "contradictions": [
+                    fact for each in asked for fact in contradiction_facts(each)
+                ],
             }
         )
         return
@@ -157,7 +157,7 @@ def _print(
         say(f"list {each.name}: {_words(each)}")
     console = stdout()
     console.print(
-        f"{len(count)} recipients: {numbers['known']} known, {numbers['unknown']}"
+        f"{total} recipients: {numbers['known']} known, {numbers['unknown']}"
         f" unknown, {numbers['cannot_tell']} cannot tell"
     )
     rows = table("", "domain", "recipients", "messages", "reason", "for example")

@@ -1,7 +1,7 @@
 """The options that name lists of recipients, and what a drain does with them."""
 
 from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -27,8 +27,20 @@ def _lists(
             show_default=False,
         ),
     ] = [],  # noqa: B006 - typer copies it
+    callout: Annotated[
+        bool | None,
+        typer.Option(
+            "--callout/--no-callout",
+            help="Ask the primary for recipients: RCPT, and no message. [recipients]"
+            " callout",
+            show_default=False,
+        ),
+    ] = None,
 ) -> Sections:
-    return {"recipients": {"lists": known}} if known else {}
+    keys: dict[str, Any] = {"lists": known} if known else {}
+    if callout is not None:
+        keys["callout"] = callout
+    return {"recipients": keys}
 
 
 def _census(
@@ -40,16 +52,16 @@ def _census(
             show_default=False,
         ),
     ] = None,
-    **lists: list[str],
+    **lists: Any,  # noqa: ANN401
 ) -> Sections:
     found = _lists(**lists)
     if census is not None:
-        found.setdefault("recipients", {})["before_drain"] = census
+        found["recipients"]["before_drain"] = census
     return found
 
 
 def with_lists(command: Callable[..., T]) -> Callable[..., T]:
-    """Give a command the option that names lists, as ``recipients``."""
+    """Give a command the options that say who exists, as ``recipients``."""
     return with_options(command, "recipients", _lists, (_lists,))
 
 
@@ -60,9 +72,9 @@ def with_census(command: Callable[..., T]) -> Callable[..., T]:
 
 def refuse_without_lists(config: Config, given: Sections) -> None:
     """Raise UsageError for a census that was asked for, and has no list."""
-    asked = given.get("recipients", {}).get("before_drain")
-    if asked and not config.recipients.lists:
-        message = "--census needs a list of recipients"
+    asked, section = given["recipients"].get("before_drain"), config.recipients
+    if asked and not section.lists and not section.callout:
+        message = "--census needs a list of recipients, or --callout"
         raise UsageError(message, hint="give --known LIST, or set [recipients] lists")
 
 

@@ -19,10 +19,15 @@ class RecipientsSection(Section):
         timedelta(days=30),
         description="A list that was changed longer ago says nothing.",
     )
+    callout: bool = Field(
+        default=False,
+        description="Ask the primary for recipients of which no list says anything:"
+        " RCPT, and no message.",
+    )
     before_drain: bool = Field(
         default=True,
         description="Hold recipients that the lists do not know, and stop if the"
-        " primary refuses those that they do. Without lists it does nothing.",
+        " primary refuses those that they do. It needs lists, or callout.",
     )
 
     @field_validator("lists")

@@ -47,9 +47,7 @@ def build_settings(
     if a list of recipients cannot be read.
     """
     return DrainSettings(
-        routes=tuple(
-            _route_settings(each, explicit=explicit) for each in route_configs(config)
-        ),
+        routes=build_routes(config, explicit=explicit),
         admission=admission or make_admission(config),
         total=_message_rate(config.throttle.total),
         choice=choice,
@@ -58,10 +56,18 @@ def build_settings(
         quarantine=quarantine_folder(ledger_url(config)),
         kept=make_keep(config),
         directory=make_directory(config) if config.recipients.before_drain else None,
+        callout=config.recipients.callout,
         bouncing=make_bouncing(config)
         if acknowledge
         else None,  # a rehearsal notifies no sender
         acknowledge=acknowledge,
+    )
+
+
+def build_routes(config: Config, *, explicit: bool) -> tuple[RouteSettings, ...]:
+    """Return the settings of all routes, in order; an explicit rate skips the ramp."""
+    return tuple(
+        _route_settings(each, explicit=explicit) for each in route_configs(config)
     )
 
 

@@ -85,6 +85,8 @@ class DrainSettings(Struct, frozen=True, kw_only=True):
     quarantine: Path | None = None
     #: The lists of recipients that exist; None: all may exist.
     directory: RecipientDirectory | None = None
+    #: Whether the primary is asked for those of which no list says anything.
+    callout: bool = False
     #: Copies of delivered mail; None: none are kept.
     kept: KeepSettings | None = None
     #: How long sessions may continue after the first signal.

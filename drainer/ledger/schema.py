@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from drainer.policy.recipient.state import State
 from drainer.runtime.databases import LONG_TEXT
 
-VERSION = "4"
-DIGEST = "5513fda925fb845b8630f9a237315b6e6ab9a46584608324a8b04fb8534f268a"
+VERSION = "5"
+DIGEST = "f2d8bc5c17221bae5a911dffdec22b5ec7fd91bca099c114c54b041d9571a5ec"
 """Of this version's tables: a change of them changes both lines, and a test says so."""
 
 metadata = sa.MetaData()
@@ -263,6 +263,19 @@ controls = sa.Table(
     sa.Column("until", _Time),
     sa.Column("reason", LONG_TEXT, nullable=False),
     sa.Column("by", LONG_TEXT, nullable=False),
+)
+
+#: What the primary of a route said about recipients in a callout (ledger.callouts).
+callouts = sa.Table(
+    "callouts",
+    metadata,
+    #: A digest of the route and the mailbox.
+    sa.Column("key", sa.String(64), primary_key=True),
+    sa.Column("at", _Time, nullable=False, index=True),
+    #: policy.census.existence: known or unknown, and why.
+    sa.Column("existence", sa.String(16), nullable=False),
+    sa.Column("reason", sa.String(32), nullable=False),
+    sa.Column("reply", LONG_TEXT, nullable=False),
 )
 
 #: How far each reader of the decisions has come.

@@ -68,6 +68,6 @@ def release(
         rule="recipient-known",
         run=run,
         values={"due": 0, "rule": "recipient-known", "reply": ""},
-        evidence={"reason": f"the recipient exists: {review.detail}"},
+        evidence={"reason": review.detail},
     )
     return len(transition(connection, review.rows, change, now))

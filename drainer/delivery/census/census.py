@@ -1,7 +1,7 @@
 """What the lists of recipients mean for a drain: who is held, and who exists."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from msgspec.structs import replace
@@ -17,7 +17,8 @@ from drainer.ledger.unknown_recipients import (
     find_reviewed,
 )
 from drainer.mail.envelope import AddressError, domain_of
-from drainer.policy.census.existence import LISTED, Existence, ExistenceAnswer
+from drainer.mail.mailbox import mailbox_key
+from drainer.policy.census.existence import REFUSED, Existence, ExistenceAnswer
 from drainer.policy.recipient.delivery import ScannedMessage
 from drainer.policy.recipient.mapping import AddressMapping
 from drainer.policy.recipient.state import State
@@ -35,20 +36,27 @@ class RecipientCensus:
         """Ask for the addresses that recipients are mapped to."""
         self._directory = directory
         self._redirect = redirect
+        #: What the primary said, by the key of a mailbox.
+        self._said: dict[str, ExistenceAnswer] = {}
 
     def knows(self, mailbox: str) -> str:
         """Return the list that has a recipient, without any I/O; '' = none."""
         answer = self._directory.recall(mailbox)
         return answer.by if answer.existence is Existence.KNOWN else ""
 
-    def listed(self, paths: Sequence[str]) -> Iterator[tuple[str, str]]:
-        """Yield the recipients that a list has by name, as they are sent to.
+    def look_up(
+        self, paths: Sequence[str]
+    ) -> Iterator[tuple[str, str, ExistenceAnswer]]:
+        """Yield recipients of the spool, as they are sent to, and whether they exist.
 
-        Each comes with the recipient of the spool. It may block.
+        It may block.
         """
         for path, answer in self._lookup(paths).items():
-            if answer.reason == LISTED:
-                yield self._target(path), path
+            yield path, self._target(path), answer
+
+    def remember(self, answers: Mapping[str, ExistenceAnswer]) -> None:
+        """Take what the primary says of recipients of which no list says anything."""
+        self._said |= {mailbox_key(mailbox): said for mailbox, said in answers.items()}
 
     async def hold_unknown(self, listings: Iterable[ScanRow]) -> None:
         """Hold what a scan lists for recipients that do not exist.
@@ -121,11 +129,15 @@ class RecipientCensus:
         }
 
     def _lookup(self, paths: Sequence[str]) -> dict[str, ExistenceAnswer]:
-        if not self._redirect:
-            return self._directory.lookup(paths)
         targets = {path: self._target(path) for path in paths}
-        answers = self._directory.lookup(list(set(targets.values())))
-        return {path: answers[target] for path, target in targets.items()}
+        answers = self._directory.lookup(list(dict.fromkeys(targets.values())))
+        return {path: self._decided(to, answers[to]) for path, to in targets.items()}
+
+    def _decided(self, mailbox: str, answer: ExistenceAnswer) -> ExistenceAnswer:
+        """Return what the primary says if the lists say nothing."""
+        if not self._said or answer.existence is not Existence.CANNOT_TELL:
+            return answer
+        return self._said.get(mailbox_key(mailbox), answer)
 
     def _target(self, path: str) -> str:
         try:
@@ -135,6 +147,9 @@ class RecipientCensus:
 
 
 def _detail(path: str, answer: ExistenceAnswer) -> str:
+    """Return why a recipient counts as unknown."""
+    if answer.reason == REFUSED:
+        return f"the primary says so in a callout: {answer.by}"
     return f"{answer.by} has other addresses of {domain_of(path)}"
 
 
@@ -150,7 +165,7 @@ def _reviews(
         waits = state in (State.PENDING.value, State.DEFERRED.value)
         changes = (waits and not row["released"]) if is_unknown else state == State.HELD
         if answer.existence is existence and changes:
-            detail = _detail(path, answer) if is_unknown else f"{answer.by} has it"
+            detail = _detail(path, answer) if is_unknown else f"it exists: {answer.by}"
             found.setdefault(detail, []).append(row)
     for detail, same in found.items():
         yield RecipientReview(same, detail)

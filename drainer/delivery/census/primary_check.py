@@ -9,8 +9,9 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
-from drainer.delivery.census.callout import Callout, CalloutSettings, spread
+from drainer.delivery.census.callout import Callout, spread
 from drainer.delivery.census.census import RecipientCensus
+from drainer.delivery.census.interview import interview, open_callout
 from drainer.delivery.census.recipients import count_spooled
 from drainer.delivery.route_delivery import RouteDelivery
 from drainer.delivery.settings import DrainSettings
@@ -19,8 +20,8 @@ from drainer.ledger.records import Decision, DecisionKind
 from drainer.ledger.repository import Ledger
 from drainer.mail.mailbox import mailbox_key
 from drainer.policy.census.callout import Contradiction, find_contradictions
+from drainer.policy.census.existence import LISTED, Existence, ExistenceAnswer
 from drainer.runtime.process import utcnow
-from drainer.smtp.rate_limiter import RateLimiter
 from drainer.sources.protocol import Source
 
 SCAN_SECONDS = 30.0
@@ -32,6 +33,8 @@ HINT = (
     "restore the users of the primary, then run the same command again; if the list is"
     " wrong, correct it, or use --no-census"
 )
+
+_Answers = dict[str, ExistenceAnswer]
 
 _log = logging.getLogger(__name__)
 
@@ -59,10 +62,10 @@ class PrimaryCheck:
 
         Raises PrimaryNotReady if no route is left, UsageError if a list cannot be read.
         """
-        listed = await asyncio.to_thread(self._find_listed, sources)
+        said = await asyncio.to_thread(self._look_up, sources)
         ready = [each for each in routes.values() if not each.not_ready]
         errors = await asyncio.gather(
-            *(self._check(each, listed.get(each.name, {})) for each in ready)
+            *(self._check(each, said.get(each.name, {})) for each in ready)
         )
         found = [error for error in errors if error is not None]
         if found and len(found) == len(ready):
@@ -70,27 +73,30 @@ class PrimaryCheck:
         for error in found:
             _log.warning(f"{error}; drainer sends nothing there")
 
-    def _find_listed(
-        self, sources: Iterable[Source]
-    ) -> dict[str, dict[str, list[str]]]:
-        """Return listed recipients of the spool by route and domain."""
+    def _look_up(self, sources: Iterable[Source]) -> dict[str, _Answers]:
+        """Return what the lists say of the recipients of the spool, by route."""
         selection = self._settings.choice.selection
         count = count_spooled(sources, selection, seconds=SCAN_SECONDS)
         rules = self._settings.admission
-        found: dict[str, dict[str, list[str]]] = {}
-        for target, path in self._census.listed([m for m, _ in count.mailboxes()]):
-            domain = mailbox_key(target).rpartition("@")[2]
-            domains = found.setdefault(rules.route_of(path), {})
-            domains.setdefault(domain, []).append(target)
+        found: dict[str, _Answers] = {}
+        for path, target, answer in self._census.look_up(
+            [mailbox for mailbox, _ in count.mailboxes()]
+        ):
+            found.setdefault(rules.route_of(path), {})[target] = answer
         return found
 
     async def _check(
-        self, route: RouteDelivery, domains: Mapping[str, Sequence[str]]
+        self, route: RouteDelivery, answers: _Answers
     ) -> DrainerError | None:
         """Ask the primary of a route; return why it is not ready."""
-        largest = sorted(domains, key=lambda d: -len(domains[d]))[:MOST_DOMAINS]
-        asked = {d: spread(domains[d], MOST_OF_DOMAIN) for d in largest}
-        recipients = [each for part in asked.values() for each in part]
+        error = await self._check_listed(route, _sample(answers))
+        if error is None and self._settings.callout and not self._is_stopped():
+            await self._ask_undecided(route, answers)
+        return error
+
+    async def _check_listed(
+        self, route: RouteDelivery, recipients: Sequence[str]
+    ) -> DrainerError | None:
         if not recipients or self._is_stopped():
             return None
         callout = await self._ask(route, recipients)
@@ -108,25 +114,42 @@ class PrimaryCheck:
         return None
 
     async def _ask(self, route: RouteDelivery, recipients: Sequence[str]) -> Callout:
-        settings, rate_limiter = route.settings, RateLimiter(route.settings.rates)
-        await rate_limiter.resize(1.0)
         route.has_asked = True
-        callout = Callout(
-            CalloutSettings(
-                route=settings.route,
-                sender=settings.probe.sender,
-                connections=settings.connections,
-                rules=settings.rules,
-                thresholds=settings.thresholds,
-            ),
-            rate_limiter,
-        )
+        callout = await open_callout(route.settings)
         with suppress(TimeoutError):
             async with asyncio.timeout(ASK_SECONDS):
                 await callout.run(recipients, self._is_stopped)
         if callout.ended:
             _log.warning(f"check of listed recipients of {route.name}: {callout.ended}")
         return callout
+
+    async def _ask_undecided(self, route: RouteDelivery, answers: _Answers) -> None:
+        """Ask for the recipients of which no list says anything."""
+        undecided = {
+            mailbox: answer
+            for mailbox, answer in answers.items()
+            if answer.existence is Existence.CANNOT_TELL
+        }
+        if not undecided:
+            return
+        route.has_asked = True
+        result = await interview(
+            route.settings, undecided, self._ledger.url, self._is_stopped
+        )
+        if result.ended:
+            _log.warning(f"callout at {route.name}: {result.ended}")
+        self._census.remember(result.answers)
+
+
+def _sample(answers: _Answers) -> list[str]:
+    """Return the listed recipients to ask for: some of each of the largest domains."""
+    domains: dict[str, list[str]] = {}
+    for mailbox, answer in answers.items():
+        if answer.reason == LISTED:
+            domain = mailbox_key(mailbox).rpartition("@")[2]
+            domains.setdefault(domain, []).append(mailbox)
+    largest = sorted(domains.values(), key=len, reverse=True)[:MOST_DOMAINS]
+    return [each for part in largest for each in spread(part, MOST_OF_DOMAIN)]
 
 
 def _decision(route: str, found: Contradiction) -> Decision:

@@ -35,6 +35,11 @@ class AddressTable:
         self._mailboxes: set[str] = set()
         self._domains: Counter[str] = Counter()
         self._catch_all: set[str] = set()
+        #: One object for all recipients of which the same is said.
+        self._listed = ExistenceAnswer(Existence.KNOWN, LISTED, name)
+        self._of_domain = ExistenceAnswer(Existence.KNOWN, CATCH_ALL, name)
+        self._postmaster = ExistenceAnswer(Existence.CANNOT_TELL, POSTMASTER, name)
+        self._absent = ExistenceAnswer(Existence.UNKNOWN, NOT_LISTED, name)
 
     def __len__(self) -> int:
         """Return how many entries there are."""
@@ -74,12 +79,12 @@ class AddressTable:
         if not self._mailboxes.isdisjoint(
             (exact, mailbox_key(mailbox, self._delimiters))
         ):
-            return ExistenceAnswer(Existence.KNOWN, LISTED, self.name)
+            return self._listed
         if domain in self._catch_all:
-            return ExistenceAnswer(Existence.KNOWN, CATCH_ALL, self.name)
+            return self._of_domain
         if local == "postmaster":
-            return ExistenceAnswer(Existence.CANNOT_TELL, POSTMASTER, self.name)
-        return ExistenceAnswer(Existence.UNKNOWN, NOT_LISTED, self.name)
+            return self._postmaster
+        return self._absent
 
 
 def _domain_key(domain: str) -> str:

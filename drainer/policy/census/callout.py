@@ -84,6 +84,35 @@ class Contradiction(NamedTuple):
         )
 
 
+class UnlistedRecipients(NamedTuple):
+    """Recipients that no list has, and the primary accepts."""
+
+    domain: str
+    recipients: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Return it as text for people."""
+        some = ", ".join(self.recipients[:3])
+        more = ", ..." if len(self.recipients) > 3 else ""  # noqa: PLR2004
+        return (
+            f"it accepts {len(self.recipients)} recipients of {self.domain} that no"
+            f" list has: {some}{more}"
+        )
+
+
+def find_unlisted(
+    unlisted: Iterable[str], said: Mapping[str, ExistenceAnswer]
+) -> list[UnlistedRecipients]:
+    """Return, by domain, the recipients that lists say are unknown, and exist."""
+    found: dict[str, list[str]] = {}
+    for mailbox in unlisted:
+        answer = said.get(mailbox)
+        if answer is not None and answer.existence is Existence.KNOWN:
+            domain = mailbox_key(mailbox).rpartition("@")[2]
+            found.setdefault(domain, []).append(mailbox)
+    return [UnlistedRecipients(domain, tuple(each)) for domain, each in found.items()]
+
+
 def find_contradictions(
     listed: Iterable[str], said: Mapping[str, ExistenceAnswer]
 ) -> list[Contradiction]:

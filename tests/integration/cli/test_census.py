@@ -2,11 +2,16 @@
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.support.command.runner import Bench
+from tests.support.smtp_peer.peer import PeerThread
+from tests.support.smtp_peer.script import Answer, per_recipient
+
+StartPeer = Callable[..., PeerThread]
 
 USERS = "alice@example.org\nbob@example.org\n@all.example\n"
 
@@ -97,3 +102,86 @@ def test_without_a_source_it_reads_the_ledger(bench: Bench) -> None:
     bench.drain()
     known = bench.root / "users"
     assert bench.run("census", "--known", known, "--json").json["recipients"] == 5
+
+
+# ---- the callout
+
+
+def _primary(*known: str) -> Answer:
+    return per_recipient(dict.fromkeys(known, "250 ok"), "550 5.1.1 User unknown")
+
+
+@pytest.fixture
+def asking(bench: Bench) -> Bench:
+    """Give a spool with mail for one domain, of which the list has a part."""
+    bench.configure(
+        primary={"domains": ["example.org", "all.example", "other.example"]},
+        health={"accept": ["boss@example.org"]},
+    )
+    return bench
+
+
+def test_the_primary_says_what_no_list_does(asking: Bench, peer: StartPeer) -> None:
+    """And what it said is not asked again for a while; no message is sent."""
+    server = peer(rcpt=_primary("boss@example.org", "Alice@Example.org"))
+    asking.port = server.port
+    source = f"postfix:{asking.spool}"
+    facts = asking.run("census", source, "--callout", "--json").json
+    assert (facts["known"], facts["unknown"], facts["cannot_tell"]) == (1, 4, 0)
+    assert {group["reason"] for group in facts["groups"]} == {"accepted", "refused"}
+    assert facts["callouts"][0]["asked"] == 5
+    assert server.messages == []
+    count = len(server.commands)
+    again = asking.run("census", source, "--callout", "--json").json
+    assert (again["known"], again["unknown"]) == (1, 4)
+    assert again["callouts"][0] | {"route": ""} == {
+        "route": "",
+        "asked": 0,
+        "remembered": 5,
+        "ended": None,
+    }
+    assert len(server.commands) == count
+
+
+def test_contradictions_between_list_and_primary_are_named(
+    asking: Bench, peer: StartPeer
+) -> None:
+    """A stale entry, and an address that the list lacks; asked again each time."""
+    known = asking.root / "users"
+    asking.port = peer(rcpt=_primary("boss@example.org", "nobody@example.org")).port
+    source = f"postfix:{asking.spool}"
+    result = asking.run("census", source, "--known", known, "--callout", "--json")
+    found = {each["kind"]: each for each in result.json["contradictions"]}
+    assert set(found) == {"stale-entries", "not-listed"}
+    assert len(found["stale-entries"]["recipients"]) == 2
+    assert found["stale-entries"]["asked"] == 2
+    assert found["not-listed"]["recipients"] == ["nobody@example.org"]
+    assert "stale" in result.stderr
+    asking.port = peer().port
+    whole = asking.run("census", source, "--known", known, "--callout", "--json").json
+    assert [each["kind"] for each in whole["contradictions"]] == []
+
+
+def test_a_primary_that_accepts_any_address_says_nothing(
+    asking: Bench, peer: StartPeer
+) -> None:
+    """It is a catch-all, or checks its users only after DATA."""
+    asking.port = peer().port
+    source = f"postfix:{asking.spool}"
+    facts = asking.run("census", source, "--callout", "--json").json
+    assert facts["cannot_tell"] == 5
+    assert {group["reason"] for group in facts["groups"]} == {"accepts-any-address"}
+
+
+def test_a_drain_holds_what_the_callout_finds_unknown(
+    asking: Bench, peer: StartPeer
+) -> None:
+    """Before it sends anything; others get the message."""
+    users = ("Alice@Example.org", "alice@example.org", "boss@example.org")
+    server = peer(rcpt=_primary(*users, "x@other.example"))
+    asking.port = server.port
+    asking.drain("--callout", check=True)
+    states = asking.states()
+    held = {path for path, state in states.items() if state == "held"}
+    assert held == {"nobody@example.org", "bob+tag@example.org", "any@all.example"}
+    assert sorted(states.values()) == ["delivered"] * 3 + ["held"] * 3
