@@ -15,9 +15,10 @@ from drainer.cli.census_callout import (
 from drainer.cli.completion import complete_source
 from drainer.cli.filters import with_selection
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, ToOption, load
-from drainer.cli.output import clean, print_json, say, stdout, table, warn
+from drainer.cli.output import clean, print_json, say, stdout, warn
 from drainer.cli.primary_options import Sections, merge, with_primary
 from drainer.cli.recipient_options import warn_of_lists, with_lists
+from drainer.cli.table import Table
 from drainer.config import Config
 from drainer.config.build.paths import ledger_url, lock_folder
 from drainer.config.build.recipient_lists import make_directory
@@ -160,10 +161,13 @@ def _print(
         f"{total} recipients: {numbers['known']} known, {numbers['unknown']}"
         f" unknown, {numbers['cannot_tell']} cannot tell"
     )
-    rows = table("", "domain", "recipients", "messages", "reason", "for example")
+    rows = Table(
+        "", "domain", "recipients", "messages", "reason", "for example",
+        spare=("for example", "messages"),
+    )  # fmt: skip
     for group in tally.groups[:MAX_ROWS]:
         colour = _COLOURS.get(group.existence, "green")
-        rows.add_row(
+        rows.add(
             f"[{colour}]{group.existence}[/]",
             clean(group.domain),
             str(group.recipients),
@@ -171,7 +175,7 @@ def _print(
             REASONS[group.reason],
             clean(", ".join(group.samples[:3])),
         )
-    console.print(rows)
+    rows.end()
     if len(tally.groups) > MAX_ROWS:
         console.print(f"{len(tally.groups) - MAX_ROWS} more rows: see --json")
 

@@ -42,7 +42,7 @@ def ask_primaries(
     Raises UsageError if no primary is named, LedgerError if answers cannot be kept.
     """
     config = with_server_routes(config, sources)
-    config, no_route, unanswered = with_mx_hosts(with_domains(config, sources))
+    config, no_route, unanswered, _ = with_mx_hosts(with_domains(config, sources))
     rules = make_admission(config, AddressMapping(), no_route, unanswered)
     by_route: dict[str, dict[str, ExistenceAnswer]] = {}
     for mailbox, answer in listed.items():

@@ -152,9 +152,7 @@ def drain(
     Example: drainer drain postfix:live --to mx1.example.com --rate 20/s
     """
     explicit = bool(rate) or connections is not None
-    sections = merge(
-        primary, recipients, _sections(rate, connections, give_up_after)
-    )
+    sections = merge(primary, recipients, _sections(rate, connections, give_up_after))
     config = load(path, to=to, ledger=ledger, sections=sections, acts=True)
     refuse_without_lists(config, recipients)
     if dry_run:

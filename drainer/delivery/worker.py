@@ -349,8 +349,7 @@ class DeliveryWorker:
             stages=_stages(transaction),
             settlements=settlements,
             free=is_last and not is_final,
-            # The report is made from the copy: the source may have dropped the message
-            # by then.
+            # It is made from the copy: the source may have dropped the message.
             relayed=reports and delivery.kept and not transaction.has_dsn,
         )
         try:
