@@ -26,6 +26,7 @@ from drainer.config.notify import NotifySection
 from drainer.config.primary import PrimarySection
 from drainer.config.recipients import RecipientsSection
 from drainer.config.route_section import RouteSection, route_configs
+from drainer.config.scan import ScannerName, ScannerSection
 from drainer.config.storage import LedgerSection, SourceSection
 from drainer.config.telemetry import OtelSource, TelemetrySection
 from drainer.config.throttle import BreakerSection, RetrySection, ThrottleSection
@@ -58,6 +59,7 @@ class Config(BaseSettings):
     notify: NotifySection = NotifySection()
     hook: HookSection = HookSection()
     routes: tuple[RouteSection, ...] = ()
+    scan: dict[ScannerName, ScannerSection] = Field(default_factory=dict)
     sources: dict[str, SourceSection] = Field(default_factory=dict)
 
     @model_validator(mode="after")

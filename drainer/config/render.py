@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 
 from drainer.config import Config
 from drainer.config.route_section import SECTION_OF, RouteSection
+from drainer.config.scan import ScannerSection
 
 _HEAD = """\
 # drainer.toml - every key with its default. Uncomment what you change.
@@ -23,6 +24,13 @@ _ROUTES = """
 # domains = ["example.net", ".example.net"]
 # hosts = [["mx1.example.net", "mx2.example.net"], "mx3.example.net"]
 # rate = "5/second"
+"""
+_SCAN = """
+# A scanner that looks at each message before it is sent: a table for each.
+#
+# [scan.antivirus]
+# protocol = "clamd"
+# unreachable = "defer"
 """
 _SOURCES = """
 # [sources.backup]
@@ -40,7 +48,7 @@ def sections() -> Iterator[tuple[str, type[BaseModel]]]:
 
 def default_of(model: type[BaseModel], key: str) -> Any:  # noqa: ANN401
     """Return a key's default as JSON (and so TOML) writes it; None = no default."""
-    return model().model_dump(mode="json")[key]
+    return model.model_construct().model_dump(mode="json").get(key)
 
 
 def type_of(field: FieldInfo, default: Any) -> str:  # noqa: ANN401
@@ -71,22 +79,25 @@ def commented_toml() -> str:
             default = default_of(model, key)
             written = "..." if default is None else json.dumps(default)
             parts.append(f"# {field.description}\n# {key} = {written}\n")
-    parts += [_ROUTES, _SOURCES]
+    parts += [_ROUTES, _SCAN, _SOURCES]
     return "".join(parts)
 
 
 def reference_markdown() -> str:
     """Return docs/configuration.md's tables."""
-    parts = []
-    for name, model in sections():
-        parts.append(f"\n## [{name}]\n\n{(model.__doc__ or '').strip()}\n\n")
-        parts.append("| key | type | default | meaning |\n|---|---|---|---|\n")
-        for key, field in model.model_fields.items():
-            default = default_of(model, key)
-            shown = "none" if default is None else f"`{json.dumps(default)}`"
-            kind = type_of(field, default).replace("|", "\\|")
-            parts.append(f"| `{key}` | {kind} | {shown} | {field.description} |\n")
-    parts.append(_routes_markdown())
+    tables = [_section_markdown(*each) for each in sections()]
+    named = _section_markdown("scan.NAME", ScannerSection)
+    return "".join([*tables, named, _routes_markdown()])
+
+
+def _section_markdown(name: str, model: type[BaseModel]) -> str:
+    parts = [f"\n## [{name}]\n\n{(model.__doc__ or '').strip()}\n\n"]
+    parts.append("| key | type | default | meaning |\n|---|---|---|---|\n")
+    for key, field in model.model_fields.items():
+        default = default_of(model, key)
+        shown = "none" if default is None else f"`{json.dumps(default)}`"
+        kind = type_of(field, default).replace("|", "\\|")
+        parts.append(f"| `{key}` | {kind} | {shown} | {field.description} |\n")
     return "".join(parts)
 
 

@@ -20,10 +20,12 @@ from drainer.config.build.routes import (
 from drainer.config.build.rules import make_rules
 from drainer.config.route_section import route_configs
 from drainer.config.throttle import ThrottleSection
+from drainer.delivery.content_scan.protocol import ScannerSettings
 from drainer.delivery.pacing.load import LoadSource
 from drainer.delivery.settings import DrainSettings, PacingSettings, RouteSettings
 from drainer.ledger.breaker_waits import Brake
 from drainer.policy.admission.admit import Admission, ContentLimits
+from drainer.policy.admission.content_scan import HoldRule
 from drainer.policy.admission.selection import Choice
 from drainer.policy.breaker.detector import DetectorThresholds
 from drainer.policy.pacing.rate import Rate, Rates, message_rate, parse_rate, parse_size
@@ -57,6 +59,7 @@ def build_settings(
         kept=make_keep(config),
         directory=make_directory(config) if config.recipients.before_drain else None,
         callout=config.recipients.callout,
+        scanners=make_scanners(config),
         bouncing=make_bouncing(config)
         if acknowledge
         else None,  # a rehearsal notifies no sender
@@ -124,6 +127,27 @@ def make_keep(config: Config) -> KeepSettings | None:
         folder=kept_folder(ledger_url(config)),
         age=primary.keep,
         most_bytes=parse_size(primary.keep_size),
+    )
+
+
+def make_scanners(config: Config) -> tuple[ScannerSettings, ...]:
+    """Return the scanners that look at messages, in the order of the file."""
+    return tuple(
+        ScannerSettings(
+            name=name,
+            protocol=each.protocol,
+            address=each.place,
+            command=each.command,
+            profile=each.profile,
+            timeout=each.timeout,
+            concurrency=each.concurrency,
+            max_bytes=parse_size(each.max_size),
+            rule=HoldRule(hold=each.holds, score=each.score),
+            defers=each.unreachable == "defer",
+            cache=each.cache,
+            pauses=config.breaker.pauses,
+        )
+        for name, each in config.scan.items()
     )
 
 

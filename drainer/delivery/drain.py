@@ -17,6 +17,7 @@ from drainer.bounce.service import BounceService
 from drainer.delivery.acknowledger import Acknowledger
 from drainer.delivery.census.census import RecipientCensus
 from drainer.delivery.census.primary_check import PrimaryCheck
+from drainer.delivery.content_scan.screen import ContentScreen
 from drainer.delivery.control import DrainControl
 from drainer.delivery.intake import Intake
 from drainer.delivery.leases import SourceLeases
@@ -125,6 +126,9 @@ class Drain:
             cleaner=QuarantineCleaner(ledger, quarantine) if quarantine else None,
             bounce_service=bounce_service,
             census=self.census,
+            screen=ContentScreen(settings.scanners, ledger.scans)
+            if settings.scanners
+            else None,
         )
 
     def _build_intake(self, spare_worker: WorkerProcess | None) -> Intake:

@@ -7,11 +7,13 @@ index. A drain that chooses claims only what its selector found.
 
 import asyncio
 import contextlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from drainer.delivery.breaker.guard import SOON, BreakerGuard
 from drainer.delivery.breaker.monitor import BreakerMonitor
+from drainer.delivery.content_scan.stage import ScanStage, by_release
 from drainer.delivery.control import DrainControl
 from drainer.delivery.fair_queue import FairQueue
 from drainer.delivery.loader import Loader
@@ -24,8 +26,10 @@ from drainer.errors import LedgerLost
 from drainer.ledger.records import from_micros
 from drainer.ledger.repository import Ledger
 from drainer.ledger.route_mail import RouteMail
+from drainer.mail.message import Problem
 from drainer.policy.recipient.delivery import Delivery
 from drainer.runtime.process import utcnow
+from drainer.smtp.transaction import Transaction
 
 LOOK_AGAIN = timedelta(milliseconds=500)
 
@@ -47,6 +51,8 @@ class Feeder:
     breaker_guard: BreakerGuard
     breaker_monitor: BreakerMonitor
     control: DrainControl
+    #: Scans contents before messages are ready; None: nothing is scanned.
+    scan_stage: ScanStage | None
     #: Holds messages that are not to be sent.
     worker: DeliveryWorker
 
@@ -175,20 +181,50 @@ class Feeder:
     # --- from the fair queue into the ready queue
 
     async def _fill(self) -> None:
-        while (delivery := await self.fair_queue.take()) is not None:
-            await self._put(delivery)
-            self.fair_queue.done()
-            self.drop(delivery)
+        async with asyncio.TaskGroup() as scans:
+            while (delivery := await self.fair_queue.take()) is not None:
+                self.progress.claimed += 1
+                if self.scan_stage is None:
+                    await self._put(await self._load(delivery))
+                    self._done(delivery)
+                else:
+                    await self.scan_stage.enter()
+                    scan = self._scan(self.scan_stage, delivery)
+                    scans.create_task(self.control.guard(scan))
 
-    async def _put(self, delivery: Delivery) -> None:
-        self.progress.claimed += 1
-        self.progress.total = max(self.progress.total, self.progress.sent_messages + 1)
+    async def _scan(self, stage: ScanStage, delivery: Delivery) -> None:
+        """Make a delivery ready once scanners have seen its content."""
+        try:
+            for part in by_release(delivery):
+                loaded = list(await self._load(part))
+                note, found = await stage.examine(part, loaded)
+                for transaction, _ in loaded:
+                    transaction.scanned = note
+                async with stage.turn:
+                    await self._put(
+                        (each, problem or found) for each, problem in loaded
+                    )
+        finally:
+            stage.leave()
+            self._done(delivery)
+
+    def _done(self, delivery: Delivery) -> None:
+        self.fair_queue.done()
+        self.drop(delivery)
+
+    async def _load(
+        self, delivery: Delivery
+    ) -> Iterable[tuple[Transaction, Problem | None]]:
         ready = self.loader.at_hand(delivery)
         if ready is not None:
-            for transaction in ready:
-                await self.ready_queue.put(transaction)
-            return
-        for transaction, problem in await asyncio.to_thread(self.loader.read, delivery):
+            return ready
+        return await asyncio.to_thread(self.loader.read, delivery)
+
+    async def _put(
+        self, transactions: Iterable[tuple[Transaction, Problem | None]]
+    ) -> None:
+        self.progress.total = max(self.progress.total, self.progress.sent_messages + 1)
+        for transaction, problem in transactions:
             if problem is None:
                 await self.ready_queue.put(transaction)
             else:

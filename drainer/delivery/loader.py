@@ -96,7 +96,9 @@ class Loader:
     #: Copies of delivered mail that the primary may have lost.
     kept: Quarantine | None = None
 
-    def at_hand(self, delivery: Delivery) -> list[Transaction] | None:
+    def at_hand(
+        self, delivery: Delivery
+    ) -> list[tuple[Transaction, Problem | None]] | None:
         """Return the transactions of a delivery that was just scanned.
 
         None: the spool must be read (``read``).
@@ -107,7 +109,7 @@ class Loader:
         if self.tells and delivery.wants_success:
             return None
         return [
-            Transaction(delivery=part, spooled=spooled, facts=facts)
+            (Transaction(delivery=part, spooled=spooled, facts=facts), None)
             for part in self._parts(delivery)
         ]
 

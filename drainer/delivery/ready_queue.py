@@ -157,6 +157,7 @@ class ReadyQueue:
                 ),
                 spooled=transaction.spooled,
                 facts=transaction.facts,
+                scanned=transaction.scanned,
             )
             for part in (first, rest)
         )

@@ -19,6 +19,8 @@ from drainer.delivery.breaker.monitor import BreakerMonitor
 from drainer.delivery.census.census import RecipientCensus
 from drainer.delivery.connection_limit import ConnectionLimit
 from drainer.delivery.connections import ConnectionPool
+from drainer.delivery.content_scan.screen import ContentScreen
+from drainer.delivery.content_scan.stage import ScanStage
 from drainer.delivery.control import DrainControl
 from drainer.delivery.events import DeliveryEvents
 from drainer.delivery.fair_queue import WINDOW, FairQueue
@@ -73,6 +75,8 @@ class SharedParts:
     bounce_service: BounceService | None
     #: Knows recipients by lists; None: there are no lists.
     census: RecipientCensus | None
+    #: The scanners of contents; None: nothing is scanned.
+    screen: ContentScreen | None
 
 
 class RouteDelivery:
@@ -244,8 +248,14 @@ class RouteDelivery:
             breaker_guard=self.breaker_guard,
             breaker_monitor=self._breaker_monitor,
             control=self.control,
+            scan_stage=self._build_scan_stage(),
             worker=self._worker,
         )
+
+    def _build_scan_stage(self) -> ScanStage | None:
+        in_order = self._shared.settings.choice.order is not None
+        screen = self._shared.screen
+        return ScanStage(screen, in_order=in_order) if screen else None
 
     # --- the run
 

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from drainer.bounce.quarantine.delivery_copies import KeepSettings
 from drainer.bounce.settings import BounceSettings
+from drainer.delivery.content_scan.protocol import ScannerSettings
 from drainer.delivery.latency import LatencyStats
 from drainer.delivery.mx_refresh import MxSettings
 from drainer.delivery.pacing.load import LoadSource
@@ -87,6 +88,8 @@ class DrainSettings(Struct, frozen=True, kw_only=True):
     directory: RecipientDirectory | None = None
     #: Whether the primary is asked for those of which no list says anything.
     callout: bool = False
+    #: They look at every message before it is sent.
+    scanners: tuple[ScannerSettings, ...] = ()
     #: Copies of delivered mail; None: none are kept.
     kept: KeepSettings | None = None
     #: How long sessions may continue after the first signal.

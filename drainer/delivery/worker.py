@@ -49,11 +49,6 @@ from drainer.smtp.rate_limiter import RateLimiter
 from drainer.smtp.session import Session
 from drainer.smtp.transaction import Transaction
 
-WORTH_TELLING = 0.001
-"""Seconds of waiting for the rate above which the trace shows it."""
-MAX_STAGE_TEXT = 500
-"""Characters of a reply that are kept with the time of its stage."""
-
 
 @dataclass(slots=True, kw_only=True)
 class DeliveryWorker:
@@ -346,7 +341,7 @@ class DeliveryWorker:
             id=transaction.attempt,
             delivery=delivery,
             ended=utcnow(),
-            stages=_stages(transaction),
+            stages=transaction.timeline,
             settlements=settlements,
             free=is_last and not is_final,
             # It is made from the copy: the source may have dropped the message.
@@ -387,14 +382,3 @@ class DeliveryWorker:
                 if each.dotted:
                     reserve = self.ledger.reserve
                     reserve.keep_unknown(each.attempt, each.delivery, utcnow())
-
-
-def _stages(transaction: Transaction) -> tuple[tuple[str, int, str], ...]:
-    waited: tuple[tuple[str, int, str], ...] = ()
-    if transaction.waited >= WORTH_TELLING:
-        waited = (("throttle.wait", 0, f"{transaction.waited:.3f} s"),)
-    timed = [
-        (str(stage), int(seconds * 1e6), answer[:MAX_STAGE_TEXT])
-        for stage, seconds, answer in transaction.stages
-    ]
-    return (*waited, *timed)

@@ -35,6 +35,7 @@ from drainer.ledger.report_ledger import ReportLedger
 from drainer.ledger.reports import limits
 from drainer.ledger.reserve import Reserve, place_of, records_of
 from drainer.ledger.run_ledger import RunLedger
+from drainer.ledger.scan_answers import ScanLedger
 from drainer.ledger.writer.batch import (
     DecisionRows,
     WriterIdentity,
@@ -78,6 +79,7 @@ class Ledger(LedgerPart):
         self.breakers = BreakerLedger(writer, identity)
         self.reports = ReportLedger(writer, identity)
         self.runs = RunLedger(writer, identity)
+        self.scans = ScanLedger(writer, identity)
 
     @property
     def commits(self) -> int:

@@ -180,6 +180,9 @@ def _remove(
         at=datetime.now(UTC), kind=DecisionKind.OPERATOR, rule=RULE, evidence=evidence
     )
     connection.execute(sa.insert(schema.decisions), [decision_row(decision, "")])
+    contents = sa.select(_M.sha256).where(_M.seq.in_(seqs))
+    answers = schema.scan_answers
+    connection.execute(sa.delete(answers).where(answers.c.sha256.in_(contents)))
     for table in _PARTS:
         connection.execute(sa.delete(table).where(table.c.message.in_(seqs)))
     connection.execute(sa.delete(schema.messages).where(_M.seq.in_(seqs)))

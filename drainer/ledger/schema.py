@@ -11,7 +11,7 @@ from drainer.policy.recipient.state import State
 from drainer.runtime.databases import LONG_TEXT
 
 VERSION = "5"
-DIGEST = "f2d8bc5c17221bae5a911dffdec22b5ec7fd91bca099c114c54b041d9571a5ec"
+DIGEST = "f71104a8d9fbdb172691f063fcafa2711715f75ed1b5b218d3ec9c13bbe0572f"
 """Of this version's tables: a change of them changes both lines, and a test says so."""
 
 metadata = sa.MetaData()
@@ -276,6 +276,19 @@ callouts = sa.Table(
     sa.Column("existence", sa.String(16), nullable=False),
     sa.Column("reason", sa.String(32), nullable=False),
     sa.Column("reply", LONG_TEXT, nullable=False),
+)
+
+#: What scanners of [scan] said about contents.
+scan_answers = sa.Table(
+    "scan_answers",
+    metadata,
+    sa.Column("sha256", sa.String(64), primary_key=True),
+    sa.Column("scanner", sa.String(32), primary_key=True),
+    sa.Column("at", _Time, nullable=False),
+    sa.Column("verdict", LONG_TEXT, nullable=False),
+    sa.Column("score", sa.Double),
+    #: A JSON list.
+    sa.Column("symbols", LONG_TEXT, nullable=False),
 )
 
 #: How far each reader of the decisions has come.

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol
 
 from msgspec import Struct, field
@@ -77,6 +77,31 @@ class Problem(Struct, frozen=True, kw_only=True):
         if self.code in (BEHIND_BREAKER, HOST_LIMIT):
             return self.detail
         return f"{self.code}: {PROBLEMS[self.code][0]} ({self.detail})"
+
+
+UNSCANNED = "unscanned"
+"""This code holds no message: a scanner must look at it, and does not answer."""
+
+
+class ScanProblem(Problem, frozen=True, kw_only=True):
+    """What a scanner of ``[scan]`` has found, or that it does not answer.
+
+    The code is ``scan-NAME`` with the scanner's name, or UNSCANNED.
+    """
+
+    #: What the record of the decision says of it: names and values.
+    evidence: tuple[tuple[str, object], ...] = ()
+    #: How long the scanner is asked nothing; of UNSCANNED only.
+    wait: timedelta = timedelta(0)
+
+    @property
+    def releasable(self) -> bool:
+        """Return True: an operator may know better than a scanner."""
+        return True
+
+    def __str__(self) -> str:
+        """Return it as text for people."""
+        return self.detail
 
 
 class ContentFacts(NamedTuple):  # a tuple is fast to send between processes

@@ -18,6 +18,10 @@ from drainer.policy.recipient.delivery import ClaimedRecipient, Delivery
 from drainer.policy.recipient.judge import RecipientResult
 from drainer.smtp.commands import Extensions, misfit, sender_of
 
+WORTH_TELLING = 0.001
+"""Seconds of waiting for the rate above which the trace shows it."""
+MAX_STAGE_TEXT = 500
+"""Characters of a reply that are kept with the time of its stage."""
 _AFTER_RCPT = frozenset((Stage.DATA, Stage.BODY, Stage.DOT))
 
 
@@ -32,6 +36,8 @@ class Transaction:
     started: float = 0.0
     #: Seconds that it waited for the rate limiter.
     waited: float = 0.0
+    #: What scanners of its content said, in words.
+    scanned: str = ""
     #: When the primary could start on it: MAIL may have been sent behind a final dot.
     turn: float = 0.0
     #: The final dot was sent, or is about to be; and when it was.
@@ -164,3 +170,17 @@ class Transaction:
     def note(self, stage: Stage, answer: Reply | Lost) -> None:
         """Keep the time of a stage for the trace."""
         self.stages.append((stage, time.monotonic() - self.started, str(answer)))
+
+    @property
+    def timeline(self) -> tuple[tuple[str, int, str], ...]:
+        """What took time, for the trace: name, microseconds since MAIL, the answer."""
+        before = []
+        if self.waited >= WORTH_TELLING:
+            before.append(("throttle.wait", 0, f"{self.waited:.3f} s"))
+        if self.scanned:
+            before.append(("content.scan", 0, self.scanned[:MAX_STAGE_TEXT]))
+        timed = [
+            (str(stage), int(seconds * 1e6), answer[:MAX_STAGE_TEXT])
+            for stage, seconds, answer in self.stages
+        ]
+        return (*before, *timed)

@@ -21,6 +21,7 @@ SPANS: dict[str, str] = {
     "smtp.quit": "QUIT and its reply",
     "classify": "one decision about one recipient",
     "throttle.wait": "how long the message waited for the rate, an event",
+    "content.scan": "what scanners said of the content, an event",
     "died": "the process that made the attempt ended, an event",
     "reserve": "the reserve of a run shows the outcome of the attempt, an event",
     "throttle.*": "the allowed rate moved: narrow, widen, set, pause or resume",

@@ -287,6 +287,7 @@ def verdict_decision(closed: AttemptEnd, settlement: Settlement) -> Decision:
     if settlement.state is not State.DELIVERED:
         evidence["reason"] = classification.reason
         evidence["before"] = settlement.claimed.state.value
+        evidence |= dict(classification.evidence)
     return Decision(
         at=closed.ended,
         kind=DecisionKind.VERDICT,

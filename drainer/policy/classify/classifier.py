@@ -16,7 +16,14 @@ from functools import cache, lru_cache
 from msgspec.structs import replace
 
 from drainer.mail.echo import SentData, unechoed
-from drainer.mail.message import BEHIND_BREAKER, HOST_LIMIT, PROBLEMS, Problem
+from drainer.mail.message import (
+    BEHIND_BREAKER,
+    HOST_LIMIT,
+    PROBLEMS,
+    UNSCANNED,
+    Problem,
+    ScanProblem,
+)
 from drainer.mail.reply import EXTENSION, SESSION_END, Lost, Reply, Stage
 from drainer.policy.classify import codes
 from drainer.policy.classify.grammar import plain
@@ -109,8 +116,23 @@ def _judge_problem(problem: Problem) -> Classification:
             reason=f"not sent, because of this host: {problem.detail}",
             counts=False,
         )
+    if isinstance(problem, ScanProblem):
+        return _judge_scan(problem)
     reason = f"{PROBLEMS[problem.code][0]}: {problem.detail}"
     return _judgement("H", f"local-{problem.code}", reason, Scope.MESSAGE)
+
+
+def _judge_scan(problem: ScanProblem) -> Classification:
+    is_hit = problem.code != UNSCANNED
+    words = "a scanner objects to its content" if is_hit else "not scanned, so not sent"
+    return Classification(
+        verdict=Verdict.HOLD if is_hit else Verdict.RETRY,
+        scope=Scope.MESSAGE,
+        rule=problem.code,
+        reason=f"{words}: {problem.detail}",
+        counts=is_hit,
+        evidence=problem.evidence,
+    )
 
 
 def _judge_loss(lost: Lost, stage: Stage) -> Classification:

@@ -8,6 +8,7 @@ from drainer.policy.classify.rules import Rule, families
 
 _OWN = {
     "host-limit": "this host had too few file descriptors",
+    "unscanned": "waits: a scanner of [scan] does not answer",
     "breaker-open": "waits: the primary refuses this host",
     "lifetime-spent": "tried for the whole lifetime",
     "poison": "the primary ends the session at this content",
@@ -42,6 +43,8 @@ def meaning_of(rule: str, own: Sequence[Rule] = ()) -> str:
             return codes.BASIC[int(name)][1]
         case "local" if name in PROBLEMS:
             return PROBLEMS[name][0]
+        case "scan":
+            return f"the scanner {name} objects to its content"
         case "operator":
             return f"an operator's {name}"
         case _:

@@ -37,6 +37,8 @@ class Classification(Struct, frozen=True, kw_only=True):
     short: bool = False
     #: Whether this uses up one of the recipient's attempts.
     counts: bool = True
+    #: What else the record of the decision says: names and values.
+    evidence: tuple[tuple[str, object], ...] = ()
 
 
 LETTERS: dict[str, tuple[Verdict, Scope]] = {

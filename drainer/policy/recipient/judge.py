@@ -14,7 +14,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from drainer.mail.echo import SentData
-from drainer.mail.message import Problem
+from drainer.mail.message import Problem, ScanProblem
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy.bounce.decision import (
     BounceAnswer,
@@ -379,11 +379,14 @@ def delay(
 ) -> timedelta:
     """Return how long to wait before the next attempt."""
     claimed, classification = each.result.claimed, each.classification
+    answer = each.result.answer
+    if isinstance(answer, ScanProblem):
+        first = policy.schedule.delay(classification.verdict, 1, context.draw)
+        return max(answer.wait, first)
     if classification.verdict is Verdict.RETRY and not classification.counts:
         return timedelta(0)
     attempts = claimed.attempts + classification.counts
     wait = policy.schedule.delay(classification.verdict, attempts, context.draw)
-    answer = each.result.answer
     if classification.verdict is Verdict.RETRY and isinstance(answer, Reply):
         stated = stated_delay(answer.text)
         if stated is not None:

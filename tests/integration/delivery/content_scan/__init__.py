@@ -1,0 +1,1 @@
+"""Scanners of contents, real ones, each in a drain."""
