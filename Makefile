@@ -31,7 +31,7 @@ OPENSMTPD_PACKAGES := opensmtpd
 HARAKA := .haraka/node_modules/Haraka/bin/haraka
 HARAKA_VERSION := 3.0.3
 
-# Of `make fuzz`: how long, and only targets whose names hold a word.
+# Of `make fuzz` and `make soak`: how long, and only what has a word in its name.
 SECONDS ?= 300
 WORDS ?=
 
@@ -39,7 +39,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check fast test services fuzz wheel deb demo bench docs shots clean
+.PHONY: help setup fmt check fast test services fuzz soak wheel deb demo bench docs shots clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) \
@@ -79,6 +79,9 @@ test: setup services ## every test; as root it installs what is missing, and not
 fuzz: setup ## spoilt inputs for every parser, for SECONDS (300); exit 1 for a finding
 	-$(BIN)/python -m pip install --quiet --editable '.[dev,fuzz]'
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(WORDS)
+
+soak: setup services ## drains that are killed, starved and lied to, for SECONDS (300); exit 1 for a loss
+	$(BIN)/python -m tests.soak --seconds $(SECONDS) $(WORDS)
 
 # The same time for the same commit, so that a second build is the same.
 EPOCH := $(shell git log -1 --format=%ct 2>/dev/null || date +%s)

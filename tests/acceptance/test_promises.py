@@ -1,17 +1,15 @@
 """Promises P1, P2, P3, P6 and P9: each test tries to break one."""
 
-import contextlib
 import hashlib
 import os
 import shutil
 import signal
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -22,6 +20,7 @@ from tests.support.command.installed import (
     maildir_message,
     write_maildir,
 )
+from tests.support.disk import Disk
 from tests.support.scenarios.arrivals import most_over
 from tests.support.smtp_peer.peer import PeerThread
 from tests.support.smtp_peer.script import (
@@ -35,6 +34,9 @@ from tests.support.smtp_peer.script import (
 from tests.support.spools.postfix_files import place, queue_file, record
 from tests.support.spools.samples import lay_out_postfix
 from tests.support.web.collector import spans_of_file
+
+if TYPE_CHECKING:
+    import subprocess
 
 RECEIVER_STALL = 0.1
 """Seconds for which the peer's thread may not run while mail piles up before it."""
@@ -74,49 +76,6 @@ def _unmarked(root: Path) -> dict[str, tuple[object, ...]]:
 
 
 # ---- P1: a full disk
-
-
-class Disk:
-    """A place for a ledger that can be filled up.
-
-    It is a small file system of its own where that may be mounted. Elsewhere (not
-    root, or in a container) a limit on the size of the command's files stands in.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        """Mount it."""
-        self.folder = folder
-        self._ballast = folder / "ballast"
-        mounting = ["mount", "-t", "tmpfs", "-o", "size=8m,mode=700", "none"]
-        done = subprocess.run(
-            [*mounting, str(folder)], capture_output=True, check=False
-        )
-        self._mounted = done.returncode == 0
-
-    def __enter__(self) -> Self:
-        """Nothing more is needed."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Unmount it."""
-        if self._mounted:
-            subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
-
-    def fill(self, process: "subprocess.Popen[str]") -> None:
-        """Leave no room at all."""
-        if not self._mounted:
-            limit = ["prlimit", f"--pid={process.pid}", "--fsize=1"]
-            subprocess.run(limit, check=True)
-            return
-        with self._ballast.open("wb", buffering=0) as file:
-            for size in (1 << 16, 1 << 12, 1):
-                with contextlib.suppress(OSError):
-                    while True:
-                        file.write(bytes(size))
-
-    def free(self) -> None:
-        """Make room again."""
-        self._ballast.unlink(missing_ok=True)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from tests.support.command.installed import (
     write_maildir,
 )
 from tests.support.command.watch import QUICK
-from tests.support.databases.servers import Server
+from tests.support.databases.servers import Server, drop
 from tests.support.smtp_peer.peer import PeerThread
 from tests.support.smtp_peer.script import Delay, Script
 
@@ -75,23 +75,6 @@ def server(
 ) -> Server:
     """Give a database server of each kind."""
     return database_servers(request.param)
-
-
-def administrator(url: str) -> sa.Engine:
-    """Return an engine beside the database of a URL."""
-    place = make_url(url)
-    known = "postgres" if place.get_backend_name() == "postgresql" else "mysql"
-    return sa.create_engine(
-        place.set(database=known), poolclass=sa.NullPool, isolation_level="AUTOCOMMIT"
-    )
-
-
-def drop(url: str) -> None:
-    """Drop the database, whoever uses it."""
-    name = make_url(url).database
-    force = " WITH (FORCE)" if url.startswith("postgresql") else ""
-    with administrator(url).connect() as connection:
-        connection.exec_driver_sql(f"DROP DATABASE {name}{force}")
 
 
 def lose_a_table(url: str) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final, Protocol, Self
 
 import sqlalchemy as sa
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, make_url
 
 from tests.support.mta.postfix import SEARCH_PATH, free_port
 
@@ -257,6 +257,23 @@ class MariaDB(_Server):
         return URL.create(
             "mariadb+pymysql", "drainer", _PASSWORD, "127.0.0.1", self.port, "mysql"
         )
+
+
+def administrator(url: str) -> sa.Engine:
+    """Return an engine beside the database of a URL."""
+    place = make_url(url)
+    known = "postgres" if place.get_backend_name() == "postgresql" else "mysql"
+    return sa.create_engine(
+        place.set(database=known), poolclass=sa.NullPool, isolation_level="AUTOCOMMIT"
+    )
+
+
+def drop(url: str) -> None:
+    """Drop the database, whoever uses it."""
+    name = make_url(url).database
+    force = " WITH (FORCE)" if url.startswith("postgresql") else ""
+    with administrator(url).connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name}{force}")
 
 
 @contextlib.contextmanager
