@@ -6,7 +6,7 @@ exception. An exception means that drainer itself cannot continue::
     DrainerError                  the operator must act; carries the exit code
     +-- UsageError            2   bad arguments, configuration or source
     |   +-- SourceError       2   a spool cannot be read at all
-    |   |   +-- SourceLost    1   a database spool went away during the run
+    |   |   +-- SourceLost    1   a spool is away, full or locked: try again later
     |   +-- ClaimConflict     2   a spool is drained with another ledger
     +-- PrimaryNotReady       3   the health check failed; nothing was sent
     +-- OwnedElsewhere        6   another drain works on this source
@@ -47,7 +47,7 @@ class SourceError(UsageError):
 
 
 class SourceLost(SourceError):
-    """A database spool became unavailable during the run."""
+    """A spool is unavailable now, and the same command continues when it is back."""
 
     exit_code = 1
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import NamedTuple
 
 from drainer.delivery.loader import chosen
-from drainer.errors import DrainerError, SourceError, UsageError
+from drainer.errors import DrainerError, SourceError, SourceLost, UsageError
 from drainer.ledger.codec import listing_of
 from drainer.ledger.records import ScanBatch, ScanRow
 from drainer.mail.content import HeldContent
@@ -32,7 +32,7 @@ FIRST_BATCH = 20
 MAX_BATCH_BYTES = 256 * 1024 * 1024
 
 _PIPE_LIMIT = 1024 * 1024
-_ERRORS = {each.__name__: each for each in (SourceError, UsageError)}
+_ERRORS = {each.__name__: each for each in (SourceError, SourceLost, UsageError)}
 
 
 class ScanFailure(NamedTuple):
@@ -78,9 +78,10 @@ async def scan(
         while True:
             try:
                 batch = await read(stream, parts)
-            except (EOFError, FrameError):
-                message = "the scan of the spool ended unexpectedly"
-                raise SourceError(message, hint="run it again; see above") from None
+            except (EOFError, FrameError, ConnectionError):
+                message = "the process that reads the spool ended unexpectedly"
+                hint = "see above, or the kernel's log, for why; then run the same"
+                raise SourceLost(message, hint=f"{hint} command again") from None
             if batch.failure is not None:
                 raise batch.failure.error()
             if batch.met is None:

@@ -212,8 +212,8 @@ def is_refused(error: BaseException) -> bool:
     Any other failure may pass: the server is away, the disk is full, the file is
     locked.
     """
-    if isinstance(error, DBAPIError):
-        return _refuses(error.orig)
+    if isinstance(error, DBAPIError | sqlite3.Error):
+        return _refuses(getattr(error, "orig", error))
     if isinstance(error, OSError):
         return error.errno in _REFUSED_ERRORS
     return isinstance(error, SQLAlchemyError)  # it never came to the database

@@ -68,9 +68,11 @@ class WorkerProcess:
     ) -> socket.socket:
         """Send it its job, once; return the link that the job uses.
 
-        It gets copies of the descriptors, and ``order`` by pickle.
+        It gets copies of the descriptors, and ``order`` by pickle. When it has died the
+        link has only its end, as when it dies later.
         """
-        send_order(self.link, (job, order), descriptors)
+        with suppress(BrokenPipeError, ConnectionResetError):
+            send_order(self.link, (job, order), descriptors)
         return self.link
 
     def kill(self) -> None:

@@ -1,7 +1,9 @@
 """What this host does not grant: fewer sessions, a message in words, no traceback."""
 
+import asyncio
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -11,6 +13,11 @@ from typing import Final
 
 import pytest
 
+from drainer.delivery.scanner import scan, scanner
+from drainer.errors import SourceLost
+from drainer.policy.admission.admit import Admission
+from drainer.policy.admission.selection import Selection
+from drainer.sources.registry import open_source
 from tests.support.command.installed import Drainer, drain_arguments, write_maildir
 from tests.support.command.runner import environment
 from tests.support.smtp_peer.peer import PeerThread
@@ -206,6 +213,29 @@ def test_descriptors_that_run_out_in_mid_run_blame_no_message(tmp_path: Path) ->
         assert states <= {"delivered", "pending", "deferred"}, states
         assert drainer.run(*slow).code == 0
         assert len(primary.accepted) == 30
+
+
+@pytest.mark.parametrize("has_job", [False, True])
+def test_a_killed_scan_is_no_usage_error(tmp_path: Path, *, has_job: bool) -> None:
+    """The kernel may take that process for its memory: exit 1, and what to do."""
+    write_maildir(tmp_path / "spool", 1)
+    source = open_source(f"maildir:{tmp_path}/spool", options={})
+
+    async def kill() -> None:
+        async with scanner() as worker:
+            os.kill(worker.pid, signal.SIGSTOP if has_job else signal.SIGKILL)
+            if not has_job:
+                worker.wait()
+            batches = scan(worker, source, Admission(), Selection())
+            first = asyncio.ensure_future(anext(batches))
+            await asyncio.sleep(0)  # it has its job now, unread
+            worker.kill()
+            await first
+
+    with pytest.raises(SourceLost, match="ended unexpectedly") as caught:
+        asyncio.run(kill())
+    assert caught.value.exit_code == 1
+    assert "run the same command again" in caught.value.hint
 
 
 def in_use(pid: int) -> int:

@@ -174,13 +174,9 @@ class _Process:
     async def start(
         cls, settings: EvidenceSettings, start_worker: Callable[[], WorkerProcess]
     ) -> Self:
-        """Start it, and send it the settings; raise _ProcessFailure and HostLimit."""
+        """Start it, and send it the settings; raise HostLimit."""
         worker = await asyncio.to_thread(start_worker)  # the first one takes a while
-        try:
-            link = worker.begin("evidence", settings)
-        except OSError as error:
-            worker.end()
-            raise _ProcessFailure from error
+        link = worker.begin("evidence", settings)
         reader, writer = await asyncio.open_connection(sock=link, limit=_PIPE_LIMIT)
         return cls(worker, reader, writer)
 

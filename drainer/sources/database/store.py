@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from drainer.errors import SourceError, SourceLost
 from drainer.runtime import databases
+from drainer.runtime.host_limits import has_descriptor, no_descriptor
 from drainer.runtime.owned_sqlite import sqlite_arguments
 from drainer.runtime.private_files import open_present
 from drainer.sources.database.mapping import BoundMapping, TableMapping, bind
@@ -35,6 +36,10 @@ BUSY_TIMEOUT = 30.0
 _DEADLOCK = frozenset({"40001", "40P01", 1213, 1205, 1020})
 _AWAY = frozenset({1040, 1053, 1077, 1184, 1203, 1927, *range(1152, 1162)})
 """Errors of a MariaDB server that ends, is full, or has lost the connection."""
+_OUTAGES = (
+    sa.exc.OperationalError, sa.exc.InterfaceError, sqlite3.OperationalError, OSError,
+)  # fmt: skip
+"""What may pass, unless the database refuses what is configured."""
 
 
 class DatabaseStore:
@@ -120,17 +125,19 @@ class DatabaseStore:
         )
         try:
             result: T = retrying(self._once, function, writes)
-        except SQLAlchemyError as error:
-            message = f"{self.shown}: {databases.reason(error)}"
-            if patience and _passes(error):
-                hint = databases.remedy(self.url)
-                raise SourceLost(message, hint=hint) from None
-            hint = "check address, user and rights; passwords: ~/.pgpass, MYSQL_PWD,"
-            raise SourceError(message, hint=f"{hint} or password_file") from None
-        except (sqlite3.Error, OSError) as error:
-            message = f"{self.shown}: {error}"
-            raise SourceError(message, hint="is it a database of mail?") from None
+        except (SQLAlchemyError, sqlite3.Error, OSError) as error:
+            raise self._failure(error) from None
         return result
+
+    def _failure(self, error: Exception) -> SourceError:
+        """Return what an error means: no descriptor, an outage, or a mistake."""
+        message = f"{self.shown}: {databases.reason(error)}"
+        if not has_descriptor():  # SQLite only says that it cannot open the file
+            return SourceLost(message, hint=no_descriptor().hint)
+        if isinstance(error, _OUTAGES) and not databases.is_refused(error):
+            return SourceLost(message, hint=databases.remedy(self.url))
+        hint = "check address, user and rights; passwords: ~/.pgpass, MYSQL_PWD, or"
+        return SourceError(message, hint=f"{hint} password_file")
 
     def _once(self, function: Callable[[sa.Connection], T], writes: bool) -> T:  # noqa: FBT001
         engine = self.engine.execution_options(writes=writes)

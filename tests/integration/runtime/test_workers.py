@@ -125,3 +125,12 @@ def test_a_command_that_has_just_started_forks_workers_itself() -> None:
     )  # fmt: skip
     assert done.stdout == "0 -9 1\n[]\n", done.stderr
     assert "KeyError: 'nosuch'" in done.stderr
+
+
+def test_a_worker_that_is_dead_before_its_job_is_found_by_its_link() -> None:
+    """Whoever gave it the job sees the end of the link, as of one that dies later."""
+    worker = start()
+    worker.kill()
+    assert worker.wait(10) == -signal.SIGKILL
+    assert worker.begin(JOB, None).recv(1) == b""
+    worker.link.close()
