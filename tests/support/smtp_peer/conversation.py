@@ -29,6 +29,7 @@ from tests.support.smtp_peer.script import (
     Stall,
     StallInBody,
     Step,
+    Trickle,
     View,
 )
 from tests.support.smtp_peer.wire import Gone, Wire
@@ -176,6 +177,10 @@ class Conversation:
                 self._reply(command, reply)
             case Raw(data):
                 self._send(command, data.decode("latin-1"), data)
+            case Trickle(data, pause):
+                for byte in data:
+                    self.wire.transport.write(bytes([byte]))
+                    await self.wire.silence(pause)
             case Delay(seconds, then):
                 await self.wire.silence(seconds)
                 await self._take_step(command, then)

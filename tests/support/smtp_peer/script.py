@@ -64,13 +64,21 @@ class Garbage(Raw):
 
 
 @dataclass(frozen=True, slots=True)
+class Trickle:
+    """Send these bytes one by one, with a pause of some seconds between them."""
+
+    data: bytes
+    pause: float
+
+
+@dataclass(frozen=True, slots=True)
 class ReplyThenDrop:
     """Reply, then close the connection."""
 
     reply: str
 
 
-Step: TypeAlias = str | Drop | Reset | Stall | Delay | Raw | ReplyThenDrop
+Step: TypeAlias = str | Drop | Reset | Stall | Delay | Raw | Trickle | ReplyThenDrop
 
 # ---- steps amid the content, taken once so many bytes of it (still stuffed) came
 
