@@ -7,11 +7,13 @@ in turns; so the ratio counts, and the figures beside it say how quiet the machi
 import argparse
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.bench import (
     adaptive,
     bounces,
+    curves,
     distance,
     flush,
     large,
@@ -22,10 +24,40 @@ from tests.bench import (
 from tests.support.mta.postfix import instance_directory, missing_reason
 from tests.support.mta.roles import SmtpSink
 
-PARTS = (
-    "postfix", "distance", "refusals", "bounces", "large", "throttle", "adaptive",
-    "tracing",
-)  # fmt: skip
+
+def _postfix(chosen: argparse.Namespace) -> None:
+    with instance_directory() as folder:
+        flush.run(folder, messages=chosen.messages, rounds=chosen.rounds)
+
+
+def _distance(chosen: argparse.Namespace) -> None:
+    with instance_directory() as folder:
+        count = min(chosen.messages, 4000)
+        distance.run(folder, messages=count, rounds=chosen.rounds)
+
+
+def _large(chosen: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        large.run(Path(name), messages=chosen.messages)
+
+
+def _tracing(chosen: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        tracing.run(Path(name), messages=min(chosen.messages, 5000))
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "postfix": _postfix,
+    "curves": lambda chosen: curves.run(messages=chosen.messages // 4),
+    "distance": _distance,
+    "refusals": lambda chosen: refusals.run(unknown_among=chosen.unknown_among),
+    "bounces": lambda _: bounces.run(),
+    "large": _large,
+    "throttle": lambda chosen: throttle.run(seconds=chosen.seconds),
+    "adaptive": lambda _: adaptive.run(),
+    "tracing": _tracing,
+}
+NEED_POSTFIX = frozenset(("postfix", "curves", "distance", "refusals"))
 
 
 def main(arguments: list[str]) -> int:
@@ -41,31 +73,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--only", choices=PARTS)
     chosen = parser.parse_args(arguments)
     reason = missing_reason() or SmtpSink.missing_reason()
-    wanted = {chosen.only} if chosen.only else set(PARTS)
-    if reason and wanted & {"postfix", "distance", "refusals"}:
+    wanted = [chosen.only] if chosen.only else list(PARTS)
+    if reason and NEED_POSTFIX.intersection(wanted):
         print(f"cannot compare with Postfix: {reason}")
         return 1
-    if "postfix" in wanted:
-        with instance_directory() as folder:
-            flush.run(folder, messages=chosen.messages, rounds=chosen.rounds)
-    if "distance" in wanted:
-        with instance_directory() as folder:
-            count = min(chosen.messages, 4000)
-            distance.run(folder, messages=count, rounds=chosen.rounds)
-    if "refusals" in wanted:
-        refusals.run(unknown_among=chosen.unknown_among)
-    if "bounces" in wanted:
-        bounces.run()
-    if "large" in wanted:
-        with tempfile.TemporaryDirectory() as name:
-            large.run(Path(name), messages=chosen.messages)
-    if "throttle" in wanted:
-        throttle.run(seconds=chosen.seconds)
-    if "adaptive" in wanted:
-        adaptive.run()
-    if "tracing" in wanted:
-        with tempfile.TemporaryDirectory() as name:
-            tracing.run(Path(name), messages=min(chosen.messages, 5000))
+    for name in wanted:
+        PARTS[name](chosen)
     return 0
 
 

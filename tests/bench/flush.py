@@ -75,10 +75,10 @@ def run(folder: Path, *, messages: int, rounds: int) -> None:
     print(f"drainer is so many times as fast as postqueue -f: {words}")
 
 
-def make_queue(folder: Path, messages: int) -> Path:
+def make_queue(folder: Path, messages: int, size: int = SIZE_BYTES) -> Path:
     """Fill a backup through SMTP; return its queue, at rest."""
     with backup(folder) as server:
-        options = ("-N", "-s", "20", "-m", str(messages), "-l", str(SIZE_BYTES))
+        options = ("-N", "-s", "20", "-m", str(messages), "-l", str(size))
         addresses = ("-f", "sender@example.com", "-t", "user@example.org")
         subprocess.run(
             [program("smtp-source"), *options, *addresses, f"127.0.0.1:{server.port}"],
