@@ -196,8 +196,7 @@ class LedgerReader:
             .join(schema.messages, _R.message == _M.seq)
             .where(_R.state == State.DELIVERED.value, _M.acknowledged.is_(None))
         )
-        (row,) = self.rows(query)  # to the end: a server's cursor is closed then
-        return row
+        return next(self.rows(query))
 
     def breakers(self) -> list[Row]:
         """Return the breakers that have changed: scope, state, since, cause, remedy."""
@@ -364,8 +363,12 @@ class LedgerReader:
         """Yield the rows of a query as they come."""
         streamed = {"yield_per": MANY}  # else a server sends all of them at once
         connect = self._engine.execution_options(**streamed).connect
-        with self._explaining(), connect() as connection:
-            for row in connection.execute(query).mappings():
+        with (
+            self._explaining(),
+            connect() as connection,
+            connection.execute(query) as result,  # closes the cursor of a server
+        ):
+            for row in result.mappings():
                 yield dict(row)
 
     def _scalar(self, query: sa.Select[Any]) -> Any:  # noqa: ANN401
