@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from drainer.smtp import peer_probe
 from tests.support.command.runner import Bench, Result, call
 from tests.support.mta.postfix import free_port
 from tests.support.smtp_peer.peer import PeerThread
@@ -382,8 +383,11 @@ def test_a_reset_is_a_failure(peer: StartPeer, bench: Bench) -> None:
     assert found.get("banner", found["connect"])["hint"]
 
 
-def test_a_primary_that_is_silent_is_a_failure(peer: StartPeer, bench: Bench) -> None:
-    """After the banner's timeout."""
+def test_a_primary_that_is_silent_is_a_failure(
+    peer: StartPeer, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the banner's timeout, and in vain with TLS."""
+    monkeypatch.setattr(peer_probe, "PATIENCE", 0.5)
     bench.port = peer(banner=Stall()).port
     bench.configure(primary={"banner_timeout": "150ms"})
     result = check(bench, "--json")
