@@ -93,7 +93,7 @@ def free_port(host: str = "127.0.0.1") -> int:
 @contextlib.contextmanager
 def instance_directory() -> Iterator[Path]:
     """Give a directory that the user postfix can walk to, and remove it afterwards."""
-    base = Path(tempfile.mkdtemp(prefix="postfix-", dir="/tmp"))
+    base = Path(tempfile.mkdtemp(prefix="postfix-"))
     base.chmod(0o755)
     try:
         yield base
