@@ -30,8 +30,9 @@ def test_two_thousand_messages_on_twenty_connections_take_few_commits(
     write_maildir(tmp_path / "spool", 2000)
     drainer = Drainer(tmp_path / "ledger.db")
     with PeerThread() as peer:
-        result = drainer.drain(tmp_path / "spool", peer.port, "--no-check",
-                               "--connections", 20)  # fmt: skip
+        options = ("--no-check", "--connections", 20)
+        command = drain_arguments(tmp_path / "spool", peer.port, *options)
+        result = drainer.execute(*command)
         assert result.code == 0, result.stderr
         assert len(peer.accepted) == 2000
         assert peer.max_concurrent == 20

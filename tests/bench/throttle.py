@@ -49,7 +49,7 @@ def _measure(rate: int, delay: float, seconds: int) -> str:
         options = ("--no-check", "--rate", f"{rate}/second")
         more = ("--connections", connections)
         arguments = drain_arguments(folder / "spool", peer.port, *options, *more)
-        result = command.run(*arguments, timeout=seconds * 2 + 60)
+        result = command.execute(*arguments, timeout=seconds * 2 + 60)
         assert result.code == 0, result.stderr
         times = [message.mail_at for message in peer.transactions]
         written = most_over(_written(command.ledger), rate) - burst

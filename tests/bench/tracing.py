@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+from drainer.runtime.process import tune_gc
 from drainer.telemetry import ExportOrder
 from drainer.telemetry.worker import _trace_projector
 from tests.support.command.installed import Drainer, write_maildir
@@ -48,6 +49,7 @@ def _project(folder: Path, traces: str, endpoint: str) -> float:
     )
     projector = _trace_projector(order, traces)
     projector.hurry()
+    tune_gc()  # as the export process does
     begun = time.process_time()
     while projector.step():
         pass

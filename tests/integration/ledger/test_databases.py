@@ -78,8 +78,8 @@ def test_every_decision_is_exported_and_told_from_a_database(
         "DRAINER_NOTIFY__COMMAND": f'["cp", "/dev/stdin", "{heard}"]',
         "DRAINER_PRIMARY__KEEP": "1d",
     }
-    primary = peer()
-    result = drainer.drain(tmp_path / "spool", primary.port, "--no-check")
+    arguments = drain_arguments(tmp_path / "spool", peer().port, "--no-check")
+    result = drainer.execute(*arguments)
     assert result.code == 0, result.stderr
     names = Counter(span.name for span in spans_of_file(traces))
     assert names["message"] == names["attempt"] == 3

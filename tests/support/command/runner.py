@@ -19,7 +19,6 @@ from typing import Any, Final
 from drainer.cli import app
 from drainer.cli.output import print_error
 from drainer.errors import DrainerError
-from tests.support.command.installed import NO_DNS
 from tests.support.spools.postfix_files import place, queue_file, record
 
 #: Nothing is waited for: what is not sent at once is left for the next run.
@@ -50,6 +49,12 @@ SETTINGS: Final[Mapping[str, Mapping[str, object]]] = {
     "breaker": {"pauses": ["20ms"], "give_up_after": "0s"},
 }
 TIMEOUT: Final = 60
+NO_DNS: Final[Mapping[str, str]] = {
+    "DRAINER_BOUNCE__DNS_SERVERS": '["127.0.0.1"]',
+    "DRAINER_BOUNCE__DNS_PORT": "9",
+    "DRAINER_BOUNCE__DNS_TIMEOUT": "200ms",
+}
+"""Tests ask no name server but their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,4 +246,4 @@ class Bench:
 def environment(**variables: str) -> dict[str, str]:
     """Return an environment without any of drainer's variables but these."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("DRAINER_")}
-    return kept | NO_DNS | variables
+    return {**kept, **NO_DNS, **variables}
