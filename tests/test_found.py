@@ -129,6 +129,7 @@ DRIVEN_BY: Final = {
     "sources.sendmail": "integration/sources/test_sendmail.py",
     "smtp.callout": "integration/delivery/test_callout.py",
     "telemetry": "acceptance/test_explained.py",
+    "telemetry.otlp_metrics": "integration/watch/test_collector_metrics.py",
     "watch": "integration/watch/test_watch.py",
     "watch.http": "integration/watch/http/test_read_routes.py",
     "watch.http.acceptor": "security/test_hook_crowd.py",

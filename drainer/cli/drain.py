@@ -231,7 +231,11 @@ async def run_drain(request: DrainRequest, workers: WorkerProcesses) -> int:
         warn_of_lists(request.config, request.settings.directory.summaries())
     for source in request.sources if request.settings.scans else ():
         introduce(source)
-    async with _notifying(request), open_run(request, workers) as run:
+    async with (
+        _notifying(request),
+        _sending_metrics(request),
+        open_run(request, workers) as run,
+    ):
         await _check_and_drain(run)
     error = run.result.error
     _write_metrics(request)
@@ -257,6 +261,18 @@ async def _notifying(request: DrainRequest) -> AsyncIterator[None]:
     from drainer.watch.notify.notifications import notifying  # noqa: PLC0415 - few
 
     async with notifying(lambda: request.config, request.url):
+        yield
+
+
+@asynccontextmanager
+async def _sending_metrics(request: DrainRequest) -> AsyncIterator[None]:
+    """Send metrics as ``[telemetry] metrics`` says; of a rehearsal nobody."""
+    if request.config.telemetry.metrics == "off" or not request.settings.acknowledge:
+        yield
+        return
+    from drainer.watch.collector_metrics import sending_metrics  # noqa: PLC0415 - few
+
+    async with sending_metrics(request.config, request.url):
         yield
 
 

@@ -17,18 +17,22 @@ from pydantic_settings import PydanticBaseSettingsSource
 
 from drainer.config.section import Section
 
-TRACES_PATH = "/v1/traces"
-"""Where OTLP over HTTP takes traces, below the endpoint of a collector."""
+TRACES_PATH, METRICS_PATH = "/v1/traces", "/v1/metrics"
+"""Where OTLP over HTTP takes them, below the endpoint of a collector."""
+METRICS_INTERVAL = 60.0
+"""Seconds between two exports of metrics, as the specification has it."""
 MAX_TRACESTATE = 512
 """Characters that a tracestate may have (W3C Trace Context 3.3.1.1)."""
 
 _PARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 _EXPORTERS = {"otlp": "otlp", "console": "console", "none": "off"}
 _DISABLED = "OTEL_SDK_DISABLED"
-_EXPORTER = "OTEL_TRACES_EXPORTER"
+_EXPORTER, _METRICS_EXPORTER = "OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER"
 _ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _TRACES_ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
-_PROTOCOLS = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"
+_METRICS_ENDPOINT = "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"
+_METRICS_INTERVAL = "OTEL_METRIC_EXPORT_INTERVAL"
+_PROTOCOLS = "OTEL_EXPORTER_OTLP_{}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"
 
 
 class _ExactUrl(str):
@@ -46,7 +50,7 @@ class TelemetrySection(Section):
     endpoint: str = Field(
         "http://127.0.0.1:4318/v1/traces",
         description="OTLP/HTTP endpoint, if traces = otlp; without a path drainer adds"
-        " /v1/traces.",
+        " /v1/traces. Metrics go to /v1/metrics beside it.",
     )
     addresses: Literal["plain", "hashed"] = Field(
         "hashed",
@@ -58,6 +62,11 @@ class TelemetrySection(Section):
         description="A log line on standard error for each recipient of each attempt,"
         " in this format.",
     )
+    metrics: Literal["off", "otlp"] = Field(
+        "off",
+        description="Whether a collector gets the metrics of the ledger every minute"
+        " while a drain or a watch runs, and at its end.",
+    )
     textfile: str = Field(
         "",
         description="File that the end of every drain writes metrics to, for the node"
@@ -68,6 +77,19 @@ class TelemetrySection(Section):
     def exports(self) -> bool:
         """Whether an export process is needed."""
         return self.traces != "off" or self.logs != "off"
+
+    @property
+    def metrics_endpoint(self) -> str:
+        """Where metrics go; OTEL_EXPORTER_OTLP_METRICS_ENDPOINT is used unchanged."""
+        exact = os.environ.get(_METRICS_ENDPOINT)
+        if exact or not self.endpoint.endswith(TRACES_PATH):
+            return exact or self.endpoint
+        return self.endpoint.removesuffix(TRACES_PATH) + METRICS_PATH
+
+    @field_validator("metrics")
+    @classmethod
+    def _is_enabled(cls, value: str) -> str:
+        return "off" if _is_disabled() else value
 
     @field_validator("textfile")
     @classmethod
@@ -120,21 +142,37 @@ class OtelSource(PydanticBaseSettingsSource):
             found["endpoint"] = _ExactUrl(exact)
         if exporter := os.environ.get(_EXPORTER):
             found["traces"] = _EXPORTERS.get(exporter, exporter)
+        if exporter := os.environ.get(_METRICS_EXPORTER):
+            # Others, such as prometheus, are for programs that cannot do what is asked.
+            found["metrics"] = "otlp" if exporter == "otlp" else "off"
         return {"telemetry": found} if found else {}
 
 
 def origin_of(key: str) -> str:
     """Return the variable of OpenTelemetry that sets a key of [telemetry], or ''."""
-    names = {"endpoint": (_TRACES_ENDPOINT, _ENDPOINT), "traces": (_EXPORTER,)}
+    names = {
+        "endpoint": (_TRACES_ENDPOINT, _ENDPOINT),
+        "traces": (_EXPORTER,),
+        "metrics": (_METRICS_EXPORTER,),
+    }
     return next((name for name in names.get(key, ()) if os.environ.get(name)), "")
 
 
-def unknown_protocol() -> str:
-    """Return the setting of a protocol that drainer does not speak; '' if none."""
-    for name in _PROTOCOLS:
+def unknown_protocol(signal: str) -> str:
+    """Return the setting of a protocol that drainer does not speak; '' if none.
+
+    ``signal`` is `TRACES` or `METRICS`.
+    """
+    for name in (each.format(signal) for each in _PROTOCOLS):
         if value := os.environ.get(name):
             return "" if value == "http/protobuf" else f"{name}={value}"
     return ""
+
+
+def metrics_interval() -> float:
+    """Return the seconds between two exports of metrics, a tenth at least."""
+    value = os.environ.get(_METRICS_INTERVAL, "").strip()
+    return max(0.1, int(value) / 1000) if value.isdecimal() else METRICS_INTERVAL
 
 
 def caller() -> Mapping[str, str]:

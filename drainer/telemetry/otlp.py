@@ -43,17 +43,20 @@ SHORT_TEXT, SHORT_LIST = 100, 20
 """What is left of the texts and events of a span that is too large."""
 _RESOURCE_EXHAUSTED = 8
 _TOO_LARGE = (400, 413)
-_OF_ENVIRONMENT = "OTEL_EXPORTER_OTLP_{}", "OTEL_EXPORTER_OTLP_TRACES_{}"
+TRACES, METRICS = "TRACES", "METRICS"
+"""What is sent, as in the names of variables."""
 
 
-class _Session(requests.Session):
+class CollectorSession(requests.Session):
     """Notes how the last request ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, signal: str, interval: float) -> None:
+        """Send TRACES or METRICS, at most once in an interval."""
         super().__init__()
-        self.interval = INTERVAL
+        self.interval = interval
+        self._signal = signal
         #: By ourselves: the SDK spends more time on it than on everything else.
-        self.compresses = not _is_set("COMPRESSION")
+        self.compresses = not is_set(signal, "COMPRESSION")
         self._latest = 0.0
         self.forget()
 
@@ -91,7 +94,7 @@ class _Session(requests.Session):
         """Return why the last request failed, and what to do."""
         if not self.status:
             return self.error or "no answer"
-        words = _REMEDIES.get(self.status, "")
+        words = _REMEDIES.get(self.status, "").format(self._signal.lower())
         said = printable(self._message(), MAX_WORDS)
         return ": ".join(filter(None, (f"HTTP {self.status}", said, words)))
 
@@ -111,9 +114,9 @@ class _Session(requests.Session):
 
 _REMEDIES = {
     401: "set the token with OTEL_EXPORTER_OTLP_HEADERS",
-    403: "the token has no right to send traces",
-    404: "nothing takes traces at this path; it usually is /v1/traces",
-    405: "nothing takes traces at this path; it usually is /v1/traces",
+    403: "the token has no right to send {0}",
+    404: "nothing takes {0} at this path; it usually is /v1/{0}",
+    405: "nothing takes {0} at this path; it usually is /v1/{0}",
     415: "it does not take OTLP as protobuf over HTTP",
 }
 
@@ -143,13 +146,13 @@ class OtlpExporter:
 
     def __init__(self, endpoint: str, report: Callable[[str], None]) -> None:
         """Connect to nothing yet; ``report`` gets what an operator must know."""
-        self._session = _Session()
+        self._session = CollectorSession(TRACES, INTERVAL)
         self._endpoint = redact_url(endpoint)
         self._report = report
         self._sdk = OTLPSpanExporter(
             endpoint=endpoint,
             session=self._session,
-            timeout=None if _is_set("TIMEOUT") else TIMEOUT,
+            timeout=None if is_set(TRACES, "TIMEOUT") else TIMEOUT,
             max_request_size=MAX_BYTES,
         )
         self._has_sent = False
@@ -218,8 +221,10 @@ class OtlpExporter:
             self._report(f"the collector rejected {self._rejected} spans in all")
 
 
-def _is_set(name: str) -> bool:
-    return any(os.environ.get(each.format(name)) for each in _OF_ENVIRONMENT)
+def is_set(signal: str, name: str) -> bool:
+    """Whether the environment sets something for a signal, or for all of them."""
+    names = (name, f"{signal}_{name}")
+    return any(os.environ.get(f"OTEL_EXPORTER_OTLP_{each}") for each in names)
 
 
 def shortened(span: ReadableSpan) -> ReadableSpan:

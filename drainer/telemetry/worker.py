@@ -68,7 +68,7 @@ def _wanted(
     order: ExportOrder,
 ) -> Iterator[tuple[str, str, Callable[[ExportOrder, str], Projector[Any]]]]:
     """Yield what is exported: what it is, the name of its cursor, its projector."""
-    if order.traces == "otlp" and (setting := unknown_protocol()):
+    if order.traces == "otlp" and (setting := unknown_protocol("TRACES")):
         report(f"no traces: {setting}, and drainer sends http/protobuf only")
     elif order.traces == "otlp":
         yield "traces", f"otlp {redact_url(order.endpoint)}", _trace_projector

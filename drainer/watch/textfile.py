@@ -18,14 +18,19 @@ FOR_ALL = 0o644
 """The mode of the file: the node exporter is another user."""
 
 
-def ledger_metrics(config: Config, url: LedgerURL) -> bytes:
-    """Return what Prometheus reads of a ledger; never raises for a ledger."""
+def ledger_inputs(config: Config, url: LedgerURL) -> LedgerInputs:
+    """Return the sources of a ledger's metrics; never raises for a ledger."""
     try:
         with LedgerReader(url) as reader:
             found = LedgerFacts(ledger_facts(reader, config.retry.lifetime))
     except DrainerError as error:
         found = LedgerFacts({}, str(error))
-    return exposition(LedgerInputs(found))
+    return LedgerInputs(found)
+
+
+def ledger_metrics(config: Config, url: LedgerURL) -> bytes:
+    """Return what Prometheus reads of a ledger; never raises for a ledger."""
+    return exposition(ledger_inputs(config, url))
 
 
 def write_textfile(config: Config, url: LedgerURL, path: Path) -> None:

@@ -14,6 +14,7 @@ import signal
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 
 from drainer.config.build.paths import lock_folder
@@ -106,7 +107,10 @@ class Watch:
             stack.callback(self._diary.close)
             serve = self._server()
             self._exporting = self._export()
-            async with notifying(lambda: self._plan.config, plan.url) as notices:
+            async with (
+                self._sending_metrics(),
+                notifying(lambda: self._plan.config, plan.url) as notices,
+            ):
                 notices.end_with(_ENDED, "it failed; its log says why")
                 await self._run(serve)
                 notices.end_with(_ENDED, str(self._patience.error or "by a signal"))
@@ -135,6 +139,14 @@ class Watch:
     def _export(self) -> ExportProcess | None:
         plan = self._plan
         return start_export(plan.config.telemetry, plan.url, lock_folder(plan.url))
+
+    def _sending_metrics(self) -> AbstractAsyncContextManager[None]:
+        if self._plan.config.telemetry.metrics == "off":
+            return contextlib.nullcontext()
+        # Imported only for this: it brings protobuf and an HTTP client.
+        from drainer.watch.collector_metrics import sending_metrics  # noqa: PLC0415
+
+        return sending_metrics(self._plan.config, self._plan.url)
 
     async def _end_export(self) -> None:
         if self._exporting is not None:

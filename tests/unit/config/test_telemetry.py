@@ -5,7 +5,12 @@ from pathlib import Path
 import pytest
 
 from drainer.config import load as config_file
-from drainer.config.telemetry import TelemetrySection, caller, unknown_protocol
+from drainer.config.telemetry import (
+    TelemetrySection,
+    caller,
+    metrics_interval,
+    unknown_protocol,
+)
 from drainer.errors import UsageError
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -107,9 +112,33 @@ def test_another_protocol_is_named(
 ) -> None:
     """There is one that drainer speaks; the variable of traces goes first."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", value)
-    assert bool(unknown_protocol()) is unknown
+    assert bool(unknown_protocol("TRACES")) is unknown
+    assert bool(unknown_protocol("METRICS")) is unknown
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf")
-    assert not unknown_protocol()
+    assert not unknown_protocol("TRACES")
+
+
+def test_metrics_go_beside_the_traces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless their own variable says where; other exporters than otlp are off."""
+    default = TelemetrySection().metrics_endpoint
+    assert default == "http://127.0.0.1:4318/v1/metrics"
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://there:4318/base/")
+    assert telemetry().metrics_endpoint == "http://there:4318/base/v1/metrics"
+    exact = "http://elsewhere/m?x=1"
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", exact)
+    assert telemetry().metrics_endpoint == exact
+    for value, metrics in (("otlp", "otlp"), ("prometheus", "off"), ("none", "off")):
+        monkeypatch.setenv("OTEL_METRICS_EXPORTER", value)
+        assert telemetry().metrics == metrics
+
+
+def test_the_interval_of_metrics_is_that_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In milliseconds; what is no number is as if it were not set."""
+    for value, seconds in (("", 60), ("5000", 5), ("0", 0.1), ("-1", 60), ("x", 60)):
+        monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", value)
+        assert metrics_interval() == seconds
 
 
 def test_the_trace_of_the_caller_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
