@@ -4,6 +4,7 @@ The package is installed in a copy of this machine that exists for one test: an 
 over its root, in a mount namespace of its own. Nothing of it reaches the machine.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -30,6 +31,8 @@ pytestmark = pytest.mark.timeout(900)
 
 #: A compiler that is needed after all would be noticed.
 NO_COMPILER: Final = {"CC": "/bin/false", "CXX": "/bin/false"}
+#: Compressed in a tenth of the time.
+QUICKLY: Final = {"DPKG_DEB_COMPRESSOR_LEVEL": "1"}
 DEVELOPERS: Final = ("pytest", "mypy", "ruff", "hypothesis", "selenium")
 CLEAN: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 
@@ -52,26 +55,22 @@ def run(
     return done
 
 
-def built(factory: pytest.TempPathFactory, target: str) -> Path:
-    """Make a target once, however many processes run these tests; return its DIST."""
-    shared = factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
-    folder = shared / f"make-{target}"
-    with (shared / f"make-{target}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.exists():
-            places = (f"DIST={folder}.new/dist", f"DEB={folder}.new/build")
-            run("make", "-C", ROOT, target, *places)
-            shutil.rmtree(f"{folder}.new/build", ignore_errors=True)
-            Path(f"{folder}.new").rename(folder)
-    return folder / "dist"
-
-
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the folder with the wheel and the source distribution."""
-    return built(tmp_path_factory, "wheel")
+    """Give the folder with the wheel and the source distribution.
+
+    They are built once, however many processes run these tests.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder = shared / "dist"
+    with (shared / "dist.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            run("make", "-C", ROOT, "wheel", f"DIST={folder}.new")
+            Path(f"{folder}.new").rename(folder)
+    return folder
 
 
 def wheel_in(folder: Path) -> Path:
@@ -136,39 +135,30 @@ def test_the_wheel_runs_in_a_clean_environment(dist: Path, tmp_path: Path) -> No
 
 # ---- the Debian package
 
+Machine = Callable[..., subprocess.CompletedProcess[str]]
 
-@pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
     """Give the package; `make deb` fails for any complaint of lintian."""
     for tool in ("dh", "lintian", "dpkg-buildpackage"):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")
-    (found,) = built(tmp_path_factory, "deb").glob("drainer_*.deb")
+    places = (f"DIST={tmp_path}/dist", f"DEB={tmp_path}/build")
+    run("make", "-C", ROOT, "deb", *places, env=os.environ | QUICKLY)
+    (found,) = (tmp_path / "dist").glob("drainer_*.deb")
     return found
 
 
-def test_the_package_is_as_large_as_the_docs_say(package: Path) -> None:
-    """In megabytes, to a tenth."""
-    shown = run("dpkg-deb", "--field", package, "Installed-Size").stdout
-    for page in (ROOT / "README.md", DOCS / "deploy.md"):
-        (said,) = re.findall(r"takes (\d+) MB", page.read_text("utf-8"))
-        assert abs(int(shown) / 1000 - int(said)) < int(said) / 10, shown
-
-
-@pytest.fixture
-def machine(
-    package: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+@contextlib.contextmanager
+def copy_of_this_machine(package: Path, base: Path) -> Iterator[Machine]:
     """Give a function that runs a command in a copy of this machine with the package.
 
-    The copy is an overlay, so that a command sees what the ones before it changed, and
-    the next test sees none of it.
+    The copy is an overlay: a command sees what the ones before it changed, and the
+    machine itself sees none of it.
     """
-    if os.geteuid() != 0:
-        pytest.skip("only root can install a package")
-    base = tmp_path_factory.mktemp("machine")
     for name in ("upper", "work", "root"):
-        (base / name).mkdir()
+        (base / name).mkdir(parents=True)
     options = f"lowerdir=/,upperdir={base}/upper,workdir={base}/work"
     enter = (
         f"mount -t overlay overlay -o {options} {base}/root"
@@ -188,13 +178,31 @@ def machine(
     shutil.rmtree(base)
 
 
-Machine = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def test_the_package_brings_a_command_with_manual_and_completion(
-    machine: Machine,
+def test_the_package_is_sound_from_its_build_to_its_purge(
+    package: Path, peer: Callable[..., PeerThread], tmp_path: Path
 ) -> None:
-    """Found by the programs that look for them."""
+    """One test, because a build and an installation take longer than all its checks."""
+    check_size(package)
+    if os.geteuid() != 0:
+        pytest.skip("only root can install a package")
+    with copy_of_this_machine(package, tmp_path / "machine") as machine:
+        check_command(machine)
+        check_units(machine)
+        check_drain(machine, peer(), tmp_path / "spool")
+        check_configuration(machine)
+        check_removal(machine)
+
+
+def check_size(package: Path) -> None:
+    """Compare its size with what the docs say: in megabytes, to a tenth."""
+    shown = run("dpkg-deb", "--field", package, "Installed-Size").stdout
+    for page in (ROOT / "README.md", DOCS / "deploy.md"):
+        (said,) = re.findall(r"takes (\d+) MB", page.read_text("utf-8"))
+        assert abs(int(shown) / 1000 - int(said)) < int(said) / 10, shown
+
+
+def check_command(machine: Machine) -> None:
+    """Find command, manual and completion as the programs that look for them do."""
     assert machine("drainer", "--version").stdout == "drainer 0.1.0\n"
     assert machine("man", "-w", "drainer", "drainer-drain").stdout.count("\n") == 2
     places = (
@@ -209,8 +217,8 @@ def test_the_package_brings_a_command_with_manual_and_completion(
     assert sorted(shown.split()) in ([], ["deferred", "delivered"])
 
 
-def test_the_package_brings_units_that_systemd_reads(machine: Machine) -> None:
-    """With the user and the folders that they need; nothing is enabled."""
+def check_units(machine: Machine) -> None:
+    """Let systemd read them; user and folders are there, nothing is enabled."""
     units = "/lib/systemd/system/drainer"
     names = [
         f"{units}{each}"
@@ -234,14 +242,11 @@ def test_the_package_brings_units_that_systemd_reads(machine: Machine) -> None:
     assert wanted.stdout.strip() == "0"
 
 
-def test_the_installed_command_drains(
-    machine: Machine, peer: Callable[..., PeerThread], tmp_path: Path
-) -> None:
-    """With the default configuration, as root and as the service's user."""
-    write_maildir(tmp_path / "spool", 4)
-    primary = peer()
+def check_drain(machine: Machine, primary: PeerThread, spool: Path) -> None:
+    """Drain with the default configuration; the service's user reads the ledger."""
+    write_maildir(spool, 4)
     to = ("--to", f"127.0.0.1:{primary.port}", "--no-check", "--json")
-    done = machine("drainer", "drain", f"maildir:{tmp_path}/spool", *to)
+    done = machine("drainer", "drain", f"maildir:{spool}", *to)
     summary = json.loads(done.stdout.splitlines()[-1])
     assert summary["exit"] == 0
     assert len(primary.accepted) == 4
@@ -253,8 +258,8 @@ def test_the_installed_command_drains(
         machine("/opt/drainer/bin/python3", "-c", f"import {extra}")
 
 
-def test_the_configuration_is_the_administrators(machine: Machine) -> None:
-    """A conffile: it changes nothing until an operator edits it; a removal keeps it."""
+def check_configuration(machine: Machine) -> None:
+    """Look for a conffile that changes nothing until an operator edits it."""
     listed = machine("dpkg-query", "-W", "-f", "${Conffiles}", "drainer").stdout
     assert "/etc/drainer/drainer.toml" in listed
     lines = machine("cat", "/etc/drainer/drainer.toml").stdout.splitlines()
@@ -262,8 +267,11 @@ def test_the_configuration_is_the_administrators(machine: Machine) -> None:
     machine("drainer", "config", "--config", "/etc/drainer/drainer.toml")
 
 
-def test_removed_and_purged_only_the_ledger_stays(machine: Machine) -> None:
-    """Without the ledger, a spool that is still there would be sent again."""
+def check_removal(machine: Machine) -> None:
+    """Remove and purge: the conffile stays first, then only the ledger does.
+
+    Without the ledger, a spool that is still there would be sent again.
+    """
     machine("dpkg", "--remove", "drainer")
     machine("test", "-e", "/etc/drainer/drainer.toml")
     machine("sh", "-c", "! test -e /usr/bin/drainer && ! test -e /opt/drainer")
