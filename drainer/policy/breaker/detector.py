@@ -255,10 +255,14 @@ class RefusalDetector:
             return seen.cause("ratio")
         return None
 
-    def delayed(self, seen: Refusal) -> bool:
-        """Record a temporary refusal; return True if their number is suspicious."""
-        self._storm.add(seen, seen.fingerprint)
-        if len(self._storm.recipients) < STORM:
+    def delayed(self, seen: Refusal, *, took: bool) -> bool:
+        """Record a temporary refusal; return True if their number is suspicious.
+
+        Few are enough where this run has delivered nothing (not ``took``).
+        """
+        count = self._storm.add(seen, seen.fingerprint)
+        is_first = not took and count >= self._windows.run
+        if not is_first and len(self._storm.recipients) < STORM:
             return False
         self._storm.clear()
         return True

@@ -371,7 +371,7 @@ class BreakerRegistry:
                 continue  # it was put off before, and others were not
             if self._is_probe(scope, seen):
                 self.apply(scope, lambda breaker: breakers.refused(breaker, now, storm))
-            if memory.detector.delayed(seen):
+            if memory.detector.delayed(seen, took=memory.took):
                 found.append(scope)
         if found:
             scope = self._histories.widest(found)

@@ -305,19 +305,21 @@ def test_too_many_recipients_and_losses_are_no_storm() -> None:
 
 
 def test_ten_recipients_in_a_row_make_a_storm() -> None:
-    """And then it begins to count anew."""
-    detector, text = RefusalDetector(), "451 4.3.0 Out of sorts, id {n}"
-    found = [detector.delayed(nth(n, text)) for n in range(19)]
-    assert [n for n, is_storm in enumerate(found) if is_storm] == [9]
+    """Three are enough where nothing was delivered; then it counts from zero."""
+    text = "451 4.3.0 Out of sorts, id {n}"
+    for took, expected in ((True, [9]), (False, [2, 5, 8, 11, 14, 17])):
+        detector = RefusalDetector()
+        found = [detector.delayed(nth(n, text), took=took) for n in range(19)]
+        assert [n for n, is_storm in enumerate(found) if is_storm] == expected
 
 
 def test_an_acceptance_ends_a_storm() -> None:
     """Then it is not the primary that is sick."""
     detector, text = RefusalDetector(), "451 4.3.0 Out of sorts"
     for n in range(9):
-        assert not detector.delayed(nth(n, text))
+        assert not detector.delayed(nth(n, text), took=True)
     accept(detector, 50)
-    assert not detector.delayed(nth(9, text))
+    assert not detector.delayed(nth(9, text), took=True)
 
 
 def test_muting_lasts_no_longer_than_the_canary_is_believed() -> None:

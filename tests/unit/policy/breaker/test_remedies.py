@@ -289,9 +289,7 @@ def test_the_check_says_the_same_as_the_breaker(text: str, words: str) -> None:
 
 CODES = [421, 450, 451, 452, 454, 521, 523, 524, 525, 530, 534, 535, 538, 550, 556]
 #: Nothing says what they are about: the operator must look.
-UNSAID = (
-    "text-bare-refusal", "text-unnamed-at-mail", "mail-421", "rcpt-421", "data-421",
-)  # fmt: skip
+UNSAID = ("text-bare-refusal", "mail-421", "rcpt-421", "data-421")
 
 
 def stops() -> set[str]:

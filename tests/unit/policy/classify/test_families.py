@@ -144,12 +144,8 @@ EXAMPLES = {
         "554 5.0.0 Please come back another day",
         "550 5.7.1 No such user. Please try again later",
     ),
-    "unnamed-at-mail": (
-        "550 5.7.1 Introduce yourself properly",
-        "550 5.7.1 <user@example.org>: I want nothing",
-    ),
 }
-_STAGES = {"content-policy": Stage.DOT, "unnamed-at-mail": Stage.MAIL}
+_STAGES = {"content-policy": Stage.DOT}
 
 
 def rule_fired(text: str, stage: Stage = Stage.RCPT) -> str:
