@@ -22,11 +22,19 @@ _SUCCESS, _GO_ON = 2, 3
 _CLOSING = 421
 NO_PROOF = frozenset((_CLOSING, 500, 502))
 """Codes of a refused RSET that do not show whether both sides are in step."""
-_LIMIT = re.compile(r"too many|max|limit|exceed|reached", re.IGNORECASE)
+_LIMIT = re.compile(
+    r"too many|max|limit|exceed|reached|no (?:more|further)|enough", re.IGNORECASE
+)
 _OF_A_SESSION = re.compile(
-    r"\b(?:per|this|one|each|same|single)(?: smtp)? (?:session|connection)\b",
+    r"\b(?:per|this|one|each|same|single)(?: smtp)? connection\b"
+    r"|\bsession\b(?! encryption)|\btransactions\b",
     re.IGNORECASE,
 )
+_ANOTHER = re.compile(
+    r"\bre-?connect\b|\b(?:another|fresh|new)(?: smtp)? (?:session|connection)\b",
+    re.IGNORECASE,
+)
+"""What a reply says that limits a session: a limit of it, or what comes next."""
 
 
 class ReplyReader:
@@ -245,8 +253,8 @@ def _ends_session(answer: Answer) -> bool:
     if not isinstance(answer, Reply) or answer.category not in (4, 5):
         return False
     text = answer.text
-    is_limit = _LIMIT.search(text) and _OF_A_SESSION.search(text)
-    return answer.code == _CLOSING or bool(is_limit)
+    is_limit = bool(_LIMIT.search(text) and _OF_A_SESSION.search(text))
+    return answer.code == _CLOSING or is_limit or bool(_ANOTHER.search(text))
 
 
 def _is_out_of_place(reply: Reply, stage: Stage) -> bool:

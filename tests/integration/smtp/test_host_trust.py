@@ -53,6 +53,28 @@ def test_a_limit_of_messages_in_a_session_is_learned(
     assert "drainer ends each session after" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "554 5.7.0 session limit reached",
+        "451 4.7.1 Please reconnect for further messages",
+        "503 5.5.1 Error: too many transactions",
+        "450 4.3.2 Open a new connection for the next message",
+    ],
+)
+def test_a_limit_of_a_session_is_named_in_many_words(
+    peer: StartPeer, bench: Bench, reply: str
+) -> None:
+    """With any code: the message goes at once in another session."""
+    server = peer(mail=lambda view: reply if view.transaction > 3 else "250 2.1.0 ok")
+    bench.port = server.port
+    bench.configure(primary={"connections": 1}, **NO_PAUSE)
+    for path in PATHS[:12]:
+        bench.add(path)
+    assert bench.drain().code == 0
+    assert {fact["attempts"] for fact in bench.recipients().values()} == {1}
+
+
 @pytest.mark.parametrize("stage", ["rcpt", "data"])
 @pytest.mark.parametrize("step", [BYE, Drop()], ids=["421", "drop"])
 def test_a_session_may_end_behind_mail_as_well(
