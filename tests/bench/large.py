@@ -1,6 +1,7 @@
 """A large spool: the time of the first message, memory, and the cost of each tenth.
 
-Nine of twelve messages go to one recipient domain. The times come from the ledger.
+Nine of twelve messages go to one recipient domain. The times come from the ledger. At
+the end it compares one route with two.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.bench import routes
 from tests.bench.machine import Noise
 from tests.support.command.installed import Drainer, drain_arguments, maildir_message
 from tests.support.command.processes import Peaks
@@ -39,6 +41,7 @@ def run(folder: Path, *, messages: int) -> None:
         base.mkdir()
         write(base / "spool", messages)
         measure(base, f"{format_}:{base / 'spool'}", messages)
+    routes.run(folder / "routes", messages=min(messages, 5000))
 
 
 def write_queue(root: Path, messages: int) -> None:
