@@ -144,7 +144,7 @@ async def _check_address(
     if isinstance(answer, ConnectFailure):
         for step in answer.steps[:-1]:
             health.add(step.stage.value, step, OK)
-        await _add_failure(health, here, answer.steps[-1])
+        await _add_failure(health, here, answer.steps)
         return False
     for step in answer.steps:
         if step.stage is Stage.STARTTLS and not _positive(step.answer):
@@ -181,18 +181,39 @@ async def _connect(route: Route) -> Connection | ConnectFailure:
         opening.cancel()
 
 
-async def _add_failure(health: HealthReport, route: Route, step: ConnectStep) -> None:
+async def _add_failure(
+    health: HealthReport, route: Route, steps: tuple[ConnectStep, ...]
+) -> None:
     """Add the step that failed; for a bad certificate, also what it says."""
+    step = steps[-1]
     hint = await identify(route, step.stage, step.answer)
     hint = hint or remedies.hint(step.stage, step.answer)
     if route.proxy_protocol != "off" and step.stage in (Stage.BANNER, Stage.EHLO):
         hint = remedies.PROXY_SENT
+    if _ended_after_handshake(route, steps):
+        hint = remedies.AFTER_HANDSHAKE
     bad = isinstance(step.answer, Lost) and step.answer.reason == "tls"
     if step.stage is Stage.STARTTLS and bad and route.verifies:
         step = replace(step, facts=step.facts | await _certificate_of(route))
         if _is_nameless(step.facts):
             hint = remedies.NO_NAMES
     health.add(step.stage.value, step, FAIL, hint)
+
+
+def _ended_after_handshake(route: Route, steps: tuple[ConnectStep, ...]) -> bool:
+    """Return whether the primary hung up at the first words under TLS.
+
+    So does one that wants a client certificate: in TLS 1.3 the handshake is over for us
+    before it looks for one (RFC 8446 4.4.2.4).
+    """
+    *before, last = steps
+    lost = isinstance(last.answer, Lost) and last.answer.reason in ("closed", "reset")
+    if last.stage is Stage.BANNER:
+        return lost and route.tls == "implicit"
+    is_next = bool(before) and before[-1].stage is Stage.STARTTLS
+    return (
+        lost and last.stage is Stage.EHLO and is_next and _positive(before[-1].answer)
+    )
 
 
 async def _certificate_of(route: Route) -> dict[str, object]:

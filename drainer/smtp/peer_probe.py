@@ -82,6 +82,7 @@ async def _speaks_tls(route: Route, answer: Lost) -> bool:
     is_silent = answer.reason in ("timeout", "closed", "reset")
     if (
         route.socket_path
+        or route.tls == "implicit"
         or not is_silent
         or (answer.reason != "timeout" and route.port == SMTP_PORT)
     ):

@@ -43,6 +43,14 @@ _OLD = (
     "the primary does not support TLS 1.2 or later: update it; until then set [primary]"
     ' tls_minimum = "1.0"'
 )
+_CLIENT_WANTED = (
+    "the primary wants a client certificate that it trusts: set [primary] tls_cert and"
+    " tls_key"
+)
+_CLIENT_REFUSED = (
+    "the primary does not accept our client certificate: look at its log, and at"
+    " [primary] tls_cert"
+)
 _HANDSHAKE = {
     "certificate has expired": "the primary's certificate, or that of an issuer, has"
     " expired: renew it on the primary; check this host's clock",
@@ -52,14 +60,21 @@ _HANDSHAKE = {
     " subjectAltNames, and the common name does not count: set [primary] host to a name"
     " in the certificate, or get a certificate that names the host",
     "self-signed certificate in": "this host does not know the primary's CA: add the"
-    " CA to this host's trust store, or name its PEM file in SSL_CERT_FILE",
+    " CA to this host's trust store, or name its PEM file in [primary] tls_ca",
     "self-signed": "the primary's certificate is self-signed: install one from a CA,"
-    " or add it to this host's trust store (SSL_CERT_FILE names a PEM file)",
+    " or name its PEM file in [primary] tls_ca, or its key in tls_pin",
     "local issuer": "this host does not know the issuer of the primary's certificate:"
     " configure the primary to send the intermediate certificates, or add its CA to"
-    " this host's trust store (SSL_CERT_FILE names a PEM file)",
+    " this host's trust store, or name the CA's PEM file in [primary] tls_ca",
     "first certificate": "the primary does not send the intermediate certificates: add"
     " them to its certificate file",
+    "not in tls pin": "the primary has another key than [primary] tls_pin names: ask"
+    " its operator whether the key has changed. If so, add this SHA-256 to tls_pin."
+    " If not, it is another server, or one in between",
+    "certificate required": _CLIENT_WANTED,
+    "alert unknown ca": _CLIENT_REFUSED,
+    "alert bad certificate": _CLIENT_REFUSED,
+    "alert certificate": _CLIENT_REFUSED,
     "key too small": "the primary's keys or Diffie-Hellman parameters are too small:"
     ' make new ones there; until then set [primary] tls_minimum = "1.0"',
     "verify failed": "this host does not accept the primary's certificate: get another"
@@ -80,6 +95,10 @@ _ENDED = (
 )
 _IN_HANDSHAKE = {"closed": _ENDED, "reset": _ENDED}
 """Exchange of old hangs up without an alert when no version suits."""
+AFTER_HANDSHAKE = (
+    "the primary ended the connection right after the TLS handshake: look at its log."
+    " It may want a client certificate: [primary] tls_cert and tls_key"
+)
 NO_NAMES = (
     "the primary's certificate has no subjectAltName, and its common name does not"
     " count: get one that names the host in a subjectAltName"
@@ -184,7 +203,7 @@ def topic(stage: Stage, answer: Reply | Lost) -> str:
 def hint(stage: Stage, answer: Reply | Lost) -> str:
     """Return what to do about a failed stage of a check; '' if nothing is known."""
     if isinstance(answer, Lost):
-        if stage is Stage.STARTTLS:
+        if stage is Stage.STARTTLS or answer.reason == "tls":
             known = handshake_hint(answer.detail) or _IN_HANDSHAKE.get(answer.reason)
             return known or _LOST.get(answer.reason, "")
         return _after_garbage(answer.detail) or _LOST.get(answer.reason, "")

@@ -115,6 +115,7 @@ def test_our_certificate_is_shown_to_a_primary_that_wants_it(
     bench = bench_for(tmp_path, server.port, tls="implicit")
     assert bench.drain().code != 0
     assert server.accepted == []
+    assert "may want a client certificate" in checked(bench)[2]
     keys = {"tls_cert": str(ours.certificate), "tls_key": str(ours.key)}
     bench.configure(primary=keys)
     assert bench.drain().code == 0
