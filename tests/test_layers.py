@@ -51,7 +51,11 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     "authres": ("drainer.bounce.evidence.authres",),
     "cryptography": ("drainer.smtp.certificate",),
     "dkim": ("drainer.bounce.evidence.dkim", "drainer.bounce.evidence.dkim_sign"),
-    "dns": ("drainer.bounce.evidence.dns", "drainer.bounce.evidence.shared_dns"),
+    "dns": (
+        "drainer.bounce.evidence.dns",
+        "drainer.bounce.evidence.shared_dns",
+        "drainer.smtp.dane",
+    ),
     "google": ("drainer.telemetry.otlp",),
     "jinja2": ("drainer.cli.report_page",),
     "msgspec": ("drainer",),

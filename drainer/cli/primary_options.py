@@ -34,7 +34,7 @@ def _sections(
     tls: Annotated[
         str,
         typer.Option(
-            help="off, opportunistic, required or implicit. [primary] tls",
+            help="off, opportunistic, required, implicit or dane. [primary] tls",
             show_default=False,
         ),
     ] = "",

@@ -60,7 +60,7 @@ def _refuse_tls(primary: _Primary, path: str) -> None:
         "username": primary.username,
         "verify": primary.verify,
         "tls_pin": primary.tls_pin,
-        f'tls = "{primary.tls}"': primary.tls in ("required", "implicit"),
+        f'tls = "{primary.tls}"': primary.tls in ("required", "implicit", "dane"),
     }
     for name, is_set in needs.items():
         if is_set:

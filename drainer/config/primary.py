@@ -18,7 +18,9 @@ from drainer.policy.pacing.rate import parse_size
 BY_MX: Final = "mx"
 """As ``hosts``: the servers are those of the MX records."""
 
-_IMPLICIT_PORT = 465
+DANE: Final = "dane"
+"""As ``tls``: DNS names the certificate."""
+IMPLICIT_PORT = 465
 _DIGEST_BYTES = 32
 
 
@@ -57,11 +59,12 @@ class PrimarySection(Section):
         description="Recipient domains to deliver (`.example.org` = its subdomains)."
         " drainer holds recipients of other domains. Empty = deliver all domains.",
     )
-    tls: Literal["off", "opportunistic", "required", "implicit"] = Field(
+    tls: Literal["off", "opportunistic", "required", "implicit", "dane"] = Field(
         "opportunistic",
         description="STARTTLS. `opportunistic` sends unencrypted where TLS fails."
         " `verify`, `tls_pin` or a username makes it required. `implicit` = TLS from"
-        " the start, as on port 465, where it is the default.",
+        " the start, as on port 465, where it is the default. `dane` = required, with"
+        " a certificate that TLSA records name; `[bounce] dns_servers` must validate.",
     )
     tls_minimum: Literal["1.0", "1.1", "1.2", "1.3"] = Field(
         "1.2",
@@ -219,6 +222,9 @@ class PrimarySection(Section):
         if self.host and self.hosts:
             message = "set host or hosts, not both"
             raise ValueError(message)
+        if self.hosts == BY_MX and self.tls == DANE:
+            message = 'tls = "dane" needs the names of the hosts, not hosts = "mx"'
+            raise ValueError(message)
         return self
 
     @field_validator("hosts")
@@ -248,7 +254,7 @@ class PrimarySection(Section):
     @model_validator(mode="after")
     def _needed(self) -> "PrimarySection":
         """Refuse to ignore what another key requires."""
-        is_tls = self.tls == "required" or self.verify or bool(self.username)
+        is_tls = self.tls in ("required", DANE) or self.verify or bool(self.username)
         needs = {"STARTTLS": is_tls, "AUTH": bool(self.username)}
         for keyword, is_needed in needs.items():
             if is_needed and keyword in self.ignore_extensions:
@@ -280,8 +286,8 @@ class PrimarySection(Section):
         """Let port 465 mean implicit TLS, and the other way round (RFC 8314 7.3)."""
         given = self.model_fields_set
         if self.tls == "implicit" and "port" not in given:
-            self.__dict__["port"] = _IMPLICIT_PORT  # frozen for others
-        if self.port == _IMPLICIT_PORT and "tls" not in given:
+            self.__dict__["port"] = IMPLICIT_PORT  # frozen for others
+        if self.port == IMPLICIT_PORT and "tls" not in given:
             self.__dict__["tls"] = "implicit"
         if self.tls_pin and self.tls in ("off", "opportunistic"):
             if "tls" in given:

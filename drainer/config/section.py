@@ -42,14 +42,14 @@ def settle_tls(section: Section, name: str, prefix: str = "") -> None:
         raise _contradiction(username, f"{verify} = false", words, f"{verify} = true")
     if login or getattr(section, verify):
         chosen = getattr(section, tls)
-        if tls in given and chosen not in ("required", "implicit"):
+        if tls in given and chosen not in ("required", "implicit", "dane"):
             first = username if login else f"{verify} = true"
             words = "mail or a password could go unencrypted"
             raise _contradiction(
                 first, f'{tls} = "{chosen}"', words, f'{tls} = "required"'
             )
         _check_password(section, name, prefix)
-        known = chosen if chosen == "implicit" else "required"
+        known = chosen if chosen in ("implicit", "dane") else "required"
         section.__dict__.update({tls: known, verify: True})  # frozen for others
 
 

@@ -1,6 +1,8 @@
 """What an operator wants to know about a TLS certificate."""
 
 import hashlib
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,19 +36,52 @@ def describe(der: bytes) -> dict[str, Any]:
     return facts
 
 
-def key_digest(der: bytes) -> str:
-    """Return the SHA-256 of a certificate's SubjectPublicKeyInfo, in hex; '' if bad."""
+def public_key(der: bytes) -> bytes:
+    """Return a certificate's SubjectPublicKeyInfo (DER); b'' if it cannot be read."""
     from cryptography import x509  # noqa: PLC0415 - likewise
     from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
 
     try:
         key = x509.load_der_x509_certificate(der).public_key()
     except ValueError:
-        return ""
-    spki = key.public_bytes(
+        return b""
+    return key.public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    return hashlib.sha256(spki).hexdigest()
+
+
+def key_digest(der: bytes) -> str:
+    """Return the SHA-256 of a certificate's SubjectPublicKeyInfo, in hex; '' if bad."""
+    key = public_key(der)
+    return hashlib.sha256(key).hexdigest() if key else ""
+
+
+def is_issued_by(chain: Sequence[bytes], anchor: bytes, names: Iterable[str]) -> bool:
+    """Return whether a CA vouches, now, for one of the names of a chain's leaf.
+
+    ``chain`` are the certificates (DER) that the server sent, the leaf first. CAs of
+    one's own often leave out extensions that public CAs must have.
+    """
+    from cryptography import x509  # noqa: PLC0415 - likewise
+    from cryptography.x509 import verification  # noqa: PLC0415
+
+    unreadable = (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+    free = verification.ExtensionPolicy.permit_all()
+    either = verification.Criticality.AGNOSTIC
+    for name in names:
+        with suppress(verification.VerificationError, *unreadable):
+            leaf, *others = map(x509.load_der_x509_certificate, chain)
+            store = verification.Store([x509.load_der_x509_certificate(anchor)])
+            policy = verification.PolicyBuilder().store(store)
+            policy = policy.extension_policies(
+                ca_policy=free.require_present(x509.BasicConstraints, either, None),
+                ee_policy=free.require_present(
+                    x509.SubjectAlternativeName, either, None
+                ),
+            )
+            policy.build_server_verifier(x509.DNSName(name)).verify(leaf, others)
+            return True
+    return False
 
 
 def _names(certificate: "x509.Certificate") -> list[str]:

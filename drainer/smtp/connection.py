@@ -20,6 +20,7 @@ from drainer.mail.reply import Lost, Reply, Stage
 from drainer.runtime.host_limits import limit_behind
 from drainer.smtp.aiosmtplib_reply import lost_of, refusal_of, reply_of, unasked
 from drainer.smtp.certificate import key_digest
+from drainer.smtp.dane import DaneFailure, Tlsa, chain_of, find_tlsa
 from drainer.smtp.login import LoginImpossible, login_attempt
 from drainer.smtp.protocol import SmtpProtocol, spare_descriptor
 from drainer.smtp.route import Host, Login, Route
@@ -126,8 +127,11 @@ class _Handshake:
         self._steps: list[ConnectStep] = []
         self._smtp: aiosmtplib.SMTP | None = None
         self._address = ""
+        #: What DNS says about the certificate, with DANE.
+        self._tlsa: Tlsa | None = None
 
     async def run(self) -> Connection:
+        await self._find_tlsa()
         sock = await self._reach()
         smtp = self._smtp = aiosmtplib.SMTP(
             hostname=None,
@@ -153,6 +157,19 @@ class _Handshake:
             if (transport := self._smtp.transport) is not None:
                 cast("asyncio.Transport", transport).abort()  # with TLS, close() waits
             self._smtp.close()
+
+    async def _find_tlsa(self) -> None:
+        """Ask which certificate the server has, if the route wants DANE."""
+        start = time.monotonic()
+        if self.route.dane is None:
+            return
+        try:
+            self._tlsa = await find_tlsa(
+                self.route.dane, self.route.host, self.route.port
+            )
+        except DaneFailure as failure:
+            lost = Lost(reason="tls", detail=str(failure))
+            raise self._fail(Stage.STARTTLS, lost, start) from None
 
     async def _reach(self) -> socket.socket:
         """Connect to the first address that answers; each try is a step."""
@@ -182,12 +199,14 @@ class _Handshake:
 
     @property
     def _server_name(self) -> str:
-        return self.route.host.rstrip(".")
+        return self._tlsa.names[0] if self._tlsa else self.route.host.rstrip(".")
 
     def _context(self) -> ssl.SSLContext:
         route = self.route
         return client_context(
-            verify=route.verifies, minimum=route.tls_minimum, files=route.tls_files
+            verify=route.verifies and route.dane is None,
+            minimum=route.tls_minimum,
+            files=route.tls_files,
         )
 
     async def _greet(self, smtp: aiosmtplib.SMTP) -> Reply:
@@ -205,21 +224,27 @@ class _Handshake:
             raise
         facts = tls_facts(smtp.get_transport_info("ssl_object"))
         self._note(Stage.STARTTLS, Reply(code=220, text="implicit TLS"), start, facts)
-        self._check_pin(facts)
+        self._check_key(smtp)
         return banner
 
-    def _check_pin(self, facts: dict[str, object]) -> None:
-        """Refuse a server whose public key is none of the pinned ones."""
-        pins = self.route.tls_files.pins
-        if not pins:
-            return
+    def _check_key(self, smtp: aiosmtplib.SMTP) -> None:
+        """Refuse a server whose key is none that DNS or the configuration names."""
+        facts, pins = self._steps[-1].facts, self.route.tls_files.pins
+        if self._tlsa is not None:
+            try:
+                self._tlsa.check(chain_of(smtp.get_transport_info("ssl_object")))
+            except DaneFailure as failure:
+                lost = Lost(reason="tls", detail=str(failure))
+                raise self._fail(Stage.STARTTLS, lost, time.monotonic()) from None
         found = key_digest(bytes.fromhex(str(facts.get("certificate_der", ""))))
-        if found not in pins:
+        if pins and found not in pins:
             detail = (
                 f"the SHA-256 of its public key is {found}, which is not in tls_pin"
             )
             lost = Lost(reason="tls", detail=detail)
             raise self._fail(Stage.STARTTLS, lost, time.monotonic())
+        if pins or self._tlsa is not None:
+            facts["verified"] = True
 
     async def _ehlo(self, smtp: aiosmtplib.SMTP) -> Reply:
         try:
@@ -260,7 +285,7 @@ class _Handshake:
             if required or self.handshake_failed or closes:
                 raise
             return None
-        self._check_pin(self._steps[-1].facts)
+        self._check_key(smtp)
         return await self._ehlo(smtp)  # RFC 3207 4.2
 
     async def _login(self, smtp: aiosmtplib.SMTP, login: Login) -> None:

@@ -7,6 +7,7 @@ aiosmtplib opens the connection and does EHLO, STARTTLS and AUTH
 
 from msgspec import Struct, field
 
+from drainer.smtp.dane import DaneSettings
 from drainer.smtp.tls import NO_FILES, TlsFiles
 
 LMTP = "lmtp"
@@ -80,6 +81,8 @@ class Route(Struct, frozen=True, kw_only=True):
     #: Whether the certificate must be valid for the host; that requires TLS.
     verify: bool = False
     tls_files: TlsFiles = NO_FILES
+    #: Let DNS say which certificate is valid (RFC 7672), instead of CAs; None = do not.
+    dane: DaneSettings | None = None
     login: Login | None = None
     #: 'off', 'xforward', 'xclient' or 'auto': how the primary learns of the client.
     forward_client: str = "off"
@@ -115,7 +118,8 @@ class Route(Struct, frozen=True, kw_only=True):
     @property
     def verifies(self) -> bool:
         """Whether the certificate is verified: a password goes to no other server."""
-        return self.verify or self.login is not None or bool(self.tls_files.pins)
+        names_key = bool(self.tls_files.pins) or self.dane is not None
+        return self.verify or self.login is not None or names_key
 
     @property
     def requires_tls(self) -> bool:

@@ -7,12 +7,13 @@ from types import MappingProxyType
 
 from drainer.config import Config, own_hostname
 from drainer.config.host import is_socket, split_server
-from drainer.config.primary import BY_MX, PrimarySection
+from drainer.config.primary import BY_MX, DANE, IMPLICIT_PORT, PrimarySection
 from drainer.config.route_section import route_configs
 from drainer.errors import UsageError
 from drainer.mail.envelope import ascii_form, domain_of
 from drainer.policy.admission.routes import OTHERS, RouteTable
 from drainer.runtime.private_files import read_password
+from drainer.smtp.dane import DaneSettings
 from drainer.smtp.health_check import HealthProbe
 from drainer.smtp.route import Host, Login, Route, Timeouts
 from drainer.smtp.tls import TlsFiles, client_context
@@ -32,7 +33,8 @@ def make_route(config: Config) -> Route:
         tiers=tiers if len(tiers) > 1 or len(tiers[0]) > 1 else (),
         protocol=primary.protocol,
         helo=primary.helo or own_hostname(),
-        tls=primary.tls,
+        tls=_tls(primary),
+        dane=_dane(config),
         tls_minimum=primary.tls_minimum,
         verify=primary.verify,
         tls_files=_tls_files(primary),
@@ -56,6 +58,24 @@ def _login(primary: PrimarySection) -> Login | None:
         return Login(username=primary.username, token_command=command)
     return login_of(
         primary.username, primary.password_file, primary.password.get_secret_value()
+    )
+
+
+def _tls(primary: PrimarySection) -> str:
+    """Return how TLS starts; DANE is a way to verify it."""
+    if primary.tls != DANE:
+        return primary.tls
+    return "implicit" if primary.port == IMPLICIT_PORT else "required"
+
+
+def _dane(config: Config) -> DaneSettings | None:
+    bounce = config.bounce
+    if config.primary.tls != DANE:
+        return None
+    return DaneSettings(
+        addresses=bounce.dns_servers,
+        port=bounce.dns_port,
+        timeout=bounce.dns_timeout.total_seconds(),
     )
 
 

@@ -68,6 +68,11 @@ _HANDSHAKE = {
     " this host's trust store, or name the CA's PEM file in [primary] tls_ca",
     "first certificate": "the primary does not send the intermediate certificates: add"
     " them to its certificate file",
+    "none that its tlsa": "the primary has another certificate than its TLSA records"
+    " name: publish a record of the new one. If it has not changed, it is another"
+    " server, or one in between",
+    "tlsa record": "DANE needs a TLSA record of the primary's host and port, in a zone"
+    " that is signed, and a resolver that validates: see [bounce] dns_servers",
     "not in tls pin": "the primary has another key than [primary] tls_pin names: ask"
     " its operator whether the key has changed. If so, add this SHA-256 to tls_pin."
     " If not, it is another server, or one in between",

@@ -1,5 +1,8 @@
 """A real Postfix that speaks TLS from the start: what `check` says is wrong."""
 
+import asyncio
+import hashlib
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,12 +10,19 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from drainer.bounce.evidence.request import DnsServers
+from drainer.smtp.certificate import is_issued_by, public_key
+from drainer.smtp.dane import DaneSettings, find_tlsa
 from tests.support.command.runner import Bench, call
+from tests.support.dns.zones import Zone, serving
 from tests.support.mta.postfix import free_port, instance_directory, missing_reason
 from tests.support.mta.roles import Primary, primary
 from tests.support.tls.certificates import Authority, Certificate, authority, issue
 
+NO_DNS = DnsServers()
 LOCALHOST = [x509.DNSName("localhost")]
 
 
@@ -24,6 +34,7 @@ class Scene:
     ports: dict[str, int]
     ca: Authority
     good: Certificate
+    old: Certificate
     ours: Certificate
 
     def keys(self, kind: str) -> dict[str, object]:
@@ -67,6 +78,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
             smtpd_tls_cert_file=str(good.certificate),
             smtpd_tls_key_file=str(good.key),
             smtpd_tls_CAfile=str(ca.made.certificate),
+            smtpd_tls_security_level="may",
         )
         server.add_master(
             "".join(
@@ -75,19 +87,28 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
             )
         )
         with server:
-            yield Scene(server, ports, ca, good, ours)
+            yield Scene(server, ports, ca, good, old, ours)
 
 
-def bench_of(tmp_path: Path, keys: dict[str, Any]) -> Bench:
+@pytest.fixture
+def zone() -> Iterator[tuple[Zone, DnsServers]]:
+    """Serve a zone as a resolver that validates DNSSEC does."""
+    zone = Zone(proven=True)
+    with serving(zone) as servers:
+        yield zone, servers
+
+
+def bench_of(tmp_path: Path, keys: dict[str, Any], dns: DnsServers = NO_DNS) -> Bench:
     """Return a bench with these keys of [primary]."""
     bench = Bench(tmp_path, 0)
-    bench.configure(primary=keys, health={"reject": ""})
+    asks = {"dns_servers": list(dns.addresses), "dns_port": dns.port}
+    bench.configure(primary=keys, health={"reject": ""}, bounce=asks)
     return bench
 
 
-def finding(tmp_path: Path, keys: dict[str, Any]) -> str:
+def finding(tmp_path: Path, keys: dict[str, Any], dns: DnsServers = NO_DNS) -> str:
     """Return stage, reply and hint of what a check finds wrong."""
-    bench = bench_of(tmp_path, keys)
+    bench = bench_of(tmp_path, keys, dns)
     result = call("check", "--config", bench.config, "--json")
     assert result.code == 3
     (found,) = (each for each in result.json["stages"] if each["verdict"] == "fail")
@@ -141,3 +162,115 @@ def test_what_is_wrong_with_the_certificate_is_named(
     found = finding(tmp_path, scene.keys(kind) | changed)
     assert found.startswith("starttls: tls")
     assert words in found
+
+
+# ---- DANE (RFC 7672)
+
+
+def der_of(certificate: Certificate) -> bytes:
+    """Return a certificate as DER."""
+    return ssl.PEM_cert_to_DER_cert(certificate.certificate.read_text("ascii"))
+
+
+def dane_keys(scene: Scene) -> dict[str, object]:
+    """Return [primary] for DANE."""
+    return {"host": "localhost", "port": scene.server.port, "tls": "dane"}
+
+
+def tlsa(usage: int, selector: int, matching: int, der: bytes) -> str:
+    """Return a TLSA record as text."""
+    data = der if selector == 0 else public_key(der)
+    made = {0: data, 1: hashlib.sha256(data).digest(), 2: hashlib.sha512(data).digest()}
+    return f"{usage} {selector} {matching} {made[matching].hex()}"
+
+
+@pytest.mark.parametrize(
+    "form", [(3, 1, 1), (3, 0, 2), (3, 1, 0), (2, 0, 1), (2, 1, 2), (2, 0, 0)]
+)
+def test_a_certificate_that_dns_names_is_valid(
+    tmp_path: Path,
+    scene: Scene,
+    zone: tuple[Zone, DnsServers],
+    form: tuple[int, int, int],
+) -> None:
+    """The server's own, or that of its CA; no CA of this host is asked."""
+    der = der_of(scene.good if form[0] == 3 else scene.ca.made)
+    name = f"_{scene.server.port}._tcp.localhost"
+    zone[0].add(name, "TLSA", "1 0 1 " + "00" * 32)
+    zone[0].add(name, "TLSA", tlsa(*form, der))
+    bench = bench_of(tmp_path, dane_keys(scene), zone[1])
+    bench.add("dane@example.org")
+    result = bench.drain(check=True)
+    assert result.code == 0, result.stderr
+    checked = call("check", "--config", bench.config)
+    assert "verified" in checked.stdout
+    assert "NOT VERIFIED" not in checked.stdout
+
+
+def test_a_certificate_that_dns_does_not_name_is_refused(
+    tmp_path: Path, scene: Scene, zone: tuple[Zone, DnsServers]
+) -> None:
+    """Also when the zone has no record that counts: nothing goes unproven."""
+    name = f"_{scene.server.port}._tcp.localhost"
+    other = authority(tmp_path, "other").made
+    refused, absent = "is none that its TLSA records name", "has no TLSA record"
+    for usage, known, words in (
+        (3, scene.ours, refused),
+        (3, scene.ca.made, refused),
+        (2, other, refused),
+        (1, scene.good, f"{absent} that SMTP uses"),
+        (None, scene.good, absent),
+    ):
+        zone[0].records.pop(name, None)
+        if usage is not None:
+            zone[0].add(name, "TLSA", tlsa(usage, 1, 1, der_of(known)))
+        found = finding(tmp_path, dane_keys(scene), zone[1])
+        assert found.startswith("starttls: tls")
+        assert words in found
+        assert "TLSA" in found.partition(words)[2]
+
+
+def test_a_ca_that_dns_names_vouches_for_valid_certificates_only(
+    tmp_path: Path, scene: Scene
+) -> None:
+    """For the name, and for now; a server of the CA is no CA."""
+    ca = der_of(scene.ca.made)
+    for made in (scene.good, scene.old):
+        chain = [der_of(made), ca]
+        assert is_issued_by(chain, ca, ["localhost"]) == (made is scene.good)
+        assert not is_issued_by(chain, ca, ["other.example"])
+    key = serialization.load_pem_private_key(scene.good.key.read_bytes(), None)
+    loaded = x509.load_pem_x509_certificate(scene.good.certificate.read_bytes())
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    forged = issue(
+        tmp_path, "forged", LOCALHOST, issuer=Authority(scene.good, loaded, key)
+    )
+    chain = [der_of(forged), der_of(scene.good), ca]
+    assert not is_issued_by(chain, ca, ["localhost"])
+
+
+def test_what_dnssec_does_not_prove_does_not_count(
+    tmp_path: Path, scene: Scene, zone: tuple[Zone, DnsServers]
+) -> None:
+    """Anyone on the way could have written it."""
+    record = tlsa(3, 1, 1, der_of(scene.good))
+    zone[0].add(f"_{scene.server.port}._tcp.localhost", "TLSA", record)
+    zone[0].proven = False
+    found = finding(tmp_path, dane_keys(scene), zone[1])
+    assert "does not prove the TLSA record" in found
+
+
+def test_the_records_of_an_alias_are_those_of_its_target(
+    zone: tuple[Zone, DnsServers],
+) -> None:
+    """If DNSSEC proves the alias; those of the alias itself go second."""
+    settings = DaneSettings(addresses=zone[1].addresses, port=zone[1].port)
+    zone[0].add("mx.example", "CNAME", "host.example")
+    zone[0].add("host.example", "A", "192.0.2.1")
+    record = "3 1 1 " + "ab" * 32
+    zone[0].records["_25._tcp.mx.example"] = [("TLSA", record)]
+    found = asyncio.run(find_tlsa(settings, "MX.example.", 25))
+    assert found.names == ("mx.example", "mx.example")
+    zone[0].records["_25._tcp.host.example"] = [("TLSA", record)]
+    found = asyncio.run(find_tlsa(settings, "mx.example", 25))
+    assert found.names == ("host.example", "mx.example")

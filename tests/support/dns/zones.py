@@ -39,6 +39,8 @@ class Zone:
     silent: str = ""
     #: Seconds for which each answer is valid.
     ttl: int = 300
+    #: Whether the answers say that DNSSEC proves them.
+    proven: bool = False
 
     def add(self, name: str, kind: str, value: str | bytes = "") -> Self:
         """Add one record."""
@@ -53,6 +55,8 @@ class Zone:
         name = b".".join(question.name.labels).decode("latin-1").rstrip(".").lower()
         self.asked.append((name, kind))
         response = dns.message.make_response(query, recursion_available=True)
+        if self.proven:
+            response.flags |= dns.flags.AD
         seen: set[str] = set()
         while name not in seen:
             seen.add(name)

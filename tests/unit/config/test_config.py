@@ -85,7 +85,11 @@ WRONG: dict[str, tuple[str, int, list[str]]] = {
     "an unknown choice": (
         "[primary]\ntls = 'maybe'\n",
         2,
-        ["primary.tls", "'off', 'opportunistic', 'required' or 'implicit'", "maybe"],
+        [
+            "primary.tls",
+            "'off', 'opportunistic', 'required', 'implicit' or 'dane'",
+            "maybe",
+        ],
     ),
     "a rate": (
         "[throttle]\n# slowly\nrate = 'fast'\n",
@@ -458,6 +462,25 @@ def test_a_username_makes_tls_required_and_verified() -> None:
     route = make_route(config)
     assert (route.tls, route.verify) == ("required", True)
     assert "y" not in repr(route.login)
+
+
+@pytest.mark.parametrize(("port", "tls"), [(25, "required"), (465, "implicit")])
+def test_dane_requires_tls_and_asks_the_dns_servers(port: int, tls: str) -> None:
+    """A login goes with it; MX records would have to be proven, too."""
+    primary = {"host": "mx1", "port": port, "tls": "dane", "username": "x"}
+    sections = {
+        "primary": primary | {"password": "y"},
+        "bounce": {"dns_servers": ["127.0.0.1"], "dns_port": 5353},
+    }
+    route = make_route(config_file.load(None, sections))
+    assert route.tls == tls
+    assert route.requires_tls
+    assert route.dane is not None
+    assert (route.dane.addresses, route.dane.port) == (("127.0.0.1",), 5353)
+    with pytest.raises(UsageError, match="needs the names of the hosts"):
+        config_file.load(
+            None, {"primary": {"hosts": "mx", "domains": ["a.example"], "tls": "dane"}}
+        )
 
 
 def test_a_password_may_lie_in_a_file(place: Path) -> None:
