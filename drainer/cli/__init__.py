@@ -1,8 +1,10 @@
 """The ``drainer`` command: parse, connect the parts, call, print, exit code."""
 
+import contextlib
 import importlib
 import io
 import sys
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import typer
@@ -156,11 +158,17 @@ class _Commands(TyperGroup):
         show_as_written(command, ctx)
         return command
 
+    def make_context(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - likewise
+        """Parse the arguments; that prints the help."""
+        with _silent_pipe():
+            return super().make_context(*args, **options)
+
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - likewise
         """Run the command; with --json its error is JSON too."""
         as_json = "--json" in ctx.args
         try:
-            return super().invoke(ctx)
+            with _silent_pipe():
+                return super().invoke(ctx)
         except DrainerError as error:
             if as_json:
                 print_failure(error.exit_code, str(error), error.hint)
@@ -169,15 +177,22 @@ class _Commands(TyperGroup):
             if as_json:
                 print_failure(2, *_words_of(error))
             raise
-        except BrokenPipeError:
-            fall_silent()
-            raise typer.Exit(READER_GONE) from None
 
     def get_params(self, ctx: Any) -> Any:  # noqa: ANN401 - likewise
         """Return the options of ``drainer`` itself."""
         parameters = super().get_params(ctx)
         hide_flag_types(parameters)
         return parameters
+
+
+@contextlib.contextmanager
+def _silent_pipe() -> Iterator[None]:
+    """End quietly when the reader of stdout is gone: Rich exits then, with status 1."""
+    try:
+        yield
+    except (BrokenPipeError, SystemExit):
+        fall_silent()
+        raise typer.Exit(READER_GONE) from None
 
 
 def _words_of(error: Any) -> tuple[str, str]:  # noqa: ANN401 - Typer's own

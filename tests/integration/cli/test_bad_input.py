@@ -618,6 +618,19 @@ def test_a_list_that_nobody_reads_to_its_end_is_no_error(
     process.wait(timeout=30)
 
 
+@pytest.mark.parametrize("words", ["--help", "list --help", "config"])
+def test_a_pipe_that_is_closed_before_the_output_is_silent(words: str) -> None:
+    """A shell shows 141 for that; Rich would end with 1."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "drainer", *words.split()]
+    ended = subprocess.run(
+        command, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False
+    )
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, b"")
+
+
 # ---- the operator's verbs
 
 
