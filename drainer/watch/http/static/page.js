@@ -7,7 +7,7 @@ const OLD = 12; // seconds without an event after which the page calls its data 
 const MOST = 600;
 const $ = (id) => document.getElementById(id);
 
-const shown = { history: [], heard: 0, state: "", breaker: "", stale: false, lost: false, facts: null };
+const shown = { history: [], heard: 0, state: "", breaker: "", counted: 0, stale: false, lost: false, facts: null };
 
 // ---- what is shown
 
@@ -46,9 +46,8 @@ function show(facts) {
   showMail(ledger, facts);
   showRate(watch, facts.at);
   showPrimary(watch, ledger);
-  fill("reasons", ledger ? ledger.reasons : [], reason);
-  if (ledger && !ledger.reasons.length) empty("reasons", "No recipient waits.");
-  if (!ledger) empty("reasons", facts.error);
+  if (ledger) fill("reasons", ledger.reasons, reason);
+  if (ledger && !ledger.reasons.length) empty("reasons", isScanned(facts) ? "No recipient waits." : UNSCANNED);
   fill("changes", watch.last_decisions.slice(-12).reverse(), change);
   if (!watch.last_decisions.length) empty("changes", "None yet.");
   put("sources", watch.sources.join(", ") || "no source");
@@ -105,16 +104,24 @@ function showOrders(facts) {
   if (!held.length) fill("in-force", ["none"], () => make("p", "None in force: the configuration applies.", "quiet"));
 }
 
+// Before the first scan, nothing is known of the mail that waits.
+const UNSCANNED = "Nothing has been scanned yet.";
+const isScanned = ({ ledger, watch }) => ledger.spooled || watch.run?.scanned || (ledger.run.run_id && !watch.run);
+
 function showMail(ledger, facts) {
+  $("lost").hidden = Boolean(ledger);
   if (!ledger) {
-    put("of", facts.error);
+    const age = shown.counted ? `The counts are from ${words.moment(shown.counted)}.` : "There are no counts.";
+    put("lost", `drainer cannot read the ledger: ${facts.error}. ${age}`);
+    put("eta", "");
     return;
   }
+  shown.counted = facts.at * 1000;
   const sums = words.GROUPS.map(([name, heading, states]) =>
     [name, heading, states.reduce((sum, state) => sum + (ledger.states[state] ?? 0), 0)]);
   const done = sums[0][2] + sums[1][2];
-  put("final", words.count(done));
-  put("of", `of ${words.count(ledger.spooled)} are final`);
+  put("final", isScanned(facts) ? words.count(done) : "–");
+  put("of", isScanned(facts) ? `of ${words.count(ledger.spooled)} are final` : UNSCANNED);
   fill("bar", sums.filter(([, , n]) => n), ([name, , n]) => {
     const part = make("i", "", `g-${name}`);
     part.style.flexGrow = n / ledger.spooled;

@@ -1,11 +1,9 @@
 // Numbers, times and states in words; nothing here touches the page.
 
 const integer = new Intl.NumberFormat("en");
-const clock = new Intl.DateTimeFormat(undefined, {
+const time = new Intl.DateTimeFormat(undefined, {
+  year: "numeric", month: "short", day: "numeric", timeZoneName: "short",
   hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false,
-});
-const day = new Intl.DateTimeFormat(undefined, {
-  month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", hour12: false,
 });
 
 // The states of a watch, in order: name, heading, tone, meaning.
@@ -58,11 +56,7 @@ export function duration(seconds) {
 export const roughly = (seconds) =>
   seconds < 60 ? "Less than a minute" : `About ${duration(seconds - (seconds % 60))}`;
 
-export function moment(text) {
-  const at = new Date(text);
-  return Date.now() - at < 12 * 3600 * 1000 && at - Date.now() < 12 * 3600 * 1000
-    ? clock.format(at) : day.format(at);
-}
+export const moment = (at) => time.format(new Date(at));
 
 export function until(text) {
   const left = (new Date(text) - Date.now()) / 1000;

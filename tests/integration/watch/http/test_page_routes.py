@@ -141,6 +141,47 @@ def test_it_shows_how_the_drain_stands(page: Page) -> None:
     assert current == "cruise"
 
 
+def test_before_the_first_scan_it_does_not_say_that_no_recipient_waits(
+    page: Page,
+) -> None:
+    """The ledger is empty, and no drain has read the spool to its end."""
+    page.server.watched.change(state="probing", run=None)
+    page.until(lambda: page.text("state") == "probing")
+    assert page.text("reasons") == page.text("of") == "Nothing has been scanned yet."
+    assert page.text("final") == "\N{EN DASH}"
+
+
+def test_a_ledger_that_cannot_be_read_is_shown_above_the_counts(
+    chromium: Chrome, tmp_path: Path
+) -> None:
+    """A number that is there was read before, and the banner says when."""
+    server = hooked(tmp_path, LOCKED)
+    server.url = server.url.set(database=str(tmp_path / "absent.db"))
+    with server.running():
+        page = Page(chromium, server)
+        page.log_in()
+        page.until(lambda: page.text("link") == "live")
+        assert not page.run("return document.getElementById('lost').hidden")
+        assert "there is no ledger at" in page.text("lost")
+        assert page.text("lost").endswith("There are no counts.")
+        assert page.text("final") == "\N{EN DASH}"
+    chromium.delete_all_cookies()
+
+
+def test_on_a_phone_what_waits_and_why_is_above_the_health_of_the_primary(
+    page: Page,
+) -> None:
+    """Every time has a date and a zone."""
+    look(page.driver, "phone")
+    sections = page.run(
+        "return [...document.querySelectorAll('main > section')]"
+        ".sort((a, b) => a.getBoundingClientRect().top - b.getBoundingClientRect().top)"
+        ".map((section) => section.className)"
+    )
+    assert sections[:3] == ["state", "mail", "reasons"]
+    assert re.match(r"since \w+ \d+, \d{4}, \d\d:\d\d:\d\d \S+", page.text("since"))
+
+
 def test_it_knows_every_state_of_a_watch_in_their_order() -> None:
     """As the table of the watch has them."""
     script = (files("drainer.watch.http") / "static" / "words.js").read_text("utf-8")
