@@ -15,7 +15,7 @@ from drainer.cli.log import add_verbosity
 def hide_flag_types(parameters: Iterable[Any]) -> None:
     """Let help print no type after options that take no value."""
     for each in parameters:
-        if getattr(each, "is_flag", False):
+        if getattr(each, "is_flag", False) or getattr(each, "count", False):
             each.metavar = ""
 
 

@@ -17,6 +17,7 @@ from drainer.mail.reply import printable
 from drainer.runtime.redaction import redact
 
 LOGGER: Final = logging.getLogger("drainer")
+DIALOGUE: Final = logging.getLogger("drainer.smtp.dialogue")
 MAX_TEXT = 1000
 """Characters of one message; a peer's words may be in it."""
 
@@ -65,9 +66,20 @@ def is_quiet() -> bool:
     return not LOGGER.isEnabledFor(logging.INFO)
 
 
-def _set_level(level: int, chosen: bool) -> None:
+def _be_quiet(chosen: bool) -> None:
     if chosen:
-        LOGGER.setLevel(level)
+        LOGGER.setLevel(logging.WARNING)
+
+
+def _be_verbose(times: int) -> None:
+    if times:
+        LOGGER.setLevel(logging.DEBUG)
+    if times > 1:
+        DIALOGUE.setLevel(logging.DEBUG)
+
+
+def _debug(chosen: bool) -> None:
+    _be_verbose(2 if chosen else 0)
 
 
 def _options(
@@ -76,25 +88,34 @@ def _options(
         False,
         "-q",
         "--quiet",
-        callback=lambda chosen: _set_level(logging.WARNING, chosen),
+        callback=_be_quiet,
         help="Print warnings and errors only.",
     ),
-    verbose: bool = typer.Option(
-        False,
+    verbose: int = typer.Option(
+        0,
         "-v",
         "--verbose",
-        callback=lambda chosen: _set_level(logging.DEBUG, chosen),
-        help="Print more: connections, and the result of every message.",
+        count=True,
+        show_default=False,
+        callback=_be_verbose,
+        help="Print more: connections, and the result of every message; twice: the SMTP"
+        " dialogue too, without content and secrets, addresses as [telemetry] addresses"
+        " says.",
+    ),
+    debug: bool = typer.Option(
+        False, "--debug", callback=_debug, help="The same as -vv."
     ),
 ) -> None:
     """Have the options that every command has."""
-    del quiet, verbose
+    del quiet, verbose, debug
 
 
 def add_verbosity(command: Any) -> None:  # noqa: ANN401 - Typer's own
-    """Give a command ``-q`` and ``-v``, which take effect before it runs."""
+    """Give a command ``-q``, ``-v`` and ``--debug``; they act before it runs."""
     _HANDLER.setFormatter(None)  # a command before it, in the same process, had one
     LOGGER.setLevel(logging.INFO)
+    DIALOGUE.setLevel(logging.INFO)
+    DIALOGUE.filters.clear()
     part = typer.Typer(add_completion=False)
     part.command()(_options)
     for option in typer.main.get_command(part).params:

@@ -21,6 +21,7 @@ from drainer.runtime.host_limits import limit_behind
 from drainer.smtp.aiosmtplib_reply import lost_of, refusal_of, reply_of, unasked
 from drainer.smtp.certificate import key_digest
 from drainer.smtp.dane import DaneFailure, Tlsa, chain_of, find_tlsa
+from drainer.smtp.dialogue import LoggedProtocol, session_log, wire_class
 from drainer.smtp.login import LoginImpossible, login_attempt
 from drainer.smtp.protocol import SmtpProtocol, spare_descriptor
 from drainer.smtp.route import Host, Login, Route
@@ -129,6 +130,7 @@ class _Handshake:
         self._address = ""
         #: What DNS says about the certificate, with DANE.
         self._tlsa: Tlsa | None = None
+        self._log = session_log()
 
     async def run(self) -> Connection:
         await self._find_tlsa()
@@ -182,6 +184,7 @@ class _Handshake:
         for address in addresses:
             start = time.monotonic()
             self._address = str(address)
+            self._log(f"connects to {address}")
             sock = new_socket(address)
             try:
                 async with asyncio.timeout(self.route.timeouts.connect):
@@ -247,6 +250,7 @@ class _Handshake:
             facts["verified"] = True
 
     async def _ehlo(self, smtp: aiosmtplib.SMTP) -> Reply:
+        self._log(f"> {self.route.hello} {self.route.helo}")
         try:
             reply = await self._stage(Stage.EHLO, _say_hello(smtp, self.route))
             for keyword in self.route.ignore_extensions:
@@ -258,6 +262,7 @@ class _Handshake:
             if self.route.requires_tls or self.route.speaks_lmtp or not old:
                 raise
         # RFC 5321 4.1.4: a server of RFC 821's days
+        self._log(f"> HELO {self.route.helo}")
         return await self._stage(Stage.EHLO, smtp.helo(hostname=self.route.helo))
 
     async def _starttls(self, smtp: aiosmtplib.SMTP) -> Reply | None:
@@ -268,6 +273,7 @@ class _Handshake:
                 reply = Reply(code=502, text="the primary does not offer STARTTLS")
                 raise self._fail(Stage.STARTTLS, reply, time.monotonic())
             return None
+        self._log("> STARTTLS")
         try:
             await self._stage(
                 Stage.STARTTLS,
@@ -290,6 +296,7 @@ class _Handshake:
 
     async def _login(self, smtp: aiosmtplib.SMTP, login: Login) -> None:
         start = time.monotonic()
+        self._log("> AUTH ***")
         try:
             attempt = await login_attempt(smtp, login)
         except LoginImpossible as error:
@@ -331,6 +338,8 @@ class _Handshake:
         start: float,
         facts: dict[str, object] | None = None,
     ) -> None:
+        if stage is not Stage.CONNECT or isinstance(answer, Lost):
+            self._log(f"< {answer}")
         seconds = time.monotonic() - start
         known = {"address": self._address} | (facts or {})
         self._steps.append(
@@ -347,7 +356,9 @@ class _Handshake:
         if transport is None:
             lost = Lost(reason="closed", detail="right after the session was open")
             raise self._fail(Stage.EHLO, lost, time.monotonic())
-        wire = SmtpProtocol(asyncio.get_running_loop())
+        wire = wire_class()(asyncio.get_running_loop())
+        if isinstance(wire, LoggedProtocol):
+            wire.log = self._log
         spare = spare_descriptor(transport)
         wire.attach(cast("asyncio.Transport", transport), spare)
         context = transport.get_extra_info("sslcontext")

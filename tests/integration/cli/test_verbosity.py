@@ -1,6 +1,7 @@
 """`-q` and `-v`, which every command has; and what a journal gets."""
 
 import os
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ import pytest
 from drainer.cli import COMMANDS
 from tests.support.command.runner import Bench, call
 from tests.support.smtp_peer.peer import PeerThread
+from tests.support.smtp_peer.script import EXTENSIONS, Script
+from tests.support.tls.certificates import self_signed
 
 
 @pytest.fixture
@@ -37,6 +40,47 @@ def test_verbose_prints_connections_and_results_of_messages(bench: Bench) -> Non
     assert f"connected to 127.0.0.1:{bench.port}" in result.stderr
     assert "to anna@example.org: delivered by " in result.stderr
     assert "draining to" in result.stderr
+
+
+@pytest.mark.parametrize("option", ["-vv", "--debug"])
+def test_twice_verbose_prints_the_smtp_dialogue(bench: Bench, option: str) -> None:
+    """Without content; addresses as the traces show them."""
+    with PeerThread(Script(rcpt="250 2.1.5 <anna@example.org> \x1b[2Jok")) as peer:
+        bench.port = peer.port
+        hashed = bench.drain(option).stderr
+        bench.configure(telemetry={"addresses": "plain"})
+        bench.add("bob@example.org")
+        plain = bench.drain(option).stderr
+        usual = bench.drain("-v").stderr
+    assert "] > EHLO backup.example\n" in hashed
+    assert "] > MAIL FROM:<" in hashed
+    assert "] < 354 " in hashed
+    assert " bytes of content)\n" in hashed
+    assert "hello" not in hashed, "the subject"
+    dialogue = [line for line in hashed.splitlines() if line.startswith("[")]
+    assert "anna@" not in "".join(dialogue)
+    assert "] > RCPT TO:<bob@example.org>" in plain
+    assert "\x1b" not in plain
+    assert "] > " not in usual
+
+
+def test_the_dialogue_shows_no_secret(bench: Bench) -> None:
+    """A login is one line."""
+    certificate = self_signed(bench.root)
+    script = Script(
+        extensions=(*EXTENSIONS, "AUTH PLAIN"), tls=certificate.server_context()
+    )
+    with PeerThread(script) as peer:
+        bench.port = peer.port
+        login = {"username": "backup", "password": "very secret"}
+        trust = {"tls": "required", "tls_ca": str(certificate.certificate)}
+        bench.configure(primary=login | trust)
+        result = bench.drain("-vv")
+    assert peer.logins == [("backup", "very secret")]
+    assert "] > STARTTLS\n" in result.stderr
+    assert "] > AUTH ***\n" in result.stderr
+    assert b64encode(b"\0backup\0very secret").decode() not in result.stderr
+    assert "very secret" not in result.stderr
 
 
 def test_a_command_before_changes_nothing(bench: Bench) -> None:
