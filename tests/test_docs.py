@@ -12,6 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.testing import CliRunner
 
 from drainer import cli, errors
+from drainer.config import Config
 from drainer.config.render import commented_toml
 from drainer.policy.recipient.state import State
 from tests.support import docs
@@ -25,6 +26,7 @@ _CITATION = re.compile(r"RFC (\d+)((?: \d[\d.]*)(?:, \d+\.[\d.]+)*)?")
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 _TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 _HEADING = re.compile(r"^#+ +(.*)$", re.MULTILINE)
+_DEFAULT = re.compile(r"Default: \\?\[(\w+)\] (\w+)(?: \((\S+)\))?[.,]")
 _SECTION = re.compile(r"\[\w+(?:\.\w+)?\]")
 
 
@@ -94,6 +96,34 @@ def test_a_command_and_all_its_parameters_have_help(
     assert f"Example: drainer {name}" in command.help
     for parameter in command.params:
         assert getattr(parameter, "help", ""), f"{name}: {parameter.opts}"
+
+
+def test_an_option_that_replaces_a_setting_names_it_with_its_default() -> None:
+    """Help cannot read them from the configuration: that would take a second."""
+    settings = Config().model_dump(mode="json")
+    named = {
+        found
+        for _, command in commands()
+        for each in command.params
+        for found in _DEFAULT.findall(str(getattr(each, "help", "")))
+    }
+    assert ("throttle", "rate", "10/second") in named
+    for section, key, value in named:
+        assert key in settings[section]
+        assert value in ("", str(settings[section][key]))
+
+
+def test_a_short_option_means_the_same_everywhere() -> None:
+    """-n is --dry-run in each command that has it; the long one is always there."""
+    found: dict[str, set[str]] = {}
+    for _, command in commands():
+        for each in command.params:
+            for short in (o for o in each.opts if len(o) == len("-n")):
+                found.setdefault(short, set()).add(max(each.opts, key=len))
+    known = {"-c": "config", "-l": "ledger", "-n": "dry-run", "-y": "yes"}
+    assert {short: {f"--{known[short]}"} for short in known}.items() <= found.items()
+    assert found.pop("-t") == {"--to", "--primary"}
+    assert [short for short, longs in found.items() if len(longs) > 1] == []
 
 
 def printed_help(name: str) -> str:

@@ -57,16 +57,16 @@ class OperatorRequest(Struct, frozen=True, kw_only=True):
 def _asked(
     ids: IdsArgument = None,
     reason: Annotated[
-        str, typer.Option(help="Reason; recorded with the decision.")
+        str, typer.Option("--reason", "-r", help="Reason; recorded with the decision.")
     ] = "",
     path: ConfigOption = None,
     ledger: LedgerOption = "",
     *,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only list what it would act on.")
+        bool, typer.Option("--dry-run", "-n", help="Only list what it would act on.")
     ] = False,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Do not ask for confirmation.")
+        bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")
     ] = False,
     json_: JsonOption = False,
     **filters: Any,  # noqa: ANN401

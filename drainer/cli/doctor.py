@@ -49,6 +49,7 @@ def doctor(
         typer.Option(
             "--primary",
             "--to",
+            "-t",
             metavar="HOST[:PORT]",
             help="The primary; else [primary] host, else the MX with the lowest"
             " number.",

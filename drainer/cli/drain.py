@@ -91,16 +91,25 @@ def drain(
         str,
         typer.Option(
             help="Rate, e.g. 20/second, 90/minute, unlimited; skips the ramp."
+            " Default: [throttle] rate (10/second)."
         ),
     ] = "",
     connections: Annotated[
-        int | None, typer.Option(min=1, max=500, help="Connections; skips the ramp.")
+        int | None,
+        typer.Option(
+            min=1,
+            max=500,
+            help="Connections; skips the ramp. Default: [primary] connections (5).",
+        ),
     ] = None,
     path: ConfigOption = None,
     ledger: LedgerOption = "",
     give_up_after: Annotated[
         str,
-        typer.Option(help="Stop after this long without a success, while retrying."),
+        typer.Option(
+            help="Stop after this long without a success, while retrying. Default:"
+            " [breaker] give_up_after (15m)."
+        ),
     ] = "",
     *,
     choice: Choice,
@@ -119,7 +128,7 @@ def drain(
         bool, typer.Option("--no-check", help="Do not check the primary first.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only print what it would do.")
+        bool, typer.Option("--dry-run", "-n", help="Only print what it would do.")
     ] = False,
     rehearse: Annotated[
         bool,

@@ -135,7 +135,7 @@ def prune_(
     ledger: LedgerOption = "",
     *,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only print what it would remove.")
+        bool, typer.Option("--dry-run", "-n", help="Only print what it would remove.")
     ] = False,
     json_: JsonOption = False,
 ) -> None:

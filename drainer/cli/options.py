@@ -19,13 +19,21 @@ ConfigOption = Annotated[
     Path | None,
     typer.Option(
         "--config",
+        "-c",
         help="Configuration file. Default: ./drainer.toml, then"
         " /etc/drainer/drainer.toml; none is needed. You or root must own it.",
         dir_okay=False,
     ),
 ]
 LedgerOption = Annotated[
-    str, typer.Option("--ledger", help="Ledger: a path or a database URL.")
+    str,
+    typer.Option(
+        "--ledger",
+        "-l",
+        help="Ledger: a path or a database URL. Default: [ledger] url, else"
+        " /var/lib/drainer/ledger.db for root, ~/.local/state/drainer/ledger.db for"
+        " others.",
+    ),
 ]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print JSON for scripts on stdout.")
@@ -52,8 +60,9 @@ ToOption = Annotated[
     str,
     typer.Option(
         "--to",
+        "-t",
         metavar="HOST[:PORT]",
-        help="The primary to deliver to; unix:PATH for LMTP.",
+        help="The primary to deliver to; unix:PATH for LMTP. Default: [primary] host.",
     ),
 ]
 

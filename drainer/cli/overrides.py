@@ -22,7 +22,7 @@ from drainer.runtime.process import utcnow
 from drainer.runtime.units import parse_duration
 
 ReasonOption = Annotated[
-    str, typer.Option("--reason", help="Reason; recorded with the decision.")
+    str, typer.Option("--reason", "-r", help="Reason; recorded with the decision.")
 ]
 
 

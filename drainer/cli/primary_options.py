@@ -18,7 +18,7 @@ def _sections(
         typer.Option(
             metavar="ADDRESS",
             help="Known-good recipient, which the primary must accept; may be"
-            " repeated. [health] accept",
+            " repeated. Default: [health] accept.",
             show_default=False,
         ),
     ] = [],  # noqa: B006 - typer copies it
@@ -27,14 +27,15 @@ def _sections(
         typer.Option(
             metavar="DOMAIN",
             help="Deliver only to this recipient domain; may be repeated."
-            " [primary] domains",
+            " Default: [primary] domains.",
             show_default=False,
         ),
     ] = [],  # noqa: B006 - typer copies it
     tls: Annotated[
         str,
         typer.Option(
-            help="off, opportunistic, required, implicit or dane. [primary] tls",
+            help="off, opportunistic, required, implicit or dane. Default: [primary]"
+            " tls (opportunistic).",
             show_default=False,
         ),
     ] = "",
@@ -43,17 +44,18 @@ def _sections(
         typer.Option(
             metavar="FILE",
             help="CA certificates (PEM) to trust instead of this host's."
-            " [primary] tls_ca",
+            " Default: [primary] tls_ca.",
         ),
     ] = "",
     username: Annotated[
-        str, typer.Option(help="User name for AUTH. [primary] username")
+        str, typer.Option(help="User name for AUTH. Default: [primary] username.")
     ] = "",
     password_file: Annotated[
         str,
         typer.Option(
             metavar="FILE",
-            help="File whose first line is the password. [primary] password_file",
+            help="File whose first line is the password. Default: [primary]"
+            " password_file.",
         ),
     ] = "",
 ) -> Sections:

@@ -244,7 +244,7 @@ def export(
     *,
     filters: Filters,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only count the messages.")
+        bool, typer.Option("--dry-run", "-n", help="Only count the messages.")
     ] = False,
     json_: JsonOption = False,
 ) -> None:

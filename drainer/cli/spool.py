@@ -172,7 +172,7 @@ def settle(
     ledger: LedgerOption = "",
     *,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only print what it would do.")
+        bool, typer.Option("--dry-run", "-n", help="Only print what it would do.")
     ] = False,
     json_: JsonOption = False,
 ) -> None:
