@@ -20,7 +20,7 @@ TEST_PACKAGES := postfix:postfix postfix:smtp-sink openssl:openssl \
   docker-compose:docker-compose kubernetes-client:kubectl \
   opendkim:opendkim pyspf-milter:pyspf-milter dovecot-lmtpd:/usr/lib/dovecot/lmtp \
   debhelper:dh lintian:lintian fish:fish man-db:man nodejs:node npm:npm rspamd:rspamd \
-  clamav-daemon:clamd
+  clamav-daemon:clamd slapd:slapd
 
 # Other mail servers and Postfix shut each other out as packages; unpacked here they run
 # all the same. Haraka is a package of Node.js.
@@ -136,6 +136,10 @@ services:
 	@missing=; for pair in $(TEST_PACKAGES); do \
 	  command -v "$${pair#*:}" >/dev/null || missing="$$missing $${pair%:*}"; done; \
 	if [ -n "$$missing" ]; then $(call install,$$missing); fi
+	@$(BIN)/python -c 'import ldap' 2>/dev/null || { \
+	  $(call install,libldap-dev libsasl2-dev python3-dev gcc) && \
+	  $(BIN)/python -m pip install --quiet --editable '.[ldap]'; } || \
+	  echo "make: python-ldap cannot be built here; its tests will be skipped" >&2
 	@$(call unpack,$(EXIM),$(EXIM_PACKAGES))
 	@$(call unpack,$(OPENSMTPD),$(OPENSMTPD_PACKAGES))
 	@[ -e $(HARAKA) ] || { mkdir -p .haraka && npm install --silent --no-audit --no-fund \

@@ -58,6 +58,7 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "google": ("drainer.telemetry.otlp",),
     "jinja2": ("drainer.cli.report_page",),
+    "ldap": ("drainer.sources.recipients.ldap_list",),
     "msgspec": ("drainer",),
     "opentelemetry": ("drainer.telemetry",),
     "prometheus_client": ("drainer.watch.metrics",),

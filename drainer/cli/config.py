@@ -177,7 +177,18 @@ def _lines(table: Mapping[str, Any]) -> Iterator[str]:
     for key, value in table.items():
         if value is not None:
             hidden = "# " if value and is_secret(key) else ""
-            yield f"{hidden}{key} = {json.dumps(value, ensure_ascii=False)}"
+            yield f"{hidden}{key} = {_toml(value)}"
+
+
+def _toml(value: Any) -> str:  # noqa: ANN401 - as JSON has it
+    """Return a value as TOML writes it: as JSON, but for tables."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, dict):
+        return (
+            f"{{ {', '.join(f'{key} = {_toml(v)}' for key, v in value.items() if v)} }}"
+        )
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _show_check(findings: Sequence[ConfigFinding], *, as_json: bool) -> int:

@@ -7,10 +7,22 @@ from pydantic import Field, field_validator
 from drainer.config.section import Duration, Section
 
 
+class ListSection(Section):
+    """A list of recipients, with what its kind needs (sources.recipients)."""
+
+    url: str
+    query: str = ""
+    base: str = ""
+    filter: str = ""
+    attributes: tuple[str, ...] = ()
+    bind_dn: str = ""
+    password_file: str = ""
+
+
 class RecipientsSection(Section):
     """Lists of the recipients that exist (docs/census.md)."""
 
-    lists: tuple[str, ...] = Field(
+    lists: tuple[str | ListSection, ...] = Field(
         (),
         description="Files with an address or @domain a line; `drainer census` and"
         " `drainer drain` use them. docs/census.md has the other kinds.",
@@ -32,8 +44,11 @@ class RecipientsSection(Section):
 
     @field_validator("lists")
     @classmethod
-    def _are_named(cls, values: tuple[str, ...]) -> tuple[str, ...]:
-        if not all(value.strip() for value in values):
+    def _are_named(
+        cls, values: tuple[str | ListSection, ...]
+    ) -> tuple[str | ListSection, ...]:
+        names = [each if isinstance(each, str) else each.url for each in values]
+        if not all(name.strip() for name in names):
             message = "an entry is empty; name a file"
             raise ValueError(message)
         return values

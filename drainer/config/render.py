@@ -60,6 +60,7 @@ def type_of(field: FieldInfo, default: Any) -> str:  # noqa: ANN401
         words = text[text.index("[") + 1 : -1].replace("'", '"')
         return "one of " + words
     for sign, word in (
+        ("ListSection", "list of strings and tables"),
         ("tuple", "list of strings"),
         ("bool", "boolean"),
         ("int", "integer"),

@@ -2,7 +2,8 @@
 
 from drainer.config import Config
 from drainer.sources.recipients.directory import RecipientDirectory
-from drainer.sources.recipients.list_kinds import ListSpec, open_list
+from drainer.sources.recipients.list_kinds import open_list
+from drainer.sources.recipients.list_spec import ListSpec
 
 
 def make_directory(config: Config) -> RecipientDirectory | None:
@@ -14,5 +15,9 @@ def make_directory(config: Config) -> RecipientDirectory | None:
     if not section.lists and not section.callout:
         return None
     delimiters = config.bounce.tag_delimiters
-    lists = [open_list(ListSpec(url=url), delimiters) for url in section.lists]
+    specs = [
+        ListSpec(url=each) if isinstance(each, str) else each.values_for(ListSpec)
+        for each in section.lists
+    ]
+    lists = [open_list(spec, delimiters) for spec in specs]
     return RecipientDirectory(lists, section.max_age)

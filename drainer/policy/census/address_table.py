@@ -70,15 +70,17 @@ class AddressTable:
         self._domains[domain] += 1
         return True
 
+    def key_of(self, mailbox: str) -> str:
+        """Return what a mailbox is listed as, without its tag."""
+        return mailbox_key(mailbox, self._delimiters)
+
     def find(self, mailbox: str) -> ExistenceAnswer:
         """Return what this list says about a recipient."""
         exact = mailbox_key(mailbox)
         local, _, domain = exact.rpartition("@")
         if domain not in self._domains:
             return UNLISTED
-        if not self._mailboxes.isdisjoint(
-            (exact, mailbox_key(mailbox, self._delimiters))
-        ):
+        if not self._mailboxes.isdisjoint((exact, self.key_of(mailbox))):
             return self._listed
         if domain in self._catch_all:
             return self._of_domain
@@ -89,6 +91,11 @@ class AddressTable:
 
 def _domain_key(domain: str) -> str:
     return ascii_domain(domain) or domain.rstrip(".").lower()
+
+
+def refuses(value: str) -> bool:
+    """Return whether the value of a map refuses the address (access(5))."""
+    return _REFUSES.match(value) is not None
 
 
 def add_lines(table: AddressTable, lines: Iterable[str]) -> int:
@@ -108,7 +115,7 @@ def add_lines(table: AddressTable, lines: Iterable[str]) -> int:
         found = _LINE.match(text)
         key, value = (found[1], found[2]) if found else (text, "")
         has_value = bool(value)
-        if _REFUSES.match(value):
+        if refuses(value):
             continue
         ignored += not table.add(key.rstrip(":,;"))
     return ignored

@@ -1,28 +1,69 @@
-"""Open the list of recipients that a line of the configuration names."""
+"""Open the list of recipients that an entry of the configuration names."""
 
+import shlex
 from pathlib import Path
 
-from msgspec import Struct
-
 from drainer.errors import UsageError
-from drainer.runtime.redaction import redact_url
-from drainer.sources.recipients.file import read_file_list
-from drainer.sources.recipients.recipient_list import RecipientList
+from drainer.policy.census.address_table import AddressTable, add_lines
+from drainer.runtime.redaction import redact, redact_url
+from drainer.sources.recipients.database import read_database_list
+from drainer.sources.recipients.file import read_file_list, refuse_empty
+from drainer.sources.recipients.list_spec import ListSpec
+from drainer.sources.recipients.postfix_table import open_postfix_table
+from drainer.sources.recipients.program import run_program
+from drainer.sources.recipients.recipient_list import LoadedList, RecipientList
 
-
-class ListSpec(Struct, frozen=True, kw_only=True):
-    """A list as the operator names it."""
-
-    #: A path, or a URL of the kinds that docs/census.md has.
-    url: str
+KINDS = (
+    "a path; TYPE:NAME of a Postfix table, such as hash:/etc/postfix/relay_recipients;"
+    " a database URL; an ldaps:// URL; command:PROGRAM"
+)
+_DATABASES = ("postgresql", "mysql", "mariadb", "sqlite")
+_NO_LDAP = (
+    "install libldap-dev, libsasl2-dev, python3-dev and gcc, then drainer[ldap]: it is"
+    " compiled when it is installed"
+)
+_LDAP = ("ldap", "ldaps", "ldapi")
 
 
 def open_list(spec: ListSpec, delimiters: str) -> RecipientList:
     """Return the list; UsageError if it cannot be read."""
     kind, colon, rest = spec.url.partition(":")
+    scheme = kind.partition("+")[0]
     if not colon or "/" in kind:
         return read_file_list(Path(spec.url), delimiters)
     if kind == "file":
-        return read_file_list(Path(rest), delimiters)
-    message = f"unknown kind of list {kind!r} in {redact_url(spec.url)!r}"
-    raise UsageError(message, hint="legal: a path")
+        return read_file_list(Path(rest.removeprefix("//")), delimiters)
+    if kind == "command":
+        return _read_command_list(rest, delimiters)
+    if rest.startswith("//") and scheme in _DATABASES:
+        return read_database_list(spec, delimiters)
+    if rest.startswith("//") and scheme in _LDAP:
+        return _open_ldap(spec, delimiters)
+    if rest and not rest.startswith("//"):
+        return open_postfix_table(kind, rest, delimiters)
+    message = f"unknown kind of list of recipients: {redact_url(spec.url)!r}"
+    raise UsageError(message, hint=f"legal: {KINDS}")
+
+
+def _open_ldap(spec: ListSpec, delimiters: str) -> RecipientList:
+    try:
+        from drainer.sources.recipients import ldap_list  # noqa: PLC0415 - an extra
+    except ImportError:
+        message = f"python-ldap is not installed, for the list {redact_url(spec.url)}"
+        raise UsageError(message, hint=_NO_LDAP) from None
+    return ldap_list.open_ldap_list(spec, delimiters)
+
+
+def _read_command_list(text: str, delimiters: str) -> LoadedList:
+    """Return the list that a program prints, in lines as a file has them."""
+    try:
+        command = shlex.split(text)
+    except ValueError as error:
+        message = f"cannot read command:{redact(text)}: {error}"
+        raise UsageError(message) from None
+    if not command:
+        message = "command: of a list of recipients names no program"
+        raise UsageError(message, hint="e.g. command:/usr/local/bin/list-users")
+    table = AddressTable(f"command:{command[0]}", delimiters)
+    refuse_empty(table, add_lines(table, run_program(command)))
+    return LoadedList(table, lambda: None)

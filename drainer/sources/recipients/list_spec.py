@@ -1,0 +1,19 @@
+"""A list of recipients as the operator names it."""
+
+from msgspec import Struct
+
+
+class ListSpec(Struct, frozen=True, kw_only=True):
+    """A list, and what its kind needs; docs/census.md has the kinds."""
+
+    #: A path, a Postfix table, a URL, or command:PROGRAM.
+    url: str
+    #: Of a database: a statement that returns addresses in its first column.
+    query: str = ""
+    #: Of LDAP: where to search, for what, and which attributes have addresses.
+    base: str = ""
+    filter: str = ""
+    attributes: tuple[str, ...] = ()
+    bind_dn: str = ""
+    #: A file with the password of the database, or of ``bind_dn``.
+    password_file: str = ""
