@@ -1,4 +1,4 @@
-"""`make bench`: `postqueue -f`, sick primaries, bounces, a Maildir, throttle, traces.
+"""`make bench`: `postqueue -f`, sick primaries, bounces, throttle, traces, a census.
 
 Whatever is compared was measured in the same run, on the same spool, sink and disk,
 in turns; so the ratio counts, and the figures beside it say how quiet the machine was.
@@ -13,6 +13,7 @@ from pathlib import Path
 from tests.bench import (
     adaptive,
     bounces,
+    census,
     curves,
     distance,
     flush,
@@ -46,6 +47,11 @@ def _tracing(chosen: argparse.Namespace) -> None:
         tracing.run(Path(name), messages=min(chosen.messages, 5000))
 
 
+def _census(_: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        census.run(Path(name))
+
+
 PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "postfix": _postfix,
     "curves": lambda chosen: curves.run(messages=chosen.messages // 4),
@@ -56,6 +62,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "throttle": lambda chosen: throttle.run(seconds=chosen.seconds),
     "adaptive": lambda _: adaptive.run(),
     "tracing": _tracing,
+    "census": _census,
 }
 NEED_POSTFIX = frozenset(("postfix", "curves", "distance", "refusals"))
 

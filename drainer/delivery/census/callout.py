@@ -69,6 +69,8 @@ class Callout:
         self._tries: Counter[str] = Counter()
         self._lost = 0
         self._is_enough: Callable[[], bool] = lambda: False
+        #: Domains of which the primary accepts any address, with its reply.
+        self._catch_alls: dict[str, ExistenceAnswer] = {}
         #: What the primary said about each recipient that was asked for.
         self.said: dict[str, ExistenceAnswer] = {}
         #: Why it ended early; '' = it did not.
@@ -81,8 +83,15 @@ class Callout:
         recipients: Iterable[str],
         is_enough: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Ask for recipients, in order, until all are answered or it ``is_enough``."""
-        self._pending.extend(filter(wire_form, dict.fromkeys(recipients)))
+        """Ask for recipients, in order, until all are answered or it ``is_enough``.
+
+        Of a domain that accepts any address it asks for none.
+        """
+        for mailbox in filter(wire_form, dict.fromkeys(recipients)):
+            if any_accepted := self._catch_alls.get(_domain(mailbox)):
+                self.said[mailbox] = any_accepted
+            else:
+                self._pending.append(mailbox)
         self._is_enough = is_enough
         sessions = min(self._settings.connections, max(1, len(self._pending) // 4))
         async with asyncio.TaskGroup() as group:
@@ -90,31 +99,29 @@ class Callout:
                 group.create_task(self._converse())
         self._pending.clear()
 
-    async def find_catch_alls(self, domains: Iterable[str]) -> set[str]:
-        """Return the domains of which the primary accepts any address."""
+    async def find_catch_alls(self, domains: Iterable[str]) -> None:
+        """Find the domains of which the primary accepts any address."""
         names = {f"drainer-census-{secrets.token_hex(6)}@{d}": d for d in domains}
         await self.run(names)
-        found = {
-            domain
-            for name, domain in names.items()
-            if (said := self.said.pop(name, None)) is not None
-            and said.existence is Existence.KNOWN
-        }
+        for name, domain in names.items():
+            said = self.said.pop(name, None)
+            if said is not None and said.existence is Existence.KNOWN:
+                self._catch_alls[domain] = ExistenceAnswer(
+                    Existence.CANNOT_TELL, ACCEPTS_ANY, said.by
+                )
         self._detector = RefusalDetector(self._settings.thresholds)
         self.refuses_everybody = False
-        return found
 
-    def answers(self, catch_alls: set[str]) -> dict[str, ExistenceAnswer]:
-        """Return what the replies are worth."""
-        return {mailbox: self._worth(mailbox, catch_alls) for mailbox in self.said}
-
-    def _worth(self, mailbox: str, catch_alls: set[str]) -> ExistenceAnswer:
-        said = self.said[mailbox]
-        if mailbox_key(mailbox).rpartition("@")[2] in catch_alls:
-            return ExistenceAnswer(Existence.CANNOT_TELL, ACCEPTS_ANY, said.by)
-        if self.refuses_everybody and said.existence is Existence.UNKNOWN:
-            return ExistenceAnswer(Existence.CANNOT_TELL, NO_ANSWER, said.by)
-        return said
+    def answers(self) -> dict[str, ExistenceAnswer]:
+        """Return what the replies are worth: none, if everybody is refused."""
+        if not self.refuses_everybody:
+            return self.said
+        return {
+            mailbox: said
+            if said.existence is not Existence.UNKNOWN
+            else ExistenceAnswer(Existence.CANNOT_TELL, NO_ANSWER, said.by)
+            for mailbox, said in self.said.items()
+        }
 
     # --- one session after another
 
@@ -202,6 +209,10 @@ class Callout:
         self._lost += 1
         if self._lost >= MAX_LOST:
             self.ended = self.ended or f"the primary ends the sessions: {lost}"
+
+
+def _domain(mailbox: str) -> str:
+    return mailbox_key(mailbox).rpartition("@")[2]
 
 
 def spread(recipients: Sequence[str], most: int) -> list[str]:

@@ -57,10 +57,11 @@ async def interview(
     agreed = {m: a for m, a in remembered.items() if _agrees(a, listed[m])}
     rest = [mailbox for mailbox in listed if mailbox not in agreed]
     callout = await open_callout(settings)
-    catch_alls = await callout.find_catch_alls(_domains(rest)) if rest else set()
+    if rest:
+        await callout.find_catch_alls(_domains(rest))
     good = settings.probe.accept if rest else ()
     await callout.run((*good, *rest), is_stopped)
-    said = callout.answers(catch_alls)
+    said = callout.answers()
     fresh = {mailbox: said[mailbox] for mailbox in rest if mailbox in said}
     await asyncio.to_thread(callouts.keep, url, settings.name, fresh)
     return InterviewResult(
