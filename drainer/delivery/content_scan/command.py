@@ -86,9 +86,10 @@ def environment_of(request: ScanRequest) -> dict[str, str]:
         "QUEUE_ID": message.native_id,
         "SIZE": str(request.size),
     }
-    recipients = "\n".join(safe(each, 500) for each in request.recipients)
+    recipients = "".join(f"{safe(each, 500)}\n" for each in request.recipients)
+    fit = recipients.encode()[:MAX_RECIPIENTS_BYTES].decode("utf-8", "ignore")
     return {name: safe(text, 1000) for name, text in texts.items()} | {
-        "RECIPIENTS": recipients[:MAX_RECIPIENTS_BYTES]
+        "RECIPIENTS": fit.rpartition("\n")[0]
     }
 
 
