@@ -57,7 +57,7 @@ class RspamdScanner:
         """Return its answer to /ping."""
         async with connect(self._address) as stream:
             reply = await stream.ask([b"GET /ping HTTP/1.0\r\n\r\n"])
-        return safe(parse_http(reply).decode("utf-8", "replace"))
+        return safe(parse_http(reply).decode("utf-8", "replace").strip())
 
     def _facts(self, request: ScanRequest) -> Iterator[tuple[str, str]]:
         """Yield what it is told about a message beside the content."""

@@ -57,7 +57,7 @@ def hit_by(scanner: str, answer: ScanAnswer) -> ScanProblem:
         "scanner": scanner,
         "found": answer.verdict,
         "score": answer.score,
-        "symbols": list(answer.symbols),
+        "symbols": answer.symbols,
     }
     return ScanProblem(
         code=f"{PREFIX}{scanner}",

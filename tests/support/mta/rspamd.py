@@ -1,4 +1,4 @@
-"""A private rspamd that filters for Postfix as a milter, and can be killed.
+"""A private rspamd for HTTP, and for Postfix as a milter; it can be killed.
 
 It scans by itself, without Redis and without DNS.
 """
@@ -25,6 +25,7 @@ options {{
 }}
 logging {{ type = "console"; level = "warning"; }}
 lua = "/usr/share/rspamd/rules/rspamd.lua";
+lua = "{base}/own.lua";
 actions {{ reject = 15; }}
 worker {{
   type = "rspamd_proxy";
@@ -34,17 +35,24 @@ worker {{
   timeout = 10s;
   upstream "local" {{ default = yes; self_scan = yes; }}
 }}
+worker {{
+  type = "normal";
+  bind_socket = "127.0.0.1:{scan_port}";
+  count = 1;
+}}
 """
 
 
 class Rspamd:
     """The process and its worker; a context manager."""
 
-    def __init__(self, base: Path) -> None:
-        """Prepare it to keep its files in ``base``."""
-        self._port = free_port()
+    def __init__(self, base: Path, rules: str = "") -> None:
+        """Prepare it to keep its files in ``base``; ``rules`` are more of them, Lua."""
+        (base / "own.lua").write_text(rules, "utf-8")
+        self._port, self._scan_port = free_port(), free_port()
         self._config = base / "rspamd.conf"
-        self._config.write_text(_CONFIG.format(base=base, port=self._port), "utf-8")
+        ports = {"port": self._port, "scan_port": self._scan_port}
+        self._config.write_text(_CONFIG.format(base=base, **ports), "utf-8")
         (base / "tlds").write_text("com\nexample\norg\n", "utf-8")  # the real: seconds
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -58,6 +66,11 @@ class Rspamd:
     def place(self) -> str:
         """What Postfix's smtpd_milters takes."""
         return f"inet:127.0.0.1:{self._port}"
+
+    @property
+    def address(self) -> str:
+        """What [scan] takes."""
+        return f"127.0.0.1:{self._scan_port}"
 
     def start(self) -> None:
         """Start it; returns when its port answers."""
@@ -73,7 +86,8 @@ class Rspamd:
 
     def _answers(self) -> bool:
         try:
-            socket.create_connection(("127.0.0.1", self._port), timeout=1).close()
+            for port in (self._port, self._scan_port):
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
         except OSError:
             return False
         return True

@@ -52,7 +52,7 @@ def test_a_hit_names_everything_that_was_found() -> None:
         "scanner": "rspamd",
         "found": "reject",
         "score": 15.5,
-        "symbols": ["GTUBE", "NO_DATE"],
+        "symbols": ("GTUBE", "NO_DATE"),
     }
     virus = hit_by("av", ScanAnswer(verdict="Eicar"))
     assert dict(virus.evidence) == {"scanner": "av", "found": "Eicar"}
