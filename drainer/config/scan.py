@@ -56,7 +56,9 @@ class ScannerSection(Section):
         4, ge=1, le=1000, description="Messages that it gets at the same time."
     )
     max_size: str = Field(
-        "25MB", description="Larger messages are sent without this scanner."
+        "",
+        description="Larger messages are sent without this scanner. Empty = 500KB of"
+        " spamd, as spamc has it, else 25MB.",
     )
     unreachable: Literal["defer", "send"] = Field(
         "defer",
@@ -80,6 +82,12 @@ class ScannerSection(Section):
         return format_host(host, port or _PORTS[self.protocol])
 
     @property
+    def max_bytes(self) -> int:
+        """max_size in bytes."""
+        usual = "500KB" if self.protocol == "spamd" else "25MB"
+        return parse_size(self.max_size or usual)
+
+    @property
     def holds(self) -> tuple[str, ...]:
         """The verdicts that hold a message."""
         if self.hold is not None:
@@ -92,7 +100,8 @@ class ScannerSection(Section):
     @field_validator("max_size")
     @classmethod
     def _is_size(cls, value: str) -> str:
-        parse_size(value)
+        if value:
+            parse_size(value)
         return value
 
     @field_validator("address")

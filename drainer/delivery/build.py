@@ -141,7 +141,7 @@ def make_scanners(config: Config) -> tuple[ScannerSettings, ...]:
             profile=each.profile,
             timeout=each.timeout,
             concurrency=each.concurrency,
-            max_bytes=parse_size(each.max_size),
+            max_bytes=each.max_bytes,
             rule=HoldRule(hold=each.holds, score=each.score),
             defers=each.unreachable == "defer",
             cache=each.cache,

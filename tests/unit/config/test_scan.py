@@ -34,6 +34,19 @@ def test_defaults_depend_on_the_protocol(
 
 
 @pytest.mark.parametrize(
+    ("keys", "limit"),
+    [
+        ({"protocol": "spamd"}, 500_000),
+        ({"protocol": "clamd"}, 25_000_000),
+        ({"protocol": "spamd", "max_size": "2MB"}, 2_000_000),
+    ],
+)
+def test_how_large_a_message_may_be(keys: dict[str, Any], limit: int) -> None:
+    """What spamc and clamd take by default."""
+    assert ScannerSection(**keys).max_bytes == limit
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ('[scan.av]\nprotocol = "icap"', "protocol"),
