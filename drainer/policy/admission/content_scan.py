@@ -62,7 +62,7 @@ def hit_by(scanner: str, answer: ScanAnswer) -> ScanProblem:
     return ScanProblem(
         code=f"{PREFIX}{scanner}",
         detail=f"{scanner}: {answer}",
-        evidence=tuple((name, value) for name, value in facts.items() if value),
+        evidence=tuple(each for each in facts.items() if each[1] not in (None, "", ())),
     )
 
 

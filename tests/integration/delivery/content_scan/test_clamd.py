@@ -1,7 +1,6 @@
 """[scan] with a real clamd: held, passed, released; killed, hung, and back."""
 
 import base64
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -106,10 +105,10 @@ def test_a_scanner_that_hangs_is_given_its_time(
     bench: Bench, clamd: Clamd, primary: PeerThread
 ) -> None:
     """With `send` the mail leaves without it, and the record says so."""
-    clamd.send(signal.SIGSTOP)
+    clamd.freeze()
     bench.configure(**{"scan.clamav": {"timeout": "300ms", "unreachable": "send"}})
     assert bench.drain().code == 0
-    clamd.send(signal.SIGCONT)
+    clamd.thaw()
     assert set(bench.states().values()) == {"delivered"}
     assert len(primary.accepted) == 2
     id_ = bench.recipients()[BOB]["id"]

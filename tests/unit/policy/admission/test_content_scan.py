@@ -54,6 +54,7 @@ def test_a_hit_names_everything_that_was_found() -> None:
         "score": 15.5,
         "symbols": ("GTUBE", "NO_DATE"),
     }
+    assert dict(hit_by("sa", ScanAnswer(score=0)).evidence)["score"] == 0
     virus = hit_by("av", ScanAnswer(verdict="Eicar"))
     assert dict(virus.evidence) == {"scanner": "av", "found": "Eicar"}
 
