@@ -26,6 +26,7 @@ from drainer.cli.output import (
 )
 from drainer.cli.primary_options import Sections, merge, with_primary
 from drainer.cli.recipient_options import refuse_without_lists, with_census
+from drainer.cli.scan_forecast import ScanForecast
 from drainer.cli.selection import SourceList
 from drainer.cli.status import first_to_expire, show_expiry
 from drainer.cli.table import Table
@@ -203,13 +204,16 @@ class Forecast:
         states: RecipientStates,
         selection: Selection,
         lifetime_end: datetime,
-    ) -> None:
-        """Count one message and its selected recipients, by what the ledger knows."""
+    ) -> tuple[str, ...]:
+        """Count one message and its selected recipients, by what the ledger knows.
+
+        Return the addresses that a drain would try.
+        """
         message = scanned.spooled.message
         if states and FINAL.issuperset(states.values()):
             self.finished += 1
             self.known.update(states.values())
-            return
+            return ()
         self.messages += 1
         self.oldest = min(self.oldest or message.arrived, message.arrived)
         known = message.envelope.recipients or (Recipient(forward_path=""),)
@@ -231,14 +235,14 @@ class Forecast:
         )
         self.routes.update({way for r, way in sendable if r.forward_path not in later})
         if not pending:
-            return
+            return ()
         self.sendable += 1
         self.recipients += len(pending)
         self.bytes += scanned.facts.size_bytes if scanned.facts else 0
         self.expiring += message.arrived < lifetime_end
-        self.domains.update(
-            domain_of(self.redirect.target(r.forward_path)) for r in pending
-        )
+        targets = tuple(self.redirect.target(r.forward_path) for r in pending)
+        self.domains.update(map(domain_of, targets))
+        return targets
 
 
 @with_census
@@ -252,6 +256,10 @@ def plan(
     ledger: LedgerOption = "",
     rate: Annotated[str, typer.Option(help="As for `drain`.")] = "",
     *,
+    scan: Annotated[
+        bool,
+        typer.Option("--scan", help="Ask the scanners of [scan] what they would hold."),
+    ] = False,
     choice: Choice,
     redirect: AddressMapping,
     primary: Sections,
@@ -263,14 +271,16 @@ def plan(
     What is finished in the ledger, or waits there, does not count. It also prints which
     recipient expires first, if the ledger knows it.
 
-    It sends nothing and writes nothing.
+    It sends nothing and writes nothing. With --scan, the scanners get every content.
 
     Example: drainer plan maildir:/var/mail/backup
     """
     sections = merge(primary, recipients, {"throttle": {"rate": rate} if rate else {}})
     config = load(path, to=to, ledger=ledger, sections=sections)
     refuse_without_lists(config, recipients)
-    print_plan(config, sources, (choice, redirect), as_json=json_, explicit=bool(rate))
+    scans = ScanForecast(config, choice) if scan else None
+    chosen = (choice, redirect)
+    print_plan(config, sources, chosen, as_json=json_, explicit=bool(rate), scans=scans)
 
 
 def print_plan(
@@ -280,10 +290,11 @@ def print_plan(
     *,
     as_json: bool,
     explicit: bool,
+    scans: ScanForecast | None = None,
 ) -> None:
     """Print what a drain would do with this configuration.
 
-    An ``explicit`` rate skips the ramp.
+    An ``explicit`` rate skips the ramp. ``scans`` also asks the scanners.
     """
     choice, redirect = chosen
     opened = make_sources(config, sources, choice.selection.queues)
@@ -301,14 +312,21 @@ def print_plan(
         found = RecipientCensus(directory, redirect).mark_unknown(found, BATCH)
     with open_ledger(config) as report:
         for scanned, states in with_states(found, report):
-            forecast.add(scanned, states, choice.selection, end)
+            pending = forecast.add(scanned, states, choice.selection, end)
+            if scans is not None:
+                scans.add(scanned, pending)
+    if scans is not None:
+        scans.end()
     seconds = _duration(config, forecast, explicit=explicit)
     first = first_to_expire(config, [source.url for source in opened])
     if as_json:
         facts = _plan_facts(forecast, seconds, config.throttle.rate)
-        print_json(facts | {"expires_first": first})
+        scanned_facts = {"scan": scans.facts()} if scans else {}
+        print_json(facts | {"expires_first": first} | scanned_facts)
     else:
         _show_plan(forecast, seconds, config.throttle.rate)
+        if scans is not None:
+            scans.show()
         show_expiry(first)
 
 

@@ -19,6 +19,7 @@ from tests.bench import (
     flush,
     large,
     refusals,
+    routes,
     throttle,
     tracing,
 )
@@ -52,6 +53,11 @@ def _census(_: argparse.Namespace) -> None:
         census.run(Path(name))
 
 
+def _routes(chosen: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        routes.run(Path(name), messages=chosen.messages // 2, rounds=chosen.rounds)
+
+
 PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "postfix": _postfix,
     "curves": lambda chosen: curves.run(messages=chosen.messages // 4),
@@ -59,6 +65,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "refusals": lambda chosen: refusals.run(unknown_among=chosen.unknown_among),
     "bounces": lambda _: bounces.run(),
     "large": _large,
+    "routes": _routes,
     "throttle": lambda chosen: throttle.run(seconds=chosen.seconds),
     "adaptive": lambda _: adaptive.run(),
     "tracing": _tracing,

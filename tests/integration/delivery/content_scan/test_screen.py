@@ -94,3 +94,29 @@ def test_a_hit_decides_while_another_scanner_fails(bench: Bench) -> None:
     assert bench.drain().code == 5
     assert bench.states() == {BOB: "held"}
     assert bench.recipients()[BOB]["rule"] == "scan-b"
+
+
+def test_a_plan_counts_what_would_be_held(bench: Bench) -> None:
+    """By scanner and symbol; nothing is sent, and nothing is written."""
+    for name in ("bad", "bad", "good", "late"):
+        bench.add(BOB, text=b"Subject: %s\n\nx\n" % name.encode())
+    source = f"postfix:{bench.spool}"
+    assert "needs a scanner" in bench.run("plan", source, "--scan").stderr
+    script = "case $TEXT in *bad*) echo worm; exit 1;; *late*) exit 9;; esac"
+    let_scan(bench, script)
+    program = bench.root / "own"
+    text = program.read_text("utf-8").replace("cat >/dev/null", "TEXT=$(cat)")
+    program.write_text(text, "utf-8")
+    assert "scan" not in bench.run("plan", source, "--json").json
+    found = bench.run("plan", source, "--scan", "--json").json["scan"]
+    assert found == {
+        "scanned": 4,
+        "held": {"scan-own": 2},
+        "symbols": {"scan-own": {"worm": 2}},
+        "unscanned": {"own: exit status 9": 1},
+    }
+    words = bench.run("plan", source, "--scan").stdout
+    assert "scanners would hold 2 of 4 messages" in words
+    assert "1 would wait: own: exit status 9" in words
+    assert bench.run("plan", source, "--scan", "--order", "oldest").code == 2
+    assert not bench.ledger.exists()
