@@ -121,7 +121,6 @@ DRIVEN_BY: Final = {
     "sources.postfix.instance": "integration/sources/test_postfix_live.py",
     "sources.postfix.live": "integration/sources/test_postfix_live.py",
     "sources.postfix.master": "integration/sources/test_postfix_live.py",
-    "sources.postfix.note": "integration/sources/test_postfix_live.py",
     "sources.postfix.original": "integration/sources/test_spool.py",
     "sources.protocol": "contract/test_sources.py",
     "sources.qmail": "integration/sources/test_qmail.py",

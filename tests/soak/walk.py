@@ -39,6 +39,8 @@ REPLIES: Final = {
 }  # fmt: skip
 BLAMES_OPERATOR: Final = frozenset({2, 3, 6})
 """Exit statuses that no disturbance may cause."""
+READ_ONLY: Final = "Read-only file system"
+"""Unless the operator must change that."""
 FINAL: Final = frozenset({"delivered", "bounced", "quarantined", "discarded"})
 
 
@@ -154,7 +156,7 @@ class Walk:
             except subprocess.TimeoutExpired:
                 during.close()
             result = self._end(process)
-            if result.code in BLAMES_OPERATOR:
+            if result.code in BLAMES_OPERATOR and READ_ONLY not in result.stderr:
                 why = f"ends with {result.code}, as a wrong command: {result.stderr}"
                 self.outcome.faults.append(why)
         return self.faults.steps

@@ -12,14 +12,14 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 from urllib.parse import unquote_to_bytes
 
 import tenacity
 
-from drainer.errors import MessageUnreadable, SourceError
+from drainer.errors import MessageUnreadable, SourceError, SourceLost
 from drainer.mail.content import HeldContent
 from drainer.mail.message import Message, SpooledMessage
 from drainer.runtime.folders import (
@@ -42,6 +42,8 @@ DESCRIPTOR_FREE_WITHIN = 10.0
 """Seconds."""
 
 _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
+_DISK_ERRORS = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE})
+_DISK_HINT = "see that its disk works and has room; then run the same command again"
 _NOT_A_FILE = frozenset({errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EISDIR})
 
 
@@ -132,12 +134,18 @@ def directory(root: str | os.PathLike[str], parts: Iterable[str] = ()) -> Iterat
 
 
 def sync_directory(root: str | os.PathLike[str], parts: Iterable[str] = ()) -> None:
-    """Make durable which names a directory below ``root`` has; it may be gone."""
-    with (
-        suppress(FileNotFoundError, NotADirectoryError),
-        directory(root, parts) as descriptor,
-    ):
-        os.fsync(descriptor)
+    """Make durable which names a directory below ``root`` has; it may be gone.
+
+    Raises SourceError.
+    """
+    try:
+        with directory(root, parts) as descriptor:
+            os.fsync(descriptor)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        message = f"cannot make changes in {os.fspath(root)} durable: {error.strerror}"
+        raise source_error(message, error, "check the disk") from error
 
 
 def open_file(name: str, dir_fd: int) -> tuple[int, os.stat_result]:
@@ -285,8 +293,6 @@ def unusable(path: str, error: OSError) -> SourceError:
 
     Raises HostLimit when no descriptor was free.
     """
-    if lacks_descriptor(error):
-        raise no_descriptor() from error
     hints = {
         errno.EPERM: "run drainer as the owner of the spool",
         errno.EACCES: "run drainer as root or as the owner of the spool",
@@ -300,7 +306,19 @@ def unusable(path: str, error: OSError) -> SourceError:
             errno.ELOOP,
             "it is a symbolic link",
         )  # not a directory, says Linux
-    return SourceError(f"cannot read {path}: {why}", hint=hints.get(number, ""))
+    return source_error(f"cannot read {path}: {why}", error, hints.get(number, ""))
+
+
+def source_error(message: str, error: OSError, hint: str) -> SourceError:
+    """Return the error for the operator; ``hint`` is what to do if it does not pass.
+
+    Raises HostLimit when no descriptor was free.
+    """
+    if lacks_descriptor(error):
+        raise no_descriptor() from error
+    if error.errno in _DISK_ERRORS:
+        return SourceLost(message, hint=_DISK_HINT)
+    return SourceError(message, hint=hint)
 
 
 def _words(error: OSError) -> str:

@@ -32,6 +32,7 @@ from drainer.sources.common.files import (
     escape_name,
     has_name,
     not_a_file,
+    source_error,
     sync_directory,
     unreadable,
     unusable,
@@ -387,4 +388,4 @@ def unremovable(place: FilePlace, error: OSError) -> SourceError:
     """Turn an error that forbids a removal into one for the operator."""
     message = f"cannot remove {place.locator}: {error.strerror}"
     hint = 'use ack = "keep", or run as root or as the owner of the spool'
-    return SourceError(message, hint=hint)
+    return source_error(message, error, hint)

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from drainer.errors import MessageUnreadable, SourceError
+from drainer.errors import MessageUnreadable
 from drainer.runtime.file_rights import refusal
 from drainer.runtime.folders import hand_over, owner_of, refuse_another_owner
 from drainer.sources.common.files import (
@@ -23,6 +23,7 @@ from drainer.sources.common.files import (
     has_name,
     open_directory,
     read_at,
+    source_error,
     sync_directory,
 )
 
@@ -123,7 +124,7 @@ class DrainedFolder:
         except OSError as error:
             message = f"cannot move {name!r} to {self.root}: {error.strerror}"
             hint = 'use ack = "keep" or "remove", or run as the owner'
-            raise SourceError(message, hint=hint) from error
+            raise source_error(message, error, hint) from error
 
     def _rename(self, name: str, here: int, there: int) -> bool:
         target = self._free_name(name, here, there)

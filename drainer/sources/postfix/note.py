@@ -28,6 +28,7 @@ from drainer.runtime.private_files import (
     remove_private,
     rename_private,
 )
+from drainer.sources.common.files import source_error
 
 PATIENCE = 2.0
 """Seconds that the postsuper of a killed run may still have the lock."""
@@ -58,6 +59,8 @@ class HoldNote:
                 self.descriptor = _locked(path)
             sync_folder(path.parent)
             self._cut_torn_line()
+            #: Of the complete lines, in bytes.
+            self._size = os.fstat(self.descriptor).st_size
             self._entries = parse_note(path)
         except OSError as error:
             raise _unwritable(path, error) from error
@@ -102,11 +105,13 @@ class HoldNote:
         if not lines:
             return
         with self._one_writer:  # one thread holds messages, another removes them
-            size = os.fstat(self.descriptor).st_size
             try:
+                os.ftruncate(self.descriptor, self._size)  # what a failure left
                 _write(self.descriptor, lines)
+                self._size = os.fstat(self.descriptor).st_size
             except OSError as error:
-                os.ftruncate(self.descriptor, size)
+                with suppress(OSError):  # else the next one does it
+                    os.ftruncate(self.descriptor, self._size)
                 raise _unwritable(self._path, error) from error
             _apply(lines, self._entries)
 
@@ -180,4 +185,4 @@ def _write(descriptor: int, lines: Iterable[str]) -> None:
 
 def _unwritable(path: Path, error: OSError) -> SourceError:
     message = f"cannot write {path}, the note on held messages: {error.strerror}"
-    return SourceError(message, hint="free some space, or name another --ledger")
+    return source_error(message, error, "name another --ledger")

@@ -25,6 +25,7 @@ from drainer.sources.common.files import (
     has_name,
     is_directory,
     open_directory,
+    source_error,
 )
 from drainer.sources.common.queue_directory import Touched
 from drainer.sources.common.walk import FilePlace
@@ -293,7 +294,7 @@ def _occupied(target: FilePlace) -> SourceError:
 def _immovable(place: FilePlace, target: FilePlace, error: OSError) -> SourceError:
     message = f"cannot move {place.locator} to {target.locator}: {error.strerror}"
     hint = "run drainer as root or as the owner of the spool, or use ack=keep"
-    return SourceError(message, hint=hint)
+    return source_error(message, error, hint)
 
 
 def open_queue(

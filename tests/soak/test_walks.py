@@ -1,0 +1,46 @@
+"""A walk for each disturbance over two of the spools; ``make soak`` goes on."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.soak.disturbances import DISTURBANCES
+from tests.soak.faults import compile_faults, missing_reason
+from tests.soak.spools import NAMES, Spools
+from tests.soak.walk import walk
+
+pytestmark = pytest.mark.skipif(bool(missing_reason()), reason=missing_reason() or "")
+
+CELLS: Final = [
+    (disturbance, NAMES[(number + more) % len(NAMES)])
+    for number, disturbance in enumerate(DISTURBANCES)
+    for more in (0, 3)
+]
+
+
+@pytest.fixture(scope="module")
+def spools() -> Iterator[Spools]:
+    """Give the maker of spools, which shares its servers among the cells."""
+    with Spools() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the library that makes errors."""
+    return compile_faults(tmp_path_factory.mktemp("faults"))
+
+
+@pytest.mark.parametrize(("disturbance", "name"), CELLS)
+def test_a_disturbed_drain_loses_and_doubles_nothing(
+    tmp_path: Path, spools: Spools, library: Path, disturbance: str, name: str
+) -> None:
+    """Disturbed once and run again: P1 and P2 hold, and no traceback is printed."""
+    dice = random.Random(f"{disturbance} {name}")  # noqa: S311 - to repeat it
+    with walk(spools, name, tmp_path / "walk", library, dice) as one:
+        one.disturb(DISTURBANCES[disturbance], 20, dice.choice((0.2, 1.0)))
+        one.finish()
+    assert one.outcome.is_right, one.outcome.faults

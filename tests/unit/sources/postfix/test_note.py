@@ -1,0 +1,27 @@
+"""The note on held messages: a write that fails leaves nothing that counts."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from drainer.errors import SourceError
+from drainer.sources.postfix.note import HoldNote, parse_note
+
+
+def test_what_a_failed_write_leaves_is_cut_off_by_the_next(tmp_path: Path) -> None:
+    """Also when the file could not be cut at once, as on a read-only file system."""
+    path = tmp_path / "note"
+    note = HoldNote(path)
+    note.taking({"A1": "one"})
+    writable = note.descriptor
+    note.descriptor = os.open(path, os.O_RDONLY)
+    with pytest.raises(SourceError, match="cannot write"):
+        note.held(["A1"])
+    with path.open("ab") as file:
+        file.write(b"taking B2 tw")  # a part had been written before it failed
+    os.close(note.descriptor)
+    note.descriptor = writable
+    note.taking({"C3": "three"})
+    assert set(parse_note(path)) == set(note.entries()) == {"A1", "C3"}
+    note.close()
