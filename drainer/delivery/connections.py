@@ -23,7 +23,7 @@ from drainer.errors import HostLimit, UsageError
 from drainer.ledger.records import Decision, DecisionKind
 from drainer.ledger.repository import Ledger
 from drainer.mail.reply import Stage
-from drainer.runtime.host_limits import has_descriptor, no_descriptor
+from drainer.runtime.host_limits import has_descriptors, no_descriptor
 from drainer.runtime.process import utcnow
 from drainer.smtp.commands import recipient_limit
 from drainer.smtp.connection import ConnectFailure, Connection
@@ -135,7 +135,7 @@ class ConnectionPool:
         began = time.monotonic()
         try:
             answer = await self._connect()
-            if isinstance(answer, ConnectFailure) and not has_descriptor():
+            if isinstance(answer, ConnectFailure) and not has_descriptors():
                 raise no_descriptor()
         except HostLimit as limit:
             await self._do_with_fewer(limit)

@@ -16,6 +16,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from drainer.errors import UsageError
+from drainer.runtime.host_limits import has_descriptors, no_descriptor
 from drainer.runtime.private_files import read_password
 from drainer.runtime.redaction import redact, redact_url
 
@@ -36,6 +37,8 @@ DRIVERS = {
 MISSING_DRIVER = "install drainer[postgresql] or drainer[mariadb], or use a file"
 CONNECT_TIMEOUT = 10
 """Seconds."""
+SQLITE_FILES = 4
+"""Descriptors: SQLite says only that it cannot open a file when it has no more."""
 NAMES = {"postgresql": "PostgreSQL", "mysql": "MariaDB", "mariadb": "MariaDB"}
 
 _REFUSED_STATES = ("28", "3D", "3F", "42")
@@ -221,7 +224,10 @@ def is_refused(error: BaseException) -> bool:
 
 def _refuses(cause: BaseException | None) -> bool:
     if isinstance(cause, sqlite3.Error):
-        return getattr(cause, "sqlite_errorcode", 0) & 0xFF in _REFUSED_CODES
+        code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_CANTOPEN and not has_descriptors(SQLITE_FILES):
+            return False
+        return code in _REFUSED_CODES
     state = getattr(cause, "sqlstate", None)
     if state:
         return str(state).startswith(_REFUSED_STATES)
@@ -233,6 +239,8 @@ def _refuses(cause: BaseException | None) -> bool:
 
 def remedy(url: URL) -> str:
     """Return what to do when a database was lost."""
+    if not has_descriptors(SQLITE_FILES):
+        return f"{no_descriptor().hint}; then run the same command again"
     name = NAMES.get(url.get_backend_name())
     if name is None:
         return "make room, or end what locks it; then run the same command again"

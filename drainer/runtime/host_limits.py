@@ -6,6 +6,7 @@ import resource
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 from drainer.errors import HostLimit
 
@@ -56,12 +57,15 @@ def open_standard_streams() -> None:
         sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
-def has_descriptor() -> bool:
-    """Return whether another descriptor is free now."""
-    try:
-        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-    except OSError:
-        return False
+def has_descriptors(count: int = 1) -> bool:
+    """Return whether so many descriptors are free now."""
+    with ExitStack() as closing:
+        try:
+            for _ in range(count):
+                opened = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+                closing.callback(os.close, opened)
+        except OSError:
+            return False
     return True
 
 

@@ -58,13 +58,14 @@ def main() -> int:
 
 
 def soak(pairs: list[tuple[str, str]], seconds: float, seed: int) -> Results:
-    """Walk over the pairs again and again; return what came of each."""
+    """Walk over the pairs again and again, mixed; return what came of each."""
     results: Results = {pair: Outcome() for pair in pairs}
+    order = random.Random(seed).sample(pairs, len(pairs))  # noqa: S311 - to repeat it
     end = time.monotonic() + seconds
     with tempfile.TemporaryDirectory(prefix="soak-") as name, Spools() as spools:
         root = Path(name)
         library = compile_faults(root)
-        for number, pair in enumerate(itertools.cycle(pairs)):
+        for number, pair in enumerate(itertools.cycle(order)):
             if time.monotonic() > end:
                 return results
             dice = random.Random(f"{seed} {number}")  # noqa: S311 - to repeat it

@@ -22,7 +22,6 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from drainer.errors import SourceError, SourceLost
 from drainer.runtime import databases
-from drainer.runtime.host_limits import has_descriptor, no_descriptor
 from drainer.runtime.owned_sqlite import sqlite_arguments
 from drainer.runtime.private_files import open_present
 from drainer.sources.database.mapping import BoundMapping, TableMapping, bind
@@ -130,10 +129,8 @@ class DatabaseStore:
         return result
 
     def _failure(self, error: Exception) -> SourceError:
-        """Return what an error means: no descriptor, an outage, or a mistake."""
+        """Return what an error means: an outage, or a mistake."""
         message = f"{self.shown}: {databases.reason(error)}"
-        if not has_descriptor():  # SQLite only says that it cannot open the file
-            return SourceLost(message, hint=no_descriptor().hint)
         if isinstance(error, _OUTAGES) and not databases.is_refused(error):
             return SourceLost(message, hint=databases.remedy(self.url))
         hint = "check address, user and rights; passwords: ~/.pgpass, MYSQL_PWD, or"
