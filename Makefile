@@ -20,7 +20,7 @@ TEST_PACKAGES := postfix:postfix postfix:smtp-sink openssl:openssl \
   docker-compose:docker-compose kubernetes-client:kubectl \
   opendkim:opendkim pyspf-milter:pyspf-milter dovecot-lmtpd:/usr/lib/dovecot/lmtp \
   debhelper:dh lintian:lintian fish:fish man-db:man nodejs:node npm:npm rspamd:rspamd \
-  clamav-daemon:clamd slapd:slapd spamd:spamd
+  clamav-daemon:clamd gcc:cc libc6-dev:cc slapd:slapd spamd:spamd
 
 # Other mail servers and Postfix shut each other out as packages; unpacked here they run
 # all the same. Haraka is a package of Node.js.

@@ -1,4 +1,4 @@
-"""A walk for each disturbance over two of the spools; ``make soak`` goes on."""
+"""A short walk for each disturbance; ``make soak`` goes on for longer."""
 
 import random
 from collections.abc import Iterator
@@ -14,10 +14,12 @@ from tests.soak.walk import walk
 
 pytestmark = pytest.mark.skipif(bool(missing_reason()), reason=missing_reason() or "")
 
+COUNT: Final = 18
+"""Each disturbance once, and half of them with another spool."""
+KINDS: Final = list(DISTURBANCES)
 CELLS: Final = [
-    (disturbance, NAMES[(number + more) % len(NAMES)])
-    for number, disturbance in enumerate(DISTURBANCES)
-    for more in (0, 3)
+    (KINDS[n % len(KINDS)], NAMES[(n + n // len(KINDS) * 3) % len(NAMES)])
+    for n in range(COUNT)
 ]
 
 
