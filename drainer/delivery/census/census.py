@@ -18,6 +18,7 @@ from drainer.ledger.unknown_recipients import (
 )
 from drainer.mail.envelope import AddressError, domain_of
 from drainer.mail.mailbox import mailbox_key
+from drainer.mail.message import Problem
 from drainer.policy.census.existence import REFUSED, Existence, ExistenceAnswer
 from drainer.policy.recipient.delivery import ScannedMessage
 from drainer.policy.recipient.mapping import AddressMapping
@@ -177,7 +178,12 @@ def _marked(scanned: ScannedMessage, unknown: dict[str, str]) -> ScannedMessage:
     if len(paths) != len(scanned.problems):  # it names no recipients
         return scanned
     problems = tuple(
-        problem or (UNKNOWN_RECIPIENT if path in unknown else "")
+        problem
+        or (
+            Problem(code=UNKNOWN_RECIPIENT, detail=unknown[path])
+            if path in unknown
+            else None
+        )
         for path, problem in zip(paths, scanned.problems, strict=True)
     )
     return replace(scanned, problems=problems)

@@ -93,7 +93,7 @@ TABLE: dict[str, Cell] = {
     "data-reset": Cell({"data": Reset()}, "deferred", "data-lost"),
     "data-never": Cell({"data": SILENT}, "deferred", "data-lost", settings=SHORT),
     "dot-451": Cell({"dot": "451 4.3.0 later"}, "deferred", "enhanced-4.3.0"),
-    "dot-452": Cell({"dot": "452 no space"}, "deferred", "basic-452"),
+    "dot-452": Cell({"dot": "452 later"}, "deferred", "basic-452"),
     "dot-421": Cell({"dot": ReplyThenDrop("421 bye")}, "deferred", "dot-421"),
     "dot-554": Cell({"dot": "554 no"}, "bounce-pending", "basic-554"),
     "dot-550-spf": Cell({"dot": "550 5.7.23 SPF"}, "held", "enhanced-5.7.23"),
