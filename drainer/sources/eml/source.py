@@ -5,8 +5,9 @@ With ``suffix`` the files have other names: ``.msg``, ``none`` for names without
 
 The envelope is in ``NAME.json`` next to it (eml.sidecar), which has priority. Otherwise
 it is in the fields on top of the file, X-Envelope-From and X-Envelope-To among them
-(trace_headers), which are not part of the mail. drainer ignores folders below, other
-names, sidecars, and names that start with a dot.
+(trace_headers), which are not part of the mail. drainer ignores sidecars and names that
+start with a dot. Without ``suffix`` it names mail in folders below and under other
+names.
 
 Identity: sender and all recipients, and the digest of the file, besides the content. It
 does not use the name or the recipients that are done now, so a renamed or copied file
@@ -41,7 +42,8 @@ from drainer.sources.common.walk import FilePlace, NameKind, place_of
 from drainer.sources.eml.sidecar import MAX_SIDECAR_BYTES, Sidecar, parse_sidecar
 from drainer.sources.maildir.file import MaildirFile, file_problem, load, read_content
 from drainer.sources.maildir.layout import MaildirName, compression
-from drainer.sources.protocol import SourceFormat, SourceOption
+from drainer.sources.mbox.separator import starts_as_mail
+from drainer.sources.protocol import SourceFormat, SourceOption, UntakenPart
 
 _SUFFIX = ".eml"
 _SIDECAR_SUFFIX = ".json"
@@ -92,7 +94,7 @@ class EmlDirectory(QueueDirectory[SourceEntry]):
         self,
         path: str | os.PathLike[str],
         *,
-        suffix: str = _SUFFIX,
+        suffix: str = "",
         acknowledge: Literal["keep", "remove"] = "keep",
         **rules: str,
     ) -> None:
@@ -101,7 +103,8 @@ class EmlDirectory(QueueDirectory[SourceEntry]):
         ``remove`` also removes a message's sidecar, after the file: a file never
         exists without its envelope. ``rules`` are those of the trace headers.
         """
-        self._names = names_of(suffix)
+        self._is_asked = bool(suffix)
+        self._names = names_of(suffix or _SUFFIX)
         self._rules = TraceRules(**rules)
         super().__init__(path, acknowledge=acknowledge)
 
@@ -125,6 +128,38 @@ class EmlDirectory(QueueDirectory[SourceEntry]):
 
     def refuse_if_live(self) -> None:
         """Never refuse: no server sends mail from such a folder."""
+
+    def untaken(self) -> list[UntakenPart]:
+        """Return mail in folders below, and under other names.
+
+        Nothing if the operator has said how the files are named.
+        """
+        if self._is_asked:
+            return []
+        others = below = 0
+        for folder, folders, names in os.walk(self._root):
+            folders[:] = [each for each in folders if not each.startswith(".")]
+            if folder == self._root:
+                others = sum(map(self._is_other_mail, names))
+            else:
+                below += sum(map(self._names.has, names))
+        example = f"a source for each, such as {self.url}/FOLDER"
+        parts = (
+            UntakenPart("files with other names", "?suffix=any", others),
+            UntakenPart("folders below", example, below),
+        )
+        return [part for part in parts if part.messages]
+
+    def _is_other_mail(self, name: str) -> bool:
+        """Return whether a file with another name starts with fields of mail."""
+        if name.startswith(".") or self._names.has(name):
+            return False
+        try:
+            with directory(self._root) as above, OpenFiles() as opened:
+                descriptor, _ = opened.open(name, above)
+                return starts_as_mail(read_at(descriptor, 0, IDENTITY_BYTES))
+        except (OSError, MessageUnreadable):
+            return False
 
     def acknowledge(self, messages: Sequence[Message]) -> list[str]:
         """Remove these; also the sidecars that a crash left."""

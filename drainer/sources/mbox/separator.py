@@ -147,6 +147,11 @@ def separator_at(
     return Separator(found[0], doubt)
 
 
+def starts_as_mail(window: bytes) -> bool:
+    """Return whether a file starts with a header section of mail."""
+    return _what_follows(window, 0) in ("mail", "top")
+
+
 def _date(rest: bytes) -> re.Match[bytes] | None:
     """Return the date of a From_ line, without its first word."""
     if not (_FOUR_DIGITS.search(rest) and _COLON.search(rest)):

@@ -83,9 +83,9 @@ class PostfixQueue(QueueDirectory[PostfixEntry]):
         raise SourceError(message, hint=hint)
 
     def other_parts(self) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-        """Yield hold and maildrop, unless the operator named queues."""
+        """Yield the other queues, unless the operator named queues."""
         if set(self._queues) in ({*DEFAULT_QUEUES}, {*DEFAULT_QUEUES, HELD}):
-            for queue in (HELD, UNCLEANED):
+            for queue in QUEUES:
                 if queue not in self._queues:
                     yield queue, f"--queue {queue}", (queue,)
 

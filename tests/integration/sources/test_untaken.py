@@ -33,14 +33,15 @@ def postfix(root: Path, *queues: str) -> None:
         place_postfix(root, queue_file(), f"4ABC{number}", (queue,))
 
 
-def test_postfix_names_hold_and_maildrop(tmp_path: Path) -> None:
+def test_postfix_names_hold_corrupt_and_maildrop(tmp_path: Path) -> None:
     """Unless the operator says which queues to take."""
-    postfix(tmp_path, "deferred", "hold", "hold", "maildrop")
+    postfix(tmp_path, "deferred", "hold", "hold", "corrupt", "maildrop")
     url = f"postfix:{tmp_path}"
     hold = UntakenPart("hold", "--queue hold", 2)
+    corrupt = UntakenPart("corrupt", "--queue corrupt", 1)
     maildrop = UntakenPart("maildrop", "--queue maildrop", 1)
-    assert untaken(url) == [hold, maildrop]
-    assert untaken(url, listing=True) == [maildrop]
+    assert untaken(url) == [hold, corrupt, maildrop]
+    assert untaken(url, listing=True) == [corrupt, maildrop]
     assert untaken(url, queues=["deferred"]) == []
 
 
@@ -69,6 +70,24 @@ def test_a_maildir_names_its_folders(tmp_path: Path) -> None:
     url = f"maildir:{tmp_path}"
     assert untaken(url) == [UntakenPart("folder Sub", "?folders=Sub", 2)]
     assert untaken(url, folders=["Sub"]) == []
+
+
+def test_a_folder_of_eml_files_names_other_files_and_folders(tmp_path: Path) -> None:
+    """Those that are mail; a suffix that the operator wrote says what to take."""
+    mail = b"Received: from a by b; Sat, 12 Apr 2025 15:59:28 +0000\n\nx\n"
+    (tmp_path / "below" / "further").mkdir(parents=True)
+    for name in ("1.eml", "2.txt", "3", ".4.eml", "below/5.eml", "below/further/6.eml"):
+        (tmp_path / name).write_bytes(mail)
+    (tmp_path / "README").write_text("Note: these are letters\n")
+    (tmp_path / "1.json").write_text("{}")
+    (tmp_path / "link").symlink_to("1.eml")
+    url = f"eml:{tmp_path}"
+    folders = f"a source for each, such as {url}/FOLDER"
+    assert untaken(url) == [
+        UntakenPart("files with other names", "?suffix=any", 2),
+        UntakenPart("folders below", folders, 2),
+    ]
+    assert untaken(url, suffix=".eml") == []
 
 
 def test_an_archive_names_the_parts_of_the_spool_in_it(tmp_path: Path) -> None:
