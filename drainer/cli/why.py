@@ -145,24 +145,26 @@ def decisions_of(
 
     ``paths`` maps numbers to recipients.
     """
-    numbers = report.attempt_numbers(id_)
+    attempts = report.attempts_of(id_)
     ids = TraceIds(report.salt())
     rows = [row for row in report.decisions(id_) if row["id"] > after]
-    facts = [_decision(row, ids.decision(row, id_), numbers, paths) for row in rows]
+    facts = [_decision(row, ids.decision(row, id_), attempts, paths) for row in rows]
     return facts, rows[-1]["id"] if rows else after
 
 
 def _decision(
     row: Row,
     place: tuple[int, int],
-    numbers: dict[int, int],
+    attempts: dict[int, tuple[int, str]],
     paths: dict[int, Row],
 ) -> dict[str, Any]:
-    attempt = row["attempt"]
+    number, connection = attempts.get(row["attempt"], (None, ""))
     recipient = paths.get(row["n"]) if row["n"] is not None else None
     return {
         "at": from_micros(row["at"]).isoformat(),
-        "attempt": numbers.get(attempt) if attempt else None,
+        "attempt": number,
+        "route": (recipient["route"] or None) if recipient else None,
+        "server": _server(connection) or None,
         "kind": row["kind"],
         "forward_path": recipient["forward_path"] if recipient else None,
         "rule": row["rule"],
@@ -172,6 +174,12 @@ def _decision(
         "trace_id": f"{place[0]:032x}",
         "span_id": f"{place[1]:016x}",
     }
+
+
+def _server(connection: str) -> str:
+    """Return the host that answered, and its address; see smtp.connection."""
+    address, _, host = [*connection.split(" ", 2), "", ""][:3]
+    return address if not host or host in address else f"{host} ({address})"
 
 
 def _overall(states: dict[str, str]) -> str:
@@ -206,6 +214,15 @@ def tell_decisions(decisions: list[dict[str, Any]]) -> None:
             console.print(f"         because {clean(reason, 300)}")
         if sent_to := fact["evidence"].get("sent_to"):
             console.print(f"         sent to {clean(sent_to)}, as the redirect says")
+        if server := fact["server"]:
+            host, port = (
+                server.partition(" (")[0],
+                server.rstrip(")").rpartition(":")[2],
+            )
+            route = fact["route"] or server
+            is_other = route not in (server, f"{host}:{port}")
+            of = f", of the route {clean(route)}" if is_other else ""
+            console.print(f"         at {clean(server)}{of}")
         if fact["reply"]:
             console.print(f"         {clean(fact['reply'], 300)}")
 

@@ -320,16 +320,17 @@ class LedgerReader:
         )
         return list(self.rows(query))
 
-    def attempt_numbers(self, id_: str) -> dict[int, int]:
-        """Return the number of each attempt of a message, by its id."""
+    def attempts_of(self, id_: str) -> dict[int, tuple[int, str]]:
+        """Return the number and the connection of each attempt of a message."""
         attempts = schema.attempts.c
         query = (
-            sa.select(attempts.id)
+            sa.select(attempts.id, attempts.connection)
             .join(schema.messages, attempts.message == _M.seq)
             .where(_M.id == id_)
             .order_by(attempts.started)
         )
-        return {row["id"]: n for n, row in enumerate(self.rows(query), 1)}
+        rows = enumerate(self.rows(query), 1)
+        return {row["id"]: (n, row["connection"]) for n, row in rows}
 
     def unrecorded(self, messages: Iterable[Message]) -> Iterator[Message]:
         """Yield those that the ledger does not have at their locators."""

@@ -166,6 +166,9 @@ def test_the_next_server_is_tried_when_one_cannot_be_reached(
     assert bench.drain().code == 0
     assert len(got(good)) == 20
     assert {each["attempts"] for each in bench.recipients().values()} == {1}
+    id_ = next(iter(bench.recipients().values()))["id"]
+    told = bench.run("why", id_).stdout
+    assert f"at 127.0.0.1:{good.port}, of the route {hosts[0]}" in told
     checked = call("check", "--config", bench.config, "--json")
     assert checked.code == 0
     stages = checked.json["stages"]
