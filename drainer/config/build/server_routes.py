@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 from drainer.config import Config
 from drainer.config.host import is_socket
 from drainer.config.primary import BY_MX
 from drainer.config.route_section import RouteSection
+from drainer.mail.envelope import AddressError, domain_of, parse_mailbox
 from drainer.mail.reply import printable
 from drainer.sources.exim.configuration import EximConfiguration
 from drainer.sources.postfix.instance import PostfixInstance
@@ -75,12 +77,14 @@ def postfix_toml(directory: str) -> str:
     Raises SourceError when there is no such instance, or it cannot be read.
     """
     postfix = PostfixInstance(directory)
-    return _toml(
+    server = _Server(
         where=postfix.directory,
-        helo=postfix.hostname,
-        nexthops=postfix.nexthops(),
+        hostname=postfix.hostname,
         url=f"postfix:live={postfix.directory}",
+        nexthops=postfix.nexthops(),
+        recipients=postfix.relay_recipients(),
     )
+    return _toml(server)
 
 
 def exim_toml(file: str) -> str:
@@ -89,23 +93,37 @@ def exim_toml(file: str) -> str:
     Raises SourceError when Exim is not here, or cannot read or evaluate the file.
     """
     exim = EximConfiguration(file)
-    nexthops = exim.nexthops()
-    return _toml(
+    server = _Server(
         where=exim.file,
-        helo=exim.hostname,
-        nexthops=nexthops,
+        hostname=exim.hostname,
         url=f"exim:{exim.spool}",
-        doubts=[f"drainer cannot list the domains of {each}" for each in exim.unlisted],
+        nexthops=exim.nexthops(),
+        doubts=(f"drainer cannot list the domains of {x}" for x in exim.unlisted),
     )
+    return _toml(server)
 
 
-def _toml(
-    *, where: str, helo: str, nexthops: Nexthops, url: str, doubts: Iterable[str] = ()
-) -> str:
-    parts = [f"# Routes of {where}: review them, then run `drainer check`.\n"]
-    parts += (f"# REVIEW: {printable(each)}.\n" for each in doubts)
-    parts.append(f"\n[primary]\nhelo = {json.dumps(helo)}\n")
-    for nexthop, domains in nexthops.items():
+class _Server(NamedTuple):
+    """What a backup's server knows."""
+
+    #: Its configuration.
+    where: str
+    hostname: str
+    #: Of its spool.
+    url: str
+    nexthops: Nexthops
+    #: What a person must look at.
+    doubts: Iterable[str] = ()
+    #: Addresses that must exist at a primary.
+    recipients: Iterable[str] = ()
+
+
+def _toml(server: _Server) -> str:
+    known = _known_good(server.recipients)
+    parts = [f"# Routes of {server.where}: review them, then run `drainer check`.\n"]
+    parts += (f"# REVIEW: {printable(each)}.\n" for each in server.doubts)
+    parts.append(f"\n[primary]\nhelo = {json.dumps(server.hostname)}\n")
+    for nexthop, domains in server.nexthops.items():
         named = _names(nexthop.host, domains)
         if not named:
             continue
@@ -113,7 +131,22 @@ def _toml(
         if nexthop.doubt:
             parts.append(f"# REVIEW: {printable(nexthop.doubt)}.\n")
         keys = {"domains": named} | _keys(nexthop)
+        if accept := next((known[each] for each in named if each in known), ""):
+            keys["accept"] = [accept]
         lines = (f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
         parts.append(f"[[routes]]\n{''.join(lines)}")
-    parts.append(f"\n[sources.backup]\nurl = {json.dumps(url)}\n")
+    parts.append(f"\n[sources.backup]\nurl = {json.dumps(server.url)}\n")
     return "".join(parts)
+
+
+def _known_good(recipients: Iterable[str]) -> dict[str, str]:
+    """Return an address of each domain that must exist, postmaster if it is listed."""
+    known: dict[str, str] = {}
+    for address in recipients:
+        with suppress(AddressError):
+            parse_mailbox(address)
+            domain = domain_of(address)
+            if address.lower() == f"postmaster@{domain}":
+                known[domain] = address
+            known.setdefault(domain, address)
+    return known

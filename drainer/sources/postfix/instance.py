@@ -35,6 +35,7 @@ _PARAMETERS = (
     "queue_directory",
     "relay_domains",
     "relay_transport",
+    "relay_recipient_maps",
     "relayhost",
     "virtual_mailbox_domains",
     "virtual_transport",
@@ -139,6 +140,13 @@ class PostfixInstance:
             raise ValueError(_said(done))
         for line in done.stdout.splitlines():
             yield line.partition("\t")[0].strip()
+
+    def relay_recipients(self) -> Iterator[str]:
+        """Yield the addresses of ``relay_recipient_maps``, where a table lists them."""
+        for word in _words(self._parameters["relay_recipient_maps"]):
+            with suppress(ValueError):  # others can only be asked
+                keys = self._keys(word.removeprefix("proxy:"))
+                yield from (key for key in keys if not key.startswith("@"))
 
     @property
     def hostname(self) -> str:
