@@ -241,6 +241,19 @@ class Nexthop(NamedTuple):
     #: Several servers, each HOST:PORT, equal ones together; ``host`` is the first.
     tiers: tuple[tuple[str, ...], ...] = ()
 
+    @classmethod
+    def to_servers(
+        cls, tiers: Sequence[Sequence[tuple[str, int]]], protocol: str, doubt: str = ""
+    ) -> "Nexthop":
+        """Return the next hop to one server or to several, equal ones together."""
+        host, port = tiers[0][0]
+        named = tuple(
+            tuple(f"[{h}]:{p}" if ":" in h else f"{h}:{p}" for h, p in tier)
+            for tier in tiers
+        )
+        is_alone = len(named) == len(named[0]) == 1
+        return cls(host, port, protocol, doubt, () if is_alone else named)
+
 
 @runtime_checkable
 class LiveSource(HoldingSource, Protocol):

@@ -61,8 +61,11 @@ def describe_routes(config: Config) -> Iterator[str]:
     """Yield each route of a configuration in words."""
     for each in config.routes:
         host = getattr(each, "host", None) or ""
+        hosts = getattr(each, "hosts", None)
         where = "their MX records"
-        if host:
+        if isinstance(hosts, tuple):
+            where = ", ".join(h if isinstance(h, str) else "|".join(h) for h in hosts)
+        elif host:
             port = "" if is_socket(host) else f":{getattr(each, 'port', 25)}"
             by_lmtp = is_socket(host) or getattr(each, "protocol", None)
             where = f"{host}{port}{' by LMTP' if by_lmtp else ''}"

@@ -84,11 +84,7 @@ def nexthop_of(hosts: str, transport: Options, *, shares: bool) -> Nexthop:
         tiers = _tiers(hosts, port, shares=shares)
     except ValueError as error:
         return Nexthop(doubt=str(error))
-    host, port = tiers[0][0]
-    named = tuple(tuple(map(_server, tier)) for tier in tiers)
-    protocol = LMTP if protocol == LMTP else "smtp"
-    is_alone = len(named) == len(named[0]) == 1
-    return Nexthop(host, port, protocol, tiers=() if is_alone else named)
+    return Nexthop.to_servers(tiers, LMTP if protocol == LMTP else "smtp")
 
 
 def _tiers(hosts: str, usual: int, *, shares: bool) -> list[list[tuple[str, int]]]:
@@ -112,8 +108,3 @@ def _tiers(hosts: str, usual: int, *, shares: bool) -> list[list[tuple[str, int]
         message = "Exim finds no host for it in its configuration"
         raise ValueError(message)
     return tiers
-
-
-def _server(place: tuple[str, int]) -> str:
-    host, port = place
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -34,7 +34,7 @@ def parse_transport(text: str, default: str = "") -> Nexthop:
         return Nexthop(doubt=f"Postfix delivers it by the transport {text.strip()!r}")
     if protocol == LMTP:
         return _lmtp(rest)
-    return _server(rest, protocol) if rest else Nexthop()
+    return _servers(rest, protocol) if rest else Nexthop()
 
 
 def _lmtp(rest: str) -> Nexthop:
@@ -42,8 +42,18 @@ def _lmtp(rest: str) -> Nexthop:
     if rest.startswith("unix:"):
         return Nexthop(rest, protocol=LMTP)
     if rest:
-        return _server(rest.removeprefix("inet:"), LMTP)
+        return _servers(rest.removeprefix("inet:"), LMTP)
     return Nexthop(doubt="Postfix delivers it by LMTP to a host that has its name")
+
+
+def _servers(rest: str, protocol: str) -> Nexthop:
+    """Return the next hop to the servers of a list, in its order (smtp(8))."""
+    found = [_server(each, protocol) for each in re.split(r"[\s,]+", rest)]
+    doubt = next(filter(None, (each.doubt for each in found)), "")
+    if not all(each.host for each in found):
+        return Nexthop(doubt=doubt)
+    tiers = [[(each.host, each.port)] for each in found]
+    return Nexthop.to_servers(tiers, protocol, doubt)
 
 
 def _server(rest: str, protocol: str) -> Nexthop:

@@ -627,10 +627,12 @@ def test_init_writes_the_routes_that_postfix_knows(
     table = (
         "inline:{ {a.example = relay:[mx1.a.example]:2525},"
         " {b.example = error:gone}, {.c.example = :[192.0.2.1]},"
+        " {f.example = smtp:[mx1.f.example], [mx2.f.example]:26},"
         " {d.example = lmtp:inet:mda.example:2424} }"
     )
     idle.set(
-        relay_domains="a.example, a2.example, b.example, x.c.example, d.example",
+        relay_domains="a.example, a2.example, b.example, x.c.example, d.example"
+        ", f.example",
         relay_transport="relay",
         transport_maps=table,
         parent_domain_matches_subdomains="",
@@ -647,6 +649,8 @@ def test_init_writes_the_routes_that_postfix_knows(
     routes = tomllib.loads(text)["routes"]
     known = {"host": "mx1.a.example", "port": 2525, "accept": ["postmaster@a.example"]}
     assert {"domains": ["a.example"]} | known in routes
+    hosts = ["mx1.f.example:25", "mx2.f.example:26"]
+    assert {"domains": ["f.example"], "hosts": hosts} in routes
     assert {"domains": ["x.c.example"], "host": "192.0.2.1", "port": 25} in routes
     assert {"domains": ["a2.example"], "hosts": "mx"} in routes
     lmtp = {"host": "mda.example", "port": 2424, "protocol": "lmtp"}

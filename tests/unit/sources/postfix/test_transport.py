@@ -29,6 +29,14 @@ def test_a_next_hop_is_a_host_and_a_port(text: str, nexthop: Nexthop) -> None:
     assert parse_transport(text) == nexthop
 
 
+@pytest.mark.parametrize("text", ["smtp:[mx1], [::1]:26", "smtp:[mx1] [::1]:26"])
+def test_several_next_hops_are_tried_in_their_order(text: str) -> None:
+    """As in relayhost; a doubt about one of them is one about all."""
+    assert parse_transport(text).tiers == (("mx1:25",), ("[::1]:26",))
+    assert "MX records" in parse_transport(f"{text}, other.example").doubt
+    assert "understand" in parse_transport(f"{text}, [x").doubt
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
