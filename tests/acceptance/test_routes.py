@@ -1,18 +1,20 @@
 """One spool, several primaries: each recipient's mail goes where its domain says."""
 
 import json
+import signal
 import smtplib
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.support.command.runner import Bench, call
-from tests.support.mta.postfix import PrivatePostfix
+from tests.support.command.runner import Bench, call, end
+from tests.support.mta.postfix import PrivatePostfix, wait_until
 from tests.support.mta.roles import Primary
 from tests.support.smtp_peer.peer import PeerThread
-from tests.support.smtp_peer.script import Drop, Script, in_turn
+from tests.support.smtp_peer.script import Drop, Script, Stall, in_turn
 
 StartPeer = Callable[..., PeerThread]
 
@@ -114,6 +116,27 @@ def test_a_route_that_is_down_costs_the_other_nothing(
     assert bench.drain(check=True).code == 0
     assert len(got(second)) == 20
     assert Counter(bench.states().values()) == {"delivered": 40}
+
+
+def test_a_route_that_swallows_packets_costs_the_other_nothing(
+    two: tuple[Bench, PeerThread, PeerThread], peer: StartPeer
+) -> None:
+    """The other has its full rate while each session of the first still waits."""
+    bench, first, _ = two
+    hole = peer(banner=Stall(), lenient=True)
+    bench.routes[0]["port"] = hole.port
+    bench.configure(throttle={"rate": "20/second"}, primary={"banner_timeout": "5m"})
+    for n in range(60):
+        bench.add(f"u{n}@other.example", f"u{n}@example.org")
+    drain = bench.start("drain", f"postfix:{bench.spool}", "--no-check")
+    wait_until(lambda: bool(first.accepted), timeout=60, what="the first message")
+    began = time.monotonic()
+    wait_until(lambda: len(got(first)) == 60, timeout=60, what="the full rate")
+    assert time.monotonic() - began < 30, "3 s at the full rate"
+    assert drain.poll() is None
+    drain.send_signal(signal.SIGINT)
+    assert end(drain).code == 130
+    assert Counter(bench.states().values()) == {"delivered": 60, "pending": 60}
 
 
 def test_what_waits_follows_the_configuration(
