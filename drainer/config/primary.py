@@ -222,9 +222,6 @@ class PrimarySection(Section):
         if self.host and self.hosts:
             message = "set host or hosts, not both"
             raise ValueError(message)
-        if self.hosts == BY_MX and self.tls == DANE:
-            message = 'tls = "dane" needs the names of the hosts, not hosts = "mx"'
-            raise ValueError(message)
         return self
 
     @field_validator("hosts")

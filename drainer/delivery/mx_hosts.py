@@ -10,7 +10,7 @@ from typing import NamedTuple
 from drainer.bounce.evidence.request import DnsServers
 from drainer.config import Config, own_hostname
 from drainer.config.build.routes import route_name
-from drainer.config.primary import BY_MX
+from drainer.config.primary import BY_MX, DANE
 from drainer.config.route_section import RouteSection, route_configs
 from drainer.delivery.mx_refresh import MxSettings
 from drainer.errors import UsageError
@@ -59,9 +59,10 @@ def with_mx_hosts(config: Config) -> MxRoutes:
         if getattr(section, "hosts", ()) != BY_MX:
             sections.append(section)
             continue
+        proven = (getattr(section, "tls", None) or primary.tls) == DANE
         found: dict[tuple[tuple[str, ...], ...], list[str]] = {}
         for domain in _named(section.domains):
-            servers = mx_of(resolver, domain, ours)
+            servers = mx_of(resolver, domain, ours, proven=proven)
             if not isinstance(servers, MxTargets):
                 found.setdefault(servers, []).append(domain)
             elif servers.later:
@@ -78,19 +79,21 @@ def with_mx_hosts(config: Config) -> MxRoutes:
         routes = route_configs(whole)
     except ValueError as error:
         raise UsageError(str(error), hint="see [[routes]]") from None
-    settings = MxSettings(
-        servers=_servers(config), ours=ours, domains=_by_route(routes, by_mx)
-    )
+    settings = _settings(_servers(config), ours, routes, by_mx)
     return MxRoutes(whole, no_route, unanswered, settings)
 
 
-def _by_route(routes: list[Config], by_mx: set[str]) -> dict[str, tuple[str, ...]]:
-    """Return the domains of each route that goes by MX."""
-    return {
+def _settings(
+    servers: DnsServers, ours: frozenset[str], routes: list[Config], by_mx: set[str]
+) -> MxSettings:
+    """Return what a drain needs to ask again; ``by_mx`` are the domains."""
+    domains = {
         route_name(each): each.primary.domains
         for each in routes
         if not by_mx.isdisjoint(each.primary.domains)
     }
+    proven = frozenset(route_name(r) for r in routes if r.primary.tls == DANE)
+    return MxSettings(servers=servers, ours=ours, domains=domains, proven=proven)
 
 
 def _servers(config: Config) -> DnsServers:

@@ -31,6 +31,8 @@ class MxSettings(Struct, frozen=True, kw_only=True):
     ours: frozenset[str]
     #: Route -> its domains, which have the same servers.
     domains: dict[str, tuple[str, ...]]
+    #: Those of them whose records DNSSEC must prove.
+    proven: frozenset[str] = frozenset()
 
 
 class MxRefresh:
@@ -73,7 +75,9 @@ class MxRefresh:
                 if self._ended:  # a drain does not wait for slow DNS at its end
                     return {}, ttl
                 resolver.begin()
-                servers = mx_of(resolver, domain, self._settings.ours)
+                proven = route in self._settings.proven
+                ours = self._settings.ours
+                servers = mx_of(resolver, domain, ours, proven=proven)
                 answers.add(None if isinstance(servers, MxTargets) else servers)
                 ttl = min(ttl, mx_ttl(resolver, domain))
             tiers = answers.pop() if len(answers) == 1 else None

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 import dns.exception
+import dns.flags
 import dns.message
 import dns.name
 import dns.rdata
@@ -59,6 +60,8 @@ class DnsAnswer(NamedTuple):
     owner: str = ""
     #: Seconds for which it is valid, aliases included.
     ttl: float = UNKNOWN_TTL
+    #: Whether the resolver says that DNSSEC proves it (the AD bit).
+    proven: bool = False
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -131,6 +134,7 @@ def make_resolver(make: Callable[[bool], _Resolver], servers: DnsServers) -> _Re
         if servers.addresses:
             resolver.port = servers.port
             resolver.nameservers = list(servers.addresses)
+        resolver.set_flags(dns.flags.RD | dns.flags.AD)  # RFC 6840 5.7
     except (dns.resolver.NoResolverConfiguration, ValueError) as error:
         message = f"no usable DNS server: {error}"
         raise UsageError(message, hint="set [bounce] dns_servers") from None
@@ -191,12 +195,14 @@ def answer_of(name: str, kind: str, found: dns.resolver.Answer) -> DnsAnswer:
     """Return the answer that was found; too many records count as no answer."""
     owner = found.canonical_name.to_text(omit_final_dot=True).lower()
     records = tuple(map(_octets, found.rrset or ()))
+    proven = bool(found.response.flags & dns.flags.AD)
     if not records:
-        return DnsAnswer(DnsOutcome.ABSENT, detail=f"{name} has no {kind}", owner=owner)
+        words = f"{name} has no {kind}"
+        return DnsAnswer(DnsOutcome.ABSENT, detail=words, owner=owner, proven=proven)
     if len(records) > MAX_RECORDS or sum(map(len, records)) > MAX_BYTES:
         return DnsAnswer(DnsOutcome.FAILED, detail=f"{kind} {name}: too many records")
     ttl = float(found.chaining_result.minimum_ttl)
-    return DnsAnswer(DnsOutcome.FOUND, records, owner=owner, ttl=ttl)
+    return DnsAnswer(DnsOutcome.FOUND, records, "", owner, ttl, proven)
 
 
 def _octets(rdata: dns.rdata.Rdata) -> bytes:

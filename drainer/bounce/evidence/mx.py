@@ -27,11 +27,12 @@ class MxTargets(NamedTuple):
 
 
 def mx_of(
-    dns: Resolver, domain: str, own: frozenset[str]
+    dns: Resolver, domain: str, own: frozenset[str], *, proven: bool = False
 ) -> tuple[tuple[str, ...], ...] | MxTargets:
     """Return a domain's mail servers that are preferred to ours, equal ones together.
 
-    Returns why there are none instead. ``own`` are our names.
+    Returns why there are none instead. ``own`` are our names. With ``proven`` only an
+    answer counts that DNSSEC proves (RFC 7672 2.2.1).
     """
     name = ascii_domain(domain)
     if not name:
@@ -39,6 +40,9 @@ def mx_of(
     answer = dns.ask(name, "MX")
     if answer.outcome is DnsOutcome.FAILED:
         problem = f"DNS does not answer for the MX of {domain}: {answer.detail}"
+        return MxTargets(problem=problem, later=True)
+    if proven and not answer.proven:
+        problem = f"the resolver does not prove the MX records of {name} by DNSSEC"
         return MxTargets(problem=problem, later=True)
     if answer.outcome is DnsOutcome.NXDOMAIN:
         return MxTargets(problem=f"{name} does not exist")

@@ -1,14 +1,17 @@
 """Routes by MX records, against a real DNS server on loopback."""
 
+import ssl
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from drainer.smtp.certificate import key_digest
 from tests.support.command.runner import Bench
 from tests.support.dns.zones import SERVFAIL, Zone, serving
 from tests.support.smtp_peer.peer import PeerThread
+from tests.support.tls.certificates import self_signed
 
 StartPeer = Callable[..., PeerThread]
 
@@ -103,6 +106,26 @@ def test_a_dns_that_does_not_answer_holds_nothing(bench: Bench, zone: Zone) -> N
     assert Counter(bench.states().values()) == {"pending": 1, "delivered": 1}
     zone.records["example.org"] = [("MX", "10 localhost")]
     assert bench.drain().code == 0
+
+
+def test_with_dane_dnssec_must_prove_the_mx_records(
+    bench: Bench, zone: Zone, tmp_path: Path, peer: StartPeer
+) -> None:
+    """Until then the mail waits; the certificate is that of the server's name."""
+    made = self_signed(tmp_path, "localhost")
+    der = ssl.PEM_cert_to_DER_cert(made.certificate.read_text("ascii"))
+    server = peer(tls=made.server_context())
+    bench.configure(primary={"tls": "dane", "port": server.port})
+    zone.add("example.org", "MX", "10 localhost")
+    zone.add(f"_{server.port}._tcp.localhost", "TLSA", f"3 1 1 {key_digest(der)}")
+    bench.add("a@example.org")
+    refused = bench.drain()
+    assert refused.code == 3
+    assert "does not prove the MX records" in refused.stderr
+    assert server.accepted == []
+    zone.proven = True
+    assert bench.drain().code == 0
+    assert [each.tls for each in server.accepted] == [True]
 
 
 def test_without_any_server_nothing_is_sent(bench: Bench, zone: Zone) -> None:

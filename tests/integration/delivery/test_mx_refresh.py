@@ -41,7 +41,7 @@ class Scene:
 @pytest.fixture
 def zone() -> Zone:
     """Give a zone in which nothing has changed yet."""
-    zone = Zone(ttl=90)
+    zone = Zone(ttl=90, proven=True)
     for domain in ("a.example", "b.example"):
         zone.add(domain, "MX", "10 mx1")
     return zone.add("c.example", "MX", "10 mx2")
@@ -52,7 +52,10 @@ def scene(zone: Zone) -> Iterator[Scene]:
     """Serve the zone."""
     with serving(zone) as servers:
         domains = {"mx1:25": ("a.example", "b.example"), "mx2:25": ("c.example",)}
-        yield Scene(MxSettings(servers=servers, ours=OURS, domains=domains))
+        proven = frozenset(("mx2:25",))
+        yield Scene(
+            MxSettings(servers=servers, ours=OURS, domains=domains, proven=proven)
+        )
 
 
 def test_new_sessions_use_the_new_answer(scene: Scene, zone: Zone) -> None:
@@ -93,6 +96,19 @@ def test_a_server_of_another_route_is_not_taken_over(
     """It would see the rates of both."""
     zone.records["c.example"] = [("MX", f"10 {other}")]
     scene.look()
+    assert scene.servers("mx2:25") == [["mx2"]]
+
+
+def test_records_that_dnssec_must_prove_are_not_taken_without(
+    scene: Scene, zone: Zone
+) -> None:
+    """Others are."""
+    zone.proven = False
+    for domain in zone.records:
+        zone.records[domain] = [("MX", "10 a" + domain)]
+    zone.records["b.example"] = zone.records["a.example"]
+    scene.look()
+    assert scene.servers("mx1:25") == [["aa.example"]]
     assert scene.servers("mx2:25") == [["mx2"]]
 
 
