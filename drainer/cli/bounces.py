@@ -50,6 +50,7 @@ from drainer.ledger.reports.pending_bounces import (
     rule,
 )
 from drainer.mail.message import Message, SpooledMessage
+from drainer.mail.reply import printable
 from drainer.policy.recipient.state import Event, State
 from drainer.runtime.process import utcnow
 from drainer.sources.protocol import Source
@@ -287,12 +288,17 @@ def _bound(config: Config) -> list[Source]:
     names = [str(make_route(each)) for each in routes_now(config)]
     with LedgerReader(ledger_url(config)) as report:
         urls = drained(report, names)
+        waiting = {url for url in urls if report.message_counts([url])["remaining"]}
     named = {url: name for name, url in _named(config)}
     found: list[Source] = []
     for url in urls:
         try:
             found += make_sources(config, [named.get(url, url)], [])
         except SourceError as error:
+            if isinstance(error.__cause__, PermissionError) and url in waiting:
+                message = f"mail of {printable(url)} waits, but {error}"
+                hint = "run it as the user that drained it; a unit needs its override"
+                raise UsageError(message, hint=hint) from None
             warn(f"skipping {url}: {error}")
     if not urls:
         message = f"this ledger knows no drain to {', '.join(names)}"

@@ -6,7 +6,6 @@ source may hold.
 """
 
 import os
-import pwd
 import socket
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -16,6 +15,7 @@ from drainer.errors import ClaimConflict, DrainerError
 from drainer.ledger import engine
 from drainer.ledger.engine import LedgerURL
 from drainer.ledger.reader import LedgerReader
+from drainer.runtime.file_rights import user_name
 from drainer.sources.common.claim import Claimant, FileSource, SourceClaim
 from drainer.sources.protocol import LiveSource, Source
 
@@ -57,7 +57,9 @@ class SourceClaims:
         engine.connect(ledger, create=True).dispose()
         with LedgerReader(ledger) as report:
             identity = report.identity()
-        claimant = Claimant(identity, shown, socket.gethostname(), _user())
+        claimant = Claimant(
+            identity, shown, socket.gethostname(), user_name(os.geteuid())
+        )
         try:
             for url, source in self._sources.items():
                 claim = SourceClaim(source, claimant, self._folders)
@@ -88,11 +90,3 @@ class SourceClaims:
             return claim.is_new or (source.acknowledges and code in _FINISHED)
         may_remain = report.has_messages(url, unacknowledged=True)
         return source.acknowledges and code in _FINISHED and not may_remain
-
-
-def _user() -> str:
-    number = os.geteuid()
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return f"user {number}"

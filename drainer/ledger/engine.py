@@ -6,6 +6,7 @@ survives a power loss. The file is private (0600) from its first byte.
 
 import contextlib
 import os
+import shlex
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from drainer.errors import LedgerError, LedgerLost, UsageError
 from drainer.ledger import schema
 from drainer.runtime import databases
+from drainer.runtime.file_rights import user_name
 from drainer.runtime.owned_sqlite import sqlite_arguments
 from drainer.runtime.private_files import make_private_folder, open_private
 
@@ -120,10 +122,24 @@ def opening(url: URL) -> Iterator[None]:
         message = f"cannot open the ledger {name}: {words}"
         if not databases.is_refused(error):
             raise LedgerLost(message, hint=databases.remedy(url)) from error
-        hint = "check the path and its permissions, or name another with --ledger"
-        if not is_file(url):
-            hint = "check the URL, the password and the user's rights"
+        hint = "check the URL, the password and the user's rights"
+        if is_file(url):
+            hint = _rights_hint(Path(str(url.database)))
         raise LedgerError(message, hint=hint) from error
+
+
+def _rights_hint(path: Path) -> str:
+    """Return what to do about a ledger that cannot be opened; name another owner."""
+    for place in (path, path.parent):
+        with contextlib.suppress(OSError):
+            owner, caller = place.stat().st_uid, os.geteuid()
+            if caller and owner != caller:
+                folder = shlex.quote(str(path.parent))
+                return (
+                    f"{place} belongs to {user_name(owner)}: run drainer as root, or"
+                    f" give the folder to this user: chown -R {caller} {folder}"
+                )
+    return "check the path and its permissions, or name another with --ledger"
 
 
 def connect_reader(url: URL, *, patience: float = 0) -> sa.Engine:

@@ -33,6 +33,14 @@ def is_root() -> bool:
     return os.geteuid() == 0
 
 
+def user_name(number: int) -> str:
+    """Return the name of a user, or words with the number if it has none."""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"user {number}"
+
+
 def refusal(text: str) -> PermissionError:
     """Return the error for what root does not touch in a folder of another user."""
     return PermissionError(errno.EPERM, text)

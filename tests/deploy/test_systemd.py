@@ -48,9 +48,9 @@ def units(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def install(units: Path, override: Path) -> None:
-    """Install one override of the watch."""
-    folder = units / "drainer.service.d"
+def install(units: Path, override: Path, unit: str = "drainer.service") -> None:
+    """Install one override of a unit."""
+    folder = units / f"{unit}.d"
     folder.mkdir()
     shutil.copy(override, folder)
 
@@ -74,11 +74,22 @@ def test_systemd_finds_nothing_to_complain_about(units: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("override", OVERRIDES, ids=lambda place: place.stem)
-def test_each_override_fits_the_unit(units: Path, override: Path) -> None:
+@pytest.mark.parametrize(
+    ("unit", "override"),
+    [
+        *(("drainer.service", each) for each in OVERRIDES),
+        *(
+            ("drainer-bounces.service", each)
+            for each in OVERRIDES
+            if each.stem.startswith("postfix-")
+        ),
+    ],
+    ids=lambda value: getattr(value, "stem", value),
+)
+def test_each_override_fits_the_unit(units: Path, unit: str, override: Path) -> None:
     """No option is misspelt, no line is lost."""
-    install(units, override)
-    done = systemd("systemd-analyze", "verify", "--man=no", units / "drainer.service")
+    install(units, override, unit)
+    done = systemd("systemd-analyze", "verify", "--man=no", units / unit)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -168,9 +179,13 @@ def test_sysusers_and_tmpfiles_are_read_by_systemd(tmp_path: Path) -> None:
     assert user.startswith("drainer:x:")
     if os.geteuid() != 0:
         return
+    made_by_root = tmp_path / "var" / "lib" / "drainer" / "ledger.db.locks" / "x"
+    made_by_root.parent.mkdir(parents=True)
+    made_by_root.touch()
     done = systemd("systemd-tmpfiles", "--create", root, UNITS / "drainer.tmpfiles")
     assert done.returncode == 0, done.stderr
     number = int(user.split(":")[2])
     ledger = (tmp_path / "var" / "lib" / "drainer").stat()
     assert (ledger.st_uid, ledger.st_mode & 0o777) == (number, 0o700)
+    assert made_by_root.stat().st_uid == number
     assert (tmp_path / "run" / "drainer").stat().st_mode & 0o777 == 0o770

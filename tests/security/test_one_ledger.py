@@ -582,3 +582,40 @@ def test_a_run_that_reads_no_source_leaves_a_claimed_one_out(
     result = call("bounces", "run", *known, "--no-check", "--json")
     assert "is left out" in result.stderr
     assert spool.copies["user3@example.org"] == 1, "by the ledger that took over"
+
+
+def test_bounces_that_another_user_cannot_confirm_are_not_passed_over_in_silence(
+    peer: StartPeer,
+) -> None:
+    """As a timer after a drain by root: it fails, and says whose spool or ledger it is.
+
+    It passes over a spool that is gone, because a bounce is built from a copy.
+    """
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to be two users")
+    base = Path(tempfile.mkdtemp(prefix="drainer-bounces-"))
+
+    def as_service() -> Result:
+        who = {"user": NOBODY, "group": NOBODY, "extra_groups": ()}
+        env = environment(HOME=str(base / "home"))
+        return end(mine.start("bounces", "run", "--no-check", env=env, **who))
+
+    mine = Bench(base, peer(rcpt="550 5.1.1 unknown").port)
+    try:
+        mine.add("bob@example.org")
+        assert mine.drain().code == 5
+        base.chmod(0o755)
+        mine.spool.chmod(0o700)
+        refused = as_service()
+        assert refused.code == 2
+        assert f"{mine.ledger} belongs to root" in refused.stderr
+        shutil.chown(base, NOBODY, NOBODY)
+        for path in base.glob("ledger.db*"):
+            shutil.chown(path, NOBODY, NOBODY)
+        refused = as_service()
+        assert refused.code == 2
+        assert f"mail of postfix:{mine.spool} waits" in refused.stderr
+        shutil.rmtree(mine.spool)
+        assert as_service().code == 5
+    finally:
+        shutil.rmtree(base)
