@@ -17,7 +17,7 @@ from tests.support.databases.servers import Server
 from tests.support.smtp_peer.peer import PeerThread
 from tests.support.smtp_peer.script import Delay, Script
 
-COUNT = 2000
+COUNT = 1000
 KILLS = 6
 
 
@@ -62,7 +62,7 @@ def in_doubt(drainer: Drainer) -> set[str]:
 def test_two_drainers_are_killed_over_and_over(
     tmp_path: Path, database_servers: Callable[[str], Server]
 ) -> None:
-    """2,000 rows on PostgreSQL: each is delivered once, or named as in doubt."""
+    """1,000 rows on PostgreSQL: each is delivered once, or named as in doubt."""
     seed = random.randrange(1 << 30)  # noqa: S311 - printed, to repeat a failure
     print(f"seed {seed}")
     dice = random.Random(seed)  # noqa: S311

@@ -1,5 +1,7 @@
 """What a shell completes: states, queues, sources, IDs; and never what it would run."""
 
+import contextlib
+import io
 import os
 import shutil
 import subprocess
@@ -10,6 +12,7 @@ from typing import Final
 
 import pytest
 
+from drainer.cli import app
 from tests.support.command.runner import Bench
 from tests.support.smtp_peer.peer import PeerThread
 
@@ -19,22 +22,24 @@ EVIL: Final = "1700000001.M1$(touch${IFS}owned)`id`.x"
 
 def completed(bench: Bench, *words: str | Path) -> list[str]:
     """Return what bash is offered for the last of the words."""
-    done = subprocess.run(
-        [PROGRAM],
-        env={
-            **os.environ,
-            "_DRAINER_COMPLETE": "complete_bash",
-            "COMP_WORDS": " ".join(["drainer", *map(str, words)]),
-            "COMP_CWORD": str(len(words)),
-        },
-        cwd=bench.root,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    assert done.stderr == ""
-    return done.stdout.split()
+    asked = {
+        "_DRAINER_COMPLETE": "complete_bash",
+        "COMP_WORDS": " ".join(["drainer", *map(str, words)]),
+        "COMP_CWORD": str(len(words)),
+    }
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.chdir(bench.root)
+        for name, value in asked.items():
+            patch.setenv(name, value)
+        with pytest.raises(SystemExit) as ended:
+            app([], prog_name="drainer")
+    assert (ended.value.code or 0, err.getvalue()) == (0, "")
+    return out.getvalue().split()
 
 
 @pytest.fixture
