@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
+from drainer.smtp.session import Session
+from drainer.watch.notify import notifications
 from tests.support.command.runner import Bench, Result, call
 from tests.support.command.watch import prepare, source, watching
-from tests.support.mta.postfix import free_port
+from tests.support.mta.postfix import free_port, wait_until
 from tests.support.smtp_peer.peer import PeerThread
-from tests.support.smtp_peer.script import Script, per_recipient
+from tests.support.smtp_peer.script import Script, Step, View, per_recipient
 
 GONE = "gone@example.org"
 REFUSED = "554 5.7.1 <s@example.com>: host [192.0.2.9] is blocked, see gone@example.org"
@@ -96,6 +98,67 @@ def test_a_full_disk_is_told(bench: tuple[Bench, PeerThread, Path]) -> None:
     assert notice["numbers"]["free_bytes"] > 0
 
 
+def test_a_drain_that_stalls_is_told(
+    bench: tuple[Bench, PeerThread, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it runs: the primary answers when somebody has been notified."""
+    own, peer, heard = bench
+
+    def answer(_: View) -> Step:
+        wait_until(lambda: bool(notified(heard)), timeout=60, what="a notification")
+        return "250 2.0.0 ok"
+
+    monkeypatch.setattr(notifications, "EVERY", 0.1)
+    own.configure(
+        notify={"events": ["stalled"], "stalled_after": "300ms"},
+        primary={"dot_timeout": "60s"},
+    )
+    peer.script = Script(dot=answer)
+    assert own.drain().code == 0
+    stalled = notified(heard)[0]
+    assert stalled["event"] == "stalled"
+    assert stalled["subject"].startswith("nothing was delivered for")
+    assert stalled["cause"] == "a drain runs, and 2 recipients wait"
+    assert stalled["numbers"] == {"delivered": 0, "remaining": 2}
+
+
+def test_mail_that_expires_is_told(bench: tuple[Bench, PeerThread, Path]) -> None:
+    """With the one that expires first, and how long it has."""
+    own, peer, heard = bench
+    own.configure(
+        notify={"events": ["expires"], "expires_within": "1h"}, retry={"lifetime": "1h"}
+    )
+    peer.script = Script(rcpt=per_recipient({GONE: "450 4.2.1 later"}))
+    for _ in range(3):
+        assert own.drain().code == 5
+    (expires,) = notified(heard)
+    assert expires["event"] == "expires"
+    assert 0 < expires["numbers"]["seconds_left"] < 3600
+    assert own.run(*expires["command"].split()[1:]).code == 0
+
+
+def test_a_defect_of_ours_is_told(
+    bench: tuple[Bench, PeerThread, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its message is held, and a person reports it; the others go on."""
+    own, _, heard = bench
+    send = Session.send
+
+    async def fail_once(*_: object) -> None:
+        monkeypatch.setattr(Session, "send", send)
+        message = "a defect"
+        raise ValueError(message)
+
+    monkeypatch.setattr(Session, "send", fail_once)
+    own.configure(notify={"events": ["defect"]})
+    assert own.drain().code == 1
+    (defect,) = notified(heard)
+    assert defect["event"] == "defect"
+    assert defect["numbers"]["defects"] == 1
+    assert own.run(*defect["command"].split()[1:]).code == 0
+    assert list(own.states().values()).count("held") == 1
+
+
 def test_nobody_is_notified_of_a_rehearsal(
     bench: tuple[Bench, PeerThread, Path],
 ) -> None:
@@ -107,10 +170,11 @@ def test_nobody_is_notified_of_a_rehearsal(
 
 @pytest.mark.parametrize("body", ["sleep 300", "echo no >&2; exit 3"])
 def test_a_dead_receiver_delays_no_drain(
-    bench: tuple[Bench, PeerThread, Path], body: str
+    bench: tuple[Bench, PeerThread, Path], body: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some seconds at the end, and a warning; the exit status is the same."""
     own, _, _ = bench
+    monkeypatch.setattr(notifications, "LAST_WAIT", 1.0)
     own.configure(notify={"command": [str(program(own.root, body))]})
     begun = time.monotonic()
     result = own.drain()
