@@ -13,8 +13,6 @@ from drainer.policy.pacing.rate import Rate, Rates, message_rate
 from drainer.smtp.rate_limiter import RateLimiter, TotalRate
 from tests.support.scenarios.virtual_time import run
 
-pytestmark = pytest.mark.alone
-
 Sent = list[tuple[float, float]]
 """When, and how much."""
 EPSILON = 1e-3
