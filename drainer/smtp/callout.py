@@ -31,17 +31,31 @@ def wire_form(mailbox: str) -> str:
 class CalloutSession:
     """Asks for recipients on one session; never sends DATA."""
 
-    def __init__(self, connection: Connection, route: Route, sender: str) -> None:
-        """Ask in the name of ``sender``; '' is the null sender."""
+    def __init__(
+        self, connection: Connection, route: Route, sender: str, most: int
+    ) -> None:
+        """Ask in the name of ``sender``; '' is the null sender.
+
+        ``most``: recipients that a transaction may have.
+        """
         self._wire = connection.wire
         self._limit = route.timeouts.rcpt
         self._mail = f"MAIL FROM:<{sender}>\r\n".encode()
         self._pipelines = PIPELINING in connection.extensions
         stated = recipient_limit(connection.extensions)
-        self._most = min(route.max_recipients, stated or route.max_recipients)
+        self._most = min(most, stated or most)
         self._refusals = 0
         #: Recipients accepted in the transaction; None: none was started.
         self._accepted: int | None = None
+
+    @property
+    def accepted(self) -> int:
+        """How many recipients the transaction has."""
+        return self._accepted or 0
+
+    def limit(self, most: int) -> None:
+        """Start another transaction once this one has so many recipients."""
+        self._most = min(self._most, most)
 
     @property
     def room(self) -> int:
@@ -60,7 +74,7 @@ class CalloutSession:
         commands = (f"RCPT TO:<{each}>\r\n".encode() for each in recipients)
         self._wire.write(b"".join(commands))
         replies = [await self._wire.reply(self._limit) for _ in recipients]
-        accepted = sum(map(_is_success, replies))
+        accepted = sum(map(is_success, replies))
         self._refusals += len(replies) - accepted
         self._accepted = (self._accepted or 0) + accepted
         return replies
@@ -72,11 +86,11 @@ class CalloutSession:
         if self._accepted is not None:
             self._wire.write(b"RSET\r\n")
             reply = await self._wire.reply(self._limit)
-            if not _is_success(reply):
+            if not is_success(reply):
                 return reply
         self._wire.write(self._mail)
         reply = await self._wire.reply(self._limit)
-        if not _is_success(reply):
+        if not is_success(reply):
             return reply
         self._accepted = 0
         return None
@@ -91,5 +105,6 @@ class CalloutSession:
         self._wire.close()
 
 
-def _is_success(answer: Reply | Lost) -> bool:
+def is_success(answer: Reply | Lost) -> bool:
+    """Return whether a command was accepted."""
     return isinstance(answer, Reply) and answer.category == _SUCCESS

@@ -30,7 +30,7 @@ from drainer.policy.census.existence import (
 from drainer.policy.classify.classifier import classify
 from drainer.policy.classify.rules import Rule
 from drainer.runtime.process import utcnow
-from drainer.smtp.callout import CalloutSession, wire_form
+from drainer.smtp.callout import CalloutSession, is_success, wire_form
 from drainer.smtp.connection import ConnectFailure, Connection
 from drainer.smtp.hosts import HostChoice
 from drainer.smtp.own_name import has_own_name
@@ -68,6 +68,8 @@ class Callout:
         self._pending: deque[str] = deque()
         self._tries: Counter[str] = Counter()
         self._lost = 0
+        #: Recipients that a transaction may have, as far as is known.
+        self._most = settings.route.max_recipients
         self._is_enough: Callable[[], bool] = lambda: False
         #: Domains of which the primary accepts any address, with its reply.
         self._catch_alls: dict[str, ExistenceAnswer] = {}
@@ -95,8 +97,9 @@ class Callout:
         self._is_enough = is_enough
         sessions = min(self._settings.connections, max(1, len(self._pending) // 4))
         async with asyncio.TaskGroup() as group:
-            for _ in range(sessions):
-                group.create_task(self._converse())
+            tasks = [group.create_task(self._converse()) for _ in range(sessions)]
+        if not self._is_over:
+            self.ended = next(filter(None, (task.result() for task in tasks)), "")
         self._pending.clear()
 
     async def find_catch_alls(self, domains: Iterable[str]) -> None:
@@ -129,19 +132,21 @@ class Callout:
     def _is_over(self) -> bool:
         return bool(self.ended) or not self._pending or self._is_enough()
 
-    async def _converse(self) -> None:
+    async def _converse(self) -> str:
+        """Ask on one session after another; return why none could be opened."""
         while not self._is_over:
             if not await self._rate_limiter.connection():
-                return
+                break
             connection = await self._hosts.connect()
             if isinstance(connection, ConnectFailure):
-                self.ended = self.ended or f"no session with the primary: {connection}"
-                return
+                # It may limit the sessions that it takes: others go on.
+                return f"no session with the primary: {connection}"
             try:
                 await self._ask_on(connection)
             finally:
                 connection.wire.close()
                 self._hosts.release(connection)
+        return ""
 
     async def _ask_on(self, connection: Connection) -> None:
         """Ask on one session until it must end, or nothing is left."""
@@ -149,7 +154,7 @@ class Callout:
             self.ended = "the primary introduces itself with our own name"
             return
         sender = wire_form(self._settings.sender)
-        session = CalloutSession(connection, self._settings.route, sender)
+        session = CalloutSession(connection, self._settings.route, sender, self._most)
         while not self._is_over and (asked := self._next(session.room)):
             if not await self._rate_limiter.recipients(len(asked)):
                 return
@@ -159,8 +164,11 @@ class Callout:
                 break
             if isinstance(replies, Lost):
                 replies = [replies] * len(asked)
+            accepted = session.accepted - sum(map(is_success, replies))
             for mailbox, reply in zip(asked, replies, strict=True):
-                self._hear(mailbox, reply)
+                self._hear(mailbox, reply, accepted)
+                accepted += is_success(reply)
+            session.limit(self._most)
             if isinstance(replies[-1], Lost):
                 self._lose(replies[-1])
                 return
@@ -171,14 +179,18 @@ class Callout:
         most = min(room, self._rate_limiter.burst_recipients, len(self._pending))
         return [self._pending.popleft() for _ in range(most)]
 
-    def _hear(self, mailbox: str, reply: Reply | Lost) -> None:
-        """Note what the primary says about a recipient."""
+    def _hear(self, mailbox: str, reply: Reply | Lost, accepted: int) -> None:
+        """Note what the primary says about a recipient, after it accepted others."""
         if isinstance(reply, Lost):
             self._tries[mailbox] += 1
             if self._tries[mailbox] < MAX_TRIES:
                 self._pending.append(mailbox)
             return
-        heard = judge_callout(reply, self._settings.rules)
+        heard = judge_callout(reply, self._settings.rules, accepted=accepted)
+        if heard.is_one_too_many:
+            self._most = min(self._most, accepted)
+            self._pending.append(mailbox)
+            return
         if reply.code == _CLOSING or heard.refuses_us:
             self.ended = self.ended or str(reply)
             return

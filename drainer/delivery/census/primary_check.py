@@ -24,8 +24,8 @@ from drainer.policy.census.existence import LISTED, Existence, ExistenceAnswer
 from drainer.runtime.process import utcnow
 from drainer.sources.protocol import Source
 
-SCAN_SECONDS = 30.0
-"""The check reads recipients of the spool for at most this long."""
+SCAN_SECONDS = 3.0
+"""Listed recipients of a spool are looked for this long. A callout needs all of it."""
 ASK_SECONDS = 30.0
 MOST_OF_DOMAIN, MOST_DOMAINS = 200, 20
 """Recipients of one domain, and domains of one route, that are asked for."""
@@ -76,7 +76,8 @@ class PrimaryCheck:
     def _look_up(self, sources: Iterable[Source]) -> dict[str, _Answers]:
         """Return what the lists say of the recipients of the spool, by route."""
         selection = self._settings.choice.selection
-        count = count_spooled(sources, selection, seconds=SCAN_SECONDS)
+        seconds = None if self._settings.callout else SCAN_SECONDS
+        count = count_spooled(sources, selection, seconds=seconds)
         rules = self._settings.admission
         found: dict[str, _Answers] = {}
         for path, target, answer in self._census.look_up(
@@ -89,18 +90,22 @@ class PrimaryCheck:
         self, route: RouteDelivery, answers: _Answers
     ) -> DrainerError | None:
         """Ask the primary of a route; return why it is not ready."""
-        error = await self._check_listed(route, _sample(answers))
+        error = await self._check_listed(route, _listed_by_domain(answers))
         if error is None and self._settings.callout and not self._is_stopped():
             await self._ask_undecided(route, answers)
         return error
 
     async def _check_listed(
-        self, route: RouteDelivery, recipients: Sequence[str]
+        self, route: RouteDelivery, domains: Mapping[str, Sequence[str]]
     ) -> DrainerError | None:
-        if not recipients or self._is_stopped():
+        """Ask for some listed recipients of the largest domains."""
+        if not domains or self._is_stopped():
             return None
+        largest = sorted(domains.values(), key=len, reverse=True)[:MOST_DOMAINS]
+        recipients = [each for part in largest for each in spread(part, MOST_OF_DOMAIN)]
         callout = await self._ask(route, recipients)
-        found = find_contradictions(recipients, callout.said)
+        samples = {d for d, listed in domains.items() if len(listed) > MOST_OF_DOMAIN}
+        found = find_contradictions(recipients, callout.said, samples)
         lost = [each for each in found if each.has_lost_users]
         for each in found:
             await self._ledger.note(_decision(route.name, each))
@@ -141,15 +146,13 @@ class PrimaryCheck:
         self._census.remember(result.answers)
 
 
-def _sample(answers: _Answers) -> list[str]:
-    """Return the listed recipients to ask for: some of each of the largest domains."""
+def _listed_by_domain(answers: _Answers) -> dict[str, list[str]]:
     domains: dict[str, list[str]] = {}
     for mailbox, answer in answers.items():
         if answer.reason == LISTED:
             domain = mailbox_key(mailbox).rpartition("@")[2]
             domains.setdefault(domain, []).append(mailbox)
-    largest = sorted(domains.values(), key=len, reverse=True)[:MOST_DOMAINS]
-    return [each for part in largest for each in spread(part, MOST_OF_DOMAIN)]
+    return domains
 
 
 def _decision(route: str, found: Contradiction) -> Decision:

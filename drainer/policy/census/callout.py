@@ -1,10 +1,10 @@
 """What the primary says about recipients at RCPT, and where a list disagrees. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from drainer.mail.mailbox import mailbox_key
-from drainer.mail.reply import Lost, Reply, Stage
+from drainer.mail.reply import Reply, Stage
 from drainer.policy.census.existence import (
     ACCEPTED,
     NO_ANSWER,
@@ -18,6 +18,8 @@ from drainer.policy.classify.verdict import Classification, Verdict
 
 LEAST_ASKED = 5
 """So many listed recipients of a domain show whether the primary has its users."""
+LEAST_SAMPLE = 100
+"""From so many on, a part of the recipients shows what is true of all."""
 _ABSENT = (
     "enhanced-5.1.", "enhanced-5.2.1", "text-no-such-user", "text-unknown-user",
     "text-mailbox-closed", "basic-550", "basic-551", "basic-553",
@@ -35,26 +37,29 @@ class CalloutReply(NamedTuple):
 
     answer: ExistenceAnswer
     #: The primary refuses us, so that asking on has no use.
-    refuses_us: bool
+    refuses_us: bool = False
+    #: The transaction has too many recipients: another one may have it.
+    is_one_too_many: bool = False
 
 
-def judge_callout(reply: Reply | Lost, rules: Sequence[Rule] = ()) -> CalloutReply:
-    """Return what a reply says about the recipient; ``rules`` are the operator's."""
-    found = classify(reply, Stage.RCPT, rules=rules)
+def judge_callout(
+    reply: Reply, rules: Sequence[Rule] = (), *, accepted: int = 0
+) -> CalloutReply:
+    """Return what a reply says about the recipient; ``rules`` are the operator's.
+
+    ``accepted``: recipients that the transaction had before.
+    """
+    found = classify(reply, Stage.RCPT, accepted=accepted, rules=rules)
     if found.verdict is Verdict.DELIVER:
-        return CalloutReply(_said(Existence.KNOWN, ACCEPTED, reply), refuses_us=False)
-    if says_absent(found):
-        return CalloutReply(_said(Existence.UNKNOWN, REFUSED, reply), refuses_us=False)
-    is_stop = found.verdict is Verdict.STOP
+        return CalloutReply(ExistenceAnswer(Existence.KNOWN, ACCEPTED, str(reply)))
+    is_policy = found.rule.startswith("basic-") and reply.detail.startswith("7.")
+    if says_absent(found) and not is_policy:
+        return CalloutReply(ExistenceAnswer(Existence.UNKNOWN, REFUSED, str(reply)))
     return CalloutReply(
-        _said(Existence.CANNOT_TELL, NO_ANSWER, reply), refuses_us=is_stop
+        ExistenceAnswer(Existence.CANNOT_TELL, NO_ANSWER, str(reply)),
+        refuses_us=found.verdict is Verdict.STOP,
+        is_one_too_many=found.rule == "rcpt-too-many",
     )
-
-
-def _said(
-    existence: Existence, reason: str, reply: Reply | Lost | str
-) -> ExistenceAnswer:
-    return ExistenceAnswer(existence, reason, str(reply))
 
 
 class Contradiction(NamedTuple):
@@ -66,14 +71,24 @@ class Contradiction(NamedTuple):
     refused: tuple[str, ...]
     #: The first of the refusals.
     reply: str
+    #: Whether the mail has more listed recipients of the domain.
+    is_sample: bool = False
 
     @property
     def has_lost_users(self) -> bool:
         """Whether the primary, and not the list, is at fault: half of them are gone.
 
-        Fewer may be stale entries of the list.
+        Fewer may be stale entries of the list. In a sample, half of all show as half of
+        it, give or take three standard deviations.
         """
-        return self.asked >= LEAST_ASKED and 2 * len(self.refused) >= self.asked
+        chance = 1.5 * self.asked**0.5 if self._is_large_sample else 0.0
+        return self.asked >= LEAST_ASKED and (
+            len(self.refused) >= self.asked / 2 - chance
+        )
+
+    @property
+    def _is_large_sample(self) -> bool:
+        return self.is_sample and self.asked >= LEAST_SAMPLE
 
     def __str__(self) -> str:
         """Return it as text for people."""
@@ -114,11 +129,14 @@ def find_unlisted(
 
 
 def find_contradictions(
-    listed: Iterable[str], said: Mapping[str, ExistenceAnswer]
+    listed: Iterable[str],
+    said: Mapping[str, ExistenceAnswer],
+    samples: Collection[str] = (),
 ) -> list[Contradiction]:
     """Return the domains of which the primary refuses listed recipients, worst first.
 
-    Recipients without a clear answer do not count.
+    Recipients without a clear answer do not count. ``samples``: domains of which not
+    every listed recipient was asked for.
     """
     clear: dict[str, list[str]] = {}
     for mailbox in listed:
@@ -131,5 +149,9 @@ def find_contradictions(
         refused = [m for m in asked if said[m].existence is Existence.UNKNOWN]
         if refused:
             reply = said[refused[0]].by
-            found.append(Contradiction(domain, len(asked), tuple(refused), reply))
+            found.append(
+                Contradiction(
+                    domain, len(asked), tuple(refused), reply, domain in samples
+                )
+            )
     return sorted(found, key=lambda each: (-len(each.refused), each.domain))

@@ -145,6 +145,29 @@ def test_it_ends_when_the_primary_refuses_us(peer: StartPeer, rcpt: Step) -> Non
     assert primary.connections == 1
 
 
+def test_a_limit_of_recipients_ends_the_transaction(peer: StartPeer) -> None:
+    """RFC 5321 4.5.3.1.10: those that were too many are asked for in another one."""
+
+    def rcpt(view: View) -> Step:
+        assert view.message is not None
+        is_full = len(view.message.forward_paths) >= 10
+        return "452 4.5.3 Too many recipients" if is_full else "250 ok"
+
+    callout = ask(peer(rcpt=rcpt, extensions=("PIPELINING",)), users(60))
+    assert [said.existence for said in callout.said.values()] == [KNOWN] * 60
+
+
+def test_fewer_sessions_than_allowed_are_enough(peer: StartPeer) -> None:
+    """A primary may limit how many it takes from a client."""
+    primary = peer(
+        banner=in_turn("220 hello", "421 4.7.0 too many connections"),
+        rcpt=lambda _view: Delay(0.02, "250 ok"),
+    )
+    callout = ask(primary, users(40), connections=3)
+    assert callout.ended == ""
+    assert len(callout.said) == 40
+
+
 def test_a_refused_sender_is_no_refused_recipient(peer: StartPeer) -> None:
     """It ends, and nobody is unknown."""
     callout = ask(peer(mail="550 5.1.8 sender refused"), users(6))

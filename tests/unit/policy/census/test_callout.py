@@ -2,7 +2,7 @@
 
 import pytest
 
-from drainer.mail.reply import Lost, parse_reply
+from drainer.mail.reply import parse_reply
 from drainer.policy.census.callout import find_contradictions, judge_callout
 from drainer.policy.census.existence import (
     ACCEPTED,
@@ -24,6 +24,8 @@ KNOWN, UNKNOWN, UNCLEAR = Existence.KNOWN, Existence.UNKNOWN, Existence.CANNOT_T
         ("550 No such user here", UNKNOWN, False),
         ("550", UNKNOWN, False),
         ("553 5.1.6 moved", UNKNOWN, False),
+        ("550 5.7.1 No such user here", UNKNOWN, False),
+        ("550 5.7.1 Only one recipient for bounces", UNCLEAR, False),
         ("450 4.7.1 Greylisted", UNCLEAR, False),
         ("452 4.2.2 mailbox full", UNCLEAR, False),
         ("554 5.7.1 Relay access denied", UNCLEAR, True),
@@ -38,9 +40,11 @@ def test_only_a_clear_reply_says_whether_a_recipient_exists(
     assert (heard.answer.existence, heard.refuses_us) == (existence, refuses_us)
 
 
-def test_no_reply_says_nothing() -> None:
-    """The session was lost."""
-    assert judge_callout(Lost(reason="closed")).answer.existence is UNCLEAR
+def test_too_many_recipients_are_asked_for_again() -> None:
+    """RFC 5321 4.5.3.1.10: only after the transaction has accepted some."""
+    reply = parse_reply(b"452 4.5.3 Too many recipients")
+    assert judge_callout(reply, accepted=50).is_one_too_many
+    assert not judge_callout(reply).is_one_too_many
 
 
 def said(**letters: str) -> dict[str, ExistenceAnswer]:
@@ -78,6 +82,20 @@ def test_a_primary_that_lacks_half_of_five_listed_recipients_has_lost_users(
     assert (found.asked, len(found.refused)) == (asked, refused)
     assert found.has_lost_users is lost
     assert "a.example" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("refused", "lost"), [(100, True), (85, True), (75, False), (20, False)]
+)
+def test_half_of_the_users_show_in_a_sample_as_about_half(
+    refused: int, *, lost: bool
+) -> None:
+    """Of 200 of more recipients; of all of them exactly half count."""
+    answers = said(a="u" * refused + "k" * (200 - refused))
+    (found,) = find_contradictions(answers, answers, {"a.example"})
+    assert found.has_lost_users is lost
+    (whole,) = find_contradictions(answers, answers)
+    assert whole.has_lost_users is (refused == 100)
 
 
 def test_each_domain_is_judged_by_itself() -> None:
