@@ -33,7 +33,7 @@ def read_database_list(spec: ListSpec, delimiters: str) -> LoadedList:
         try:
             with engine.connect() as connection:
                 for value in _rows(connection, spec.query):
-                    ignored += not (isinstance(value, str) and table.add(value.strip()))
+                    ignored += not table.add(_text(value))
         finally:
             engine.dispose()
     except ImportError:
@@ -66,3 +66,10 @@ def _rows(connection: sa.Connection, query: str) -> sa.ScalarResult[object]:
     options = {"no_parameters": True, "stream_results": True}
     result = connection.execution_options(**options).exec_driver_sql(query)
     return result.yield_per(_TOGETHER).scalars()
+
+
+def _text(value: object) -> str:
+    """Return a value as an address may be in it; MariaDB has texts as bytes too."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace").strip()
+    return str(value).strip()
