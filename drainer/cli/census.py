@@ -17,11 +17,11 @@ from drainer.cli.filters import with_selection
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, ToOption, load
 from drainer.cli.output import clean, print_json, say, stdout, warn
 from drainer.cli.primary_options import Sections, merge, with_primary
-from drainer.cli.recipient_options import warn_of_lists, with_lists
+from drainer.cli.recipient_options import with_lists
 from drainer.cli.table import Table
 from drainer.config import Config
 from drainer.config.build.paths import ledger_url, lock_folder
-from drainer.config.build.recipient_lists import make_directory
+from drainer.config.build.recipient_lists import make_directory_spec, open_directory
 from drainer.config.build.spools import make_sources
 from drainer.delivery.census.recipients import count_recorded, count_spooled
 from drainer.delivery.holds import SpoolHolds
@@ -35,7 +35,6 @@ from drainer.policy.census.existence import (
 from drainer.policy.census.tally import CensusGroup, CensusTally, RecipientCount
 from drainer.runtime.units import describe_duration
 from drainer.sources.protocol import Source
-from drainer.sources.recipients.directory import RecipientDirectory
 from drainer.sources.recipients.recipient_list import ListSummary
 
 MAX_ROWS = 100
@@ -82,15 +81,16 @@ def census(
     Example: drainer census postfix:/var/spool/postfix --known /etc/drainer/users
     """
     config = load(path, to=to, ledger=ledger, sections=merge(primary, recipients))
-    directory = make_directory(config)
-    if directory is None:
+    section = config.recipients
+    if not section.lists and not section.callout:
         warn("no list of recipients is given: set [recipients] lists, or --known LIST")
-        directory = RecipientDirectory((), config.recipients.max_age)
-    warn_of_lists(config, directory.summaries())
+    directory = open_directory(make_directory_spec(config))
+    for words in directory.warnings():
+        warn(words)
     opened = make_sources(config, sources or [], selection.queues)
     count = dict(_count(config, opened, selection).mailboxes())
     answers = directory.lookup(list(count))
-    asked = ask_primaries(config, opened, answers) if config.recipients.callout else []
+    asked = ask_primaries(config, opened, answers) if section.callout else []
     said = {m: answer for each in asked for m, answer in each.result.answers.items()}
     tally = CensusTally()
     for mailbox, messages in count.items():

@@ -37,7 +37,6 @@ from drainer.cli.primary_options import Sections, merge, with_primary
 from drainer.cli.progress import progress, release_terminal
 from drainer.cli.recipient_options import (
     refuse_without_lists,
-    warn_of_lists,
     with_census,
 )
 from drainer.cli.spool_advice import introduce
@@ -236,8 +235,6 @@ async def run_drain(request: DrainRequest, workers: WorkerProcesses) -> int:
     names = ", ".join(request.settings.names)
     say(f"draining to {names}; ledger {databases.shown(request.url)}")
     _warn_of_defaults(request.config)
-    if request.settings.directory is not None:
-        warn_of_lists(request.config, request.settings.directory.summaries())
     for source in request.sources if request.settings.scans else ():
         introduce(source)
     async with (

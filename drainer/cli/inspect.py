@@ -33,7 +33,7 @@ from drainer.cli.table import Table
 from drainer.cli.times import shown_time
 from drainer.config import Config
 from drainer.config.build.paths import ledger_url, lock_folder
-from drainer.config.build.recipient_lists import make_directory
+from drainer.config.build.recipient_lists import census_before_drain, open_directory
 from drainer.config.build.routes import route_name
 from drainer.config.build.server_routes import with_server_routes
 from drainer.config.build.spools import make_sources, with_domains
@@ -307,8 +307,8 @@ def print_plan(
     forecast = Forecast(redirect=redirect)
     end = datetime.now(UTC) - config.retry.lifetime
     found = SourceList(choice, end).at(opened, rules)
-    directory = make_directory(config) if config.recipients.before_drain else None
-    if directory is not None:
+    if spec := census_before_drain(config):
+        directory = open_directory(spec)
         found = RecipientCensus(directory, redirect).mark_unknown(found, BATCH)
     with open_ledger(config) as report:
         for scanned, states in with_states(found, report):

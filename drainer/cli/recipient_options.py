@@ -6,12 +6,9 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from drainer.cli.filters import with_options
-from drainer.cli.output import warn
 from drainer.cli.primary_options import Sections
 from drainer.config import Config
 from drainer.errors import UsageError
-from drainer.runtime.units import describe_duration, format_duration
-from drainer.sources.recipients.recipient_list import ListSummary
 
 T = TypeVar("T")
 
@@ -76,15 +73,3 @@ def refuse_without_lists(config: Config, given: Sections) -> None:
     if asked and not section.lists and not section.callout:
         message = "--census needs a list of recipients, or --callout"
         raise UsageError(message, hint="give --known LIST, or set [recipients] lists")
-
-
-def warn_of_lists(config: Config, lists: list[ListSummary]) -> None:
-    """Say which lists are too old to say anything."""
-    limit = format_duration(config.recipients.max_age)
-    for each in lists:
-        if each.is_too_old and each.age is not None:
-            age = describe_duration(each.age.total_seconds())
-            warn(
-                f"the list {each.name} was changed {age} ago, and [recipients] max_age"
-                f" is {limit}: it says nothing"
-            )

@@ -10,7 +10,7 @@ from drainer.bounce.build import make_bouncing
 from drainer.bounce.quarantine.delivery_copies import KeepSettings
 from drainer.config import Config
 from drainer.config.build.paths import kept_folder, ledger_url, quarantine_folder
-from drainer.config.build.recipient_lists import make_directory
+from drainer.config.build.recipient_lists import census_before_drain
 from drainer.config.build.routes import (
     make_probe,
     make_route,
@@ -57,7 +57,7 @@ def build_settings(
         confirm_after=config.bounce.confirm_after,
         quarantine=quarantine_folder(ledger_url(config)),
         kept=make_keep(config),
-        directory=make_directory(config) if config.recipients.before_drain else None,
+        directory=census_before_drain(config),
         callout=config.recipients.callout,
         scanners=make_scanners(config),
         bouncing=make_bouncing(config)

@@ -34,6 +34,7 @@ from drainer.runtime.process import utcnow
 from drainer.runtime.workers import WorkerProcess
 from drainer.smtp.rate_limiter import TotalRate
 from drainer.sources.protocol import Source
+from drainer.sources.recipients.directory import RecipientDirectory
 
 
 class Drain:
@@ -147,11 +148,17 @@ class Drain:
 
     # --- the run
 
+    async def open_lists(self) -> None:
+        """Read the lists of recipients; raise UsageError if one cannot be read."""
+        if self.census is not None:
+            await self.census.open()
+
     async def take_census(self, *, asks: bool) -> None:
         """Hold unknown recipients; leave out routes whose primary has lost users.
 
-        ``asks``: the primaries are asked for recipients. Call it before ``run``. Raises
-        PrimaryNotReady if no route is left, UsageError if a list cannot be read.
+        ``asks``: the primaries are asked for recipients. Call it after ``open_lists``
+        and before ``run``. Raises PrimaryNotReady if no route is left, UsageError if a
+        list cannot be read.
         """
         if self.census is None:
             return
@@ -268,4 +275,5 @@ class Drain:
 def _census_of(settings: DrainSettings) -> RecipientCensus | None:
     if settings.directory is None:
         return None
-    return RecipientCensus(settings.directory, settings.admission.redirect)
+    directory = RecipientDirectory(settings.directory)
+    return RecipientCensus(directory, settings.admission.redirect)

@@ -27,7 +27,7 @@ from drainer.runtime.process import utcnow
 from drainer.smtp.connection import Connection
 from drainer.smtp.health_check import HealthProbe
 from drainer.smtp.route import Route
-from drainer.sources.recipients.directory import RecipientDirectory
+from drainer.sources.recipients.list_spec import DirectorySpec
 
 
 class PacingSettings(Struct, frozen=True, kw_only=True):
@@ -85,7 +85,7 @@ class DrainSettings(Struct, frozen=True, kw_only=True):
     #: Where copies are kept of what may become final without being delivered.
     quarantine: Path | None = None
     #: The lists of recipients that exist; None: all may exist.
-    directory: RecipientDirectory | None = None
+    directory: DirectorySpec | None = None
     #: Whether the primary is asked for those of which no list says anything.
     callout: bool = False
     #: They look at every message before it is sent.

@@ -2,22 +2,36 @@
 
 from drainer.config import Config
 from drainer.sources.recipients.directory import RecipientDirectory
-from drainer.sources.recipients.list_kinds import open_list
-from drainer.sources.recipients.list_spec import ListSpec
+from drainer.sources.recipients.list_spec import DirectorySpec, ListSpec
 
 
-def make_directory(config: Config) -> RecipientDirectory | None:
-    """Read the lists of recipients; None without any and without callout.
-
-    It may block. Raises UsageError if one cannot be read.
-    """
+def make_directory_spec(config: Config) -> DirectorySpec:
+    """Return which lists there are."""
     section = config.recipients
-    if not section.lists and not section.callout:
-        return None
-    delimiters = config.bounce.tag_delimiters
-    specs = [
+    specs = (
         ListSpec(url=each) if isinstance(each, str) else each.values_for(ListSpec)
         for each in section.lists
-    ]
-    lists = [open_list(spec, delimiters) for spec in specs]
-    return RecipientDirectory(lists, section.max_age)
+    )
+    return DirectorySpec(
+        lists=tuple(specs),
+        max_age=section.max_age,
+        delimiters=config.bounce.tag_delimiters,
+    )
+
+
+def census_before_drain(config: Config) -> DirectorySpec | None:
+    """Return the lists that a drain goes by; None if all recipients may exist."""
+    section = config.recipients
+    if section.before_drain and (section.lists or section.callout):
+        return make_directory_spec(config)
+    return None
+
+
+def open_directory(spec: DirectorySpec) -> RecipientDirectory:
+    """Return the lists, read. It may block.
+
+    Raises UsageError if one cannot be read.
+    """
+    directory = RecipientDirectory(spec)
+    directory.open()
+    return directory

@@ -1,6 +1,7 @@
 """What the lists of recipients mean for a drain: who is held, and who exists."""
 
 import asyncio
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
@@ -26,6 +27,8 @@ from drainer.policy.recipient.state import State
 from drainer.sources.protocol import Source
 from drainer.sources.recipients.directory import RecipientDirectory
 
+_log = logging.getLogger(__name__)
+
 BATCH = 2000
 """Recipients of the ledger that the lists are asked for together."""
 
@@ -34,11 +37,17 @@ class RecipientCensus:
     """Asks the lists about the recipients of one drain."""
 
     def __init__(self, directory: RecipientDirectory, redirect: AddressMapping) -> None:
-        """Ask for the addresses that recipients are mapped to."""
+        """Ask for the addresses that recipients are mapped to, once it is open."""
         self._directory = directory
         self._redirect = redirect
         #: What the primary said, by the key of a mailbox.
         self._said: dict[str, ExistenceAnswer] = {}
+
+    async def open(self) -> None:
+        """Read the lists; raise UsageError if one cannot be read."""
+        await asyncio.to_thread(self._directory.open)
+        for words in self._directory.warnings():
+            _log.warning(words)
 
     def knows(self, mailbox: str) -> str:
         """Return the list that has a recipient, without any I/O; '' = none."""

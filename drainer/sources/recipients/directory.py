@@ -1,7 +1,6 @@
 """All lists of recipients together: one answer for each recipient."""
 
-from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from collections.abc import Iterator, Sequence
 
 from drainer.mail.mailbox import mailbox_key
 from drainer.policy.census.existence import (
@@ -11,6 +10,9 @@ from drainer.policy.census.existence import (
     ExistenceAnswer,
     combine,
 )
+from drainer.runtime.units import describe_duration, format_duration
+from drainer.sources.recipients.list_kinds import open_list
+from drainer.sources.recipients.list_spec import DirectorySpec
 from drainer.sources.recipients.recipient_list import (
     ListSummary,
     LoadedList,
@@ -21,12 +23,28 @@ from drainer.sources.recipients.recipient_list import (
 class RecipientDirectory:
     """Asks every list; what was asked is remembered for the run."""
 
-    def __init__(self, lists: Iterable[RecipientList], max_age: timedelta) -> None:
-        """Believe no list that was changed longer than ``max_age`` ago."""
-        self._lists = tuple(lists)
-        self._max_age = max_age
+    def __init__(self, spec: DirectorySpec) -> None:
+        """Read nothing yet."""
+        self._spec = spec
+        self._lists: tuple[RecipientList, ...] = ()
         #: What lists say that cannot answer without I/O, by the key of a mailbox.
         self._remembered: dict[str, ExistenceAnswer] = {}
+
+    def open(self) -> None:
+        """Read the lists; it may block. Raises UsageError if one cannot be read."""
+        delimiters = self._spec.delimiters
+        self._lists = tuple(open_list(each, delimiters) for each in self._spec.lists)
+
+    def warnings(self) -> Iterator[str]:
+        """Yield which lists are too old to say anything."""
+        limit = format_duration(self._spec.max_age)
+        for each in self.summaries():
+            if each.is_too_old and each.age is not None:
+                age = describe_duration(each.age.total_seconds())
+                yield (
+                    f"the list {each.name} was changed {age} ago, and [recipients]"
+                    f" max_age is {limit}: it says nothing"
+                )
 
     def lookup(self, mailboxes: Sequence[str]) -> dict[str, ExistenceAnswer]:
         """Return what is known of each; it may block.
@@ -68,7 +86,7 @@ class RecipientDirectory:
 
     def _is_too_old(self, known: RecipientList) -> bool:
         age = known.age()
-        return age is not None and age > self._max_age
+        return age is not None and age > self._spec.max_age
 
 
 def _aged(answer: ExistenceAnswer) -> ExistenceAnswer:

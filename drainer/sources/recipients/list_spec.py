@@ -1,4 +1,6 @@
-"""A list of recipients as the operator names it."""
+"""The lists of recipients as the operator names them."""
+
+from datetime import timedelta
 
 from msgspec import Struct
 
@@ -17,3 +19,13 @@ class ListSpec(Struct, frozen=True, kw_only=True):
     bind_dn: str = ""
     #: A file with the password of the database, or of ``bind_dn``.
     password_file: str = ""
+
+
+class DirectorySpec(Struct, frozen=True, kw_only=True):
+    """All lists of a drain, and what they are worth."""
+
+    lists: tuple[ListSpec, ...]
+    #: A list that was changed longer ago says nothing.
+    max_age: timedelta
+    #: The characters that start a tag.
+    delimiters: str = "+"

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from drainer.config.load import load
+from drainer.watch.plan import WatchPlan, make_plan
 from tests.support.command.runner import Bench
 from tests.support.smtp_peer.peer import PeerThread
 from tests.support.smtp_peer.script import Script, per_recipient
@@ -231,3 +233,17 @@ def test_only_the_route_with_the_lost_users_is_left_out(
     assert "sends nothing there" in result.stderr
     assert broken.messages == []
     assert [m.forward_paths for m in other.accepted] == [[OTHER]]
+
+
+def test_a_watch_reads_the_lists_at_each_drain(bench: Bench) -> None:
+    """Not at its start; a reload that changes no list restarts no drain."""
+
+    def plan() -> WatchPlan:
+        config = load(bench.config, {"ledger": {"url": str(bench.ledger)}})
+        return make_plan(config, (f"postfix:{bench.spool}",))
+
+    (bench.root / "users").unlink()
+    first = plan()
+    assert first.drains_like(plan())
+    bench.configure(recipients={"max_age": "1d"})
+    assert not first.drains_like(plan())
