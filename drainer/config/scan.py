@@ -70,6 +70,12 @@ class ScannerSection(Section):
         " 10 minutes at most.",
     )
 
+    primary_filters: bool = Field(
+        default=False,
+        description="The primary filters mail by itself: do not scan a message whose"
+        " original client drainer names to it by XCLIENT.",
+    )
+
     @property
     def place(self) -> str:
         """The address with its port; '' of a program."""

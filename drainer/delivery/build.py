@@ -146,6 +146,7 @@ def make_scanners(config: Config) -> tuple[ScannerSettings, ...]:
             defers=each.unreachable == "defer",
             cache=each.cache,
             pauses=config.breaker.pauses,
+            primary_filters=each.primary_filters,
         )
         for name, each in config.scan.items()
     )

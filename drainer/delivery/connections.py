@@ -32,6 +32,7 @@ from drainer.smtp.hosts import HostChoice
 from drainer.smtp.own_name import has_own_name
 from drainer.smtp.rate_limiter import RateLimiter
 from drainer.smtp.session import Session
+from drainer.smtp.xclient import ClientIntroduction
 
 _log = logging.getLogger(__name__)
 
@@ -72,6 +73,8 @@ class ConnectionPool:
     _workers: dict[int, DeliveryWorker] = field(default_factory=dict)
     #: By address and port.
     _trust: dict[str, HostTrust] = field(default_factory=dict)
+    #: Whether all sessions so far may speak for clients; None = there was none.
+    speaks_for_clients: bool | None = None
     _unheard: int = 0
     #: Held while the first session is opened: a wrong password is tried once, not by
     #: all tasks at once.
@@ -163,6 +166,9 @@ class ConnectionPool:
         session = Session(answer, self.settings.route, trust)
         worker = self.worker.for_session(session)
         self._workers[id(worker)] = worker
+        before = self.speaks_for_clients is not False
+        introduction = ClientIntroduction.on(session.route, answer.extensions)
+        self.speaks_for_clients = before and introduction.renews
         try:
             await worker.run(session)
         finally:

@@ -46,6 +46,7 @@ from drainer.policy.recipient.judge import RetryPolicy
 from drainer.runtime.process import utcnow
 from drainer.smtp.hosts import HostChoice
 from drainer.smtp.rate_limiter import RateLimiter, TotalRate
+from drainer.smtp.xclient import may_speak
 from drainer.sources.protocol import HoldingSource, LeasingSource, Source
 
 READY = 100
@@ -255,7 +256,16 @@ class RouteDelivery:
     def _build_scan_stage(self) -> ScanStage | None:
         in_order = self._shared.settings.choice.order is not None
         screen = self._shared.screen
-        return ScanStage(screen, in_order=in_order) if screen else None
+        if screen is None:
+            return None
+        pool = self._connections
+        return ScanStage(
+            screen,
+            in_order=in_order,
+            is_client_named=lambda message: (
+                bool(pool.speaks_for_clients) and may_speak(message)
+            ),
+        )
 
     # --- the run
 

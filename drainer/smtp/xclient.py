@@ -100,18 +100,11 @@ class ClientIntroduction:
     def _client(self, message: Message) -> Client | None:
         """Return the client the message is from; None if the backup is the sender.
 
-        The backup's own mail has no client. The primary judges and trusts the client
-        that XCLIENT names by its address. So drainer never names a client that logged
-        in to the backup. Nor does it name a private address: it may be a filter that
-        returned the message, with rights of its own there.
+        The backup's own mail has no client.
         """
-        if not self.kind:
+        if not self.kind or parse_address(message.client.address) is None:
             return None
-        address = parse_address(message.client.address)
-        if address is None:
-            return None
-        is_ours = self.renews and (bool(message.login) or is_private(address))
-        return None if is_ours else message.client
+        return message.client if not self.renews or may_speak(message) else None
 
     def _values(self, client: Client, message: Message) -> Iterator[tuple[str, str]]:
         """Yield attributes and values, the most important ones first."""
@@ -128,6 +121,18 @@ class ClientIntroduction:
             yield "SOURCE", "REMOTE"
         fits = len(client.helo.encode()) <= MAX_VALUE_BYTES
         yield "HELO", (xtext(client.helo) if fits else "") or _UNAVAILABLE
+
+
+def may_speak(message: Message) -> bool:
+    """Return whether XCLIENT may name the client of a message.
+
+    The primary judges and trusts the client that XCLIENT names by its address. So
+    drainer never names a client that logged in to the backup. Nor does it name a
+    private address: it may be a filter that returned the message, with rights of its
+    own there.
+    """
+    address = parse_address(message.client.address)
+    return address is not None and not message.login and not is_private(address)
 
 
 def narrowed(extensions: Extensions, ehlo: Reply) -> dict[str, str]:

@@ -40,12 +40,17 @@ class LimitedScanner:
         self.pause = ScannerPause(settings.pauses)
         self._reason = ""
 
-    async def scan(self, request: ScanRequest) -> ScanAnswer:
+    async def scan(self, request: ScanRequest) -> ScanAnswer | None:
         """Return its answer, after a wait for a slot; ScannerFailure without one.
 
-        While it has a pause, it is not asked and this fails at once.
+        While it has a pause, it is not asked and this fails at once. None = it is not
+        asked, because the primary filters the message.
         """
+        if self._is_needless(request):
+            return None
         async with self._slots:
+            if self._is_needless(request):  # a session was opened during the wait
+                return None
             if not self.pause.may_ask(utcnow()):
                 raise ScannerFailure(self._reason)
             try:
@@ -64,6 +69,9 @@ class LimitedScanner:
                 return await self._scanner.ping()
         except (OSError, EOFError) as error:
             raise ScannerFailure(self._words(error)) from None
+
+    def _is_needless(self, request: ScanRequest) -> bool:
+        return self.settings.primary_filters and request.is_client_named()
 
     async def _timed(self, request: ScanRequest) -> ScanAnswer:
         try:

@@ -1,5 +1,6 @@
 """What every content scanner is given, and what it gives back."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Literal, Protocol
 
@@ -32,7 +33,7 @@ class ScannerSettings(Struct, frozen=True, kw_only=True):
     cache: timedelta = timedelta(days=1)
     #: How long it is asked nothing while it fails, one pause after another.
     pauses: tuple[timedelta, ...] = (timedelta(minutes=1),)
-    #: The primary filters by itself what it gets in the name of the original client.
+    #: The primary filters what XCLIENT names the client of: it is not asked about that.
     primary_filters: bool = False
 
 
@@ -50,6 +51,8 @@ class ScanRequest(Struct, frozen=True, kw_only=True):
     #: An operator has released these recipients: what scanners said of the content
     #: before was known to that operator, and holds it no more.
     released: bool = False
+    #: Asked late: whether XCLIENT would name the original client to the primary.
+    is_client_named: Callable[[], bool] = lambda: False
 
 
 class ScannerFailure(Exception):

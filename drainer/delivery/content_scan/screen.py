@@ -81,6 +81,8 @@ class ContentScreen:
                 answer = await scanner.scan(request)
             except ScannerFailure as failure:
                 return self._without(scanner, str(failure))
+            if answer is None:
+                return ScanFinding(problem=None, note=f"{name}: the primary filters it")
             self._keep(request.sha256, name, answer)
         problem = hit_by(name, answer) if settings.rule.is_hit(answer) else None
         return ScanFinding(problem=problem, note=f"{name}: {answer}")

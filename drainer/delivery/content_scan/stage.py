@@ -4,13 +4,14 @@ A message that needs no scan passes those that wait for a scanner.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from msgspec.structs import replace
 
 from drainer.delivery.content_scan.protocol import ScanRequest
 from drainer.delivery.content_scan.screen import ContentScreen, decisive
-from drainer.mail.message import Problem, ScanProblem
+from drainer.mail.message import Message, Problem, ScanProblem
 from drainer.policy.recipient.delivery import Delivery
 from drainer.smtp.transaction import Transaction
 
@@ -24,9 +25,20 @@ Loaded = Sequence[tuple[Transaction, Problem | None]]
 class ScanStage:
     """Scans messages before they are ready, many at the same time."""
 
-    def __init__(self, screen: ContentScreen, *, in_order: bool) -> None:
-        """Scan one after the other when an operator chose an order."""
+    def __init__(
+        self,
+        screen: ContentScreen,
+        *,
+        in_order: bool,
+        is_client_named: Callable[[Message], bool],
+    ) -> None:
+        """Scan one after the other when an operator chose an order.
+
+        ``is_client_named`` says whether XCLIENT names the client of a message to the
+        primary.
+        """
         self._screen = screen
+        self._is_client_named = is_client_named
         self._room = asyncio.Semaphore(1 if in_order else ROOM)
         #: Held while a message is put into the ready queue, so that few wait for that.
         self.turn = asyncio.Lock()
@@ -55,6 +67,7 @@ class ScanStage:
             size=first.facts.size_bytes,
             sha256=delivery.message.sha256 or first.facts.sha256,
             released=delivery.claimed[0].released,
+            is_client_named=partial(self._is_client_named, message),
         )
         findings = await self._screen.examine(request)
         return "; ".join(each.note for each in findings), decisive(findings)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command.runner import Bench, call
+from tests.support.command.runner import Bench, call, end
 from tests.support.mta.roles import Primary
 from tests.support.scenarios.sessions import verbs
 from tests.support.smtp_peer.peer import PeerThread
@@ -85,6 +85,39 @@ def test_its_restrictions_judge_the_client(bench: Bench, trusting: Primary) -> N
     assert states.pop("bad@example.org") == "held"
     assert set(states.values()) == {"delivered"}
     assert "unknown[192.0.2.66]" in bench.verdicts(bad)[-1]["reply"]
+
+
+def test_a_scanner_is_not_asked_what_the_primary_filters(
+    bench: Bench, trusting: Primary
+) -> None:
+    """From the first session on; the backup's own mail is still scanned.
+
+    The first scan ends at once, and the second one when a session is open.
+    """
+    for n in range(6):
+        bench.add(f"f{n}@example.org", envelope=ANNA)
+    bench.add("own@example.org")
+    program, log, go = (bench.root / name for name in ("scan", "log", "go"))
+    program.write_text(
+        f"#!/bin/sh\n[ ! -e {log} ] || while [ ! -e {go} ]; do sleep 0.05; done\n"
+        f'echo "$RECIPIENTS" >>{log}\n',
+        "utf-8",
+    )
+    program.chmod(0o700)
+    scan = {"protocol": "command", "command": [str(program)], "concurrency": 1}
+    bench.port, before = trusting.port, len(trusting.received())
+    bench.configure(primary={"forward_client": "xclient"})
+    bench.configure(**{"scan.own": {**scan, "primary_filters": True}})
+    drain = bench.start("drain", f"postfix:{bench.spool}", "--json", "--no-check")
+    trusting.wait_received(before + 1)
+    go.touch()
+    assert end(drain).code == 0
+    scanned = log.read_text("utf-8").split()
+    assert len(scanned) <= 3
+    assert "own@example.org" in scanned
+    assert set(bench.states().values()) == {"delivered"}
+    words = [bench.run("why", f"A000{n}", "--trace").stdout for n in range(1, 7)]
+    assert any("own: the primary filters it" in each for each in words)
 
 
 def test_a_real_postfix_logs_the_client(bench: Bench, trusting: Primary) -> None:
