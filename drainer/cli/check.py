@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from drainer.cli.options import ConfigOption, JsonOption, ToOption, load
 from drainer.cli.output import clean, print_error, print_json, stdout
 from drainer.cli.primary_options import Sections, with_primary
+from drainer.cli.scanner_check import scanner_facts, show_scanner
 from drainer.config import Config
 from drainer.config.build.routes import make_probe, make_route
 from drainer.delivery.mx_hosts import routes_now
@@ -50,7 +51,7 @@ def check(
 
     It prints each stage when that has ended. It waits 30 seconds for the banner and for
     EHLO, unless [primary] banner_timeout is set. With `[[routes]]` it checks the
-    primary of each of them.
+    primary of each of them. It also asks each scanner of `[scan]` whether it answers.
 
     Exit status: 0 ready; 2 mail loop, or bad usage; 3 not ready; 130 interrupted.
 
@@ -69,6 +70,8 @@ def check(
     finally:
         for route, health in reports if json_ else ():
             print_json({"helo": route.helo} | facts_of(health, str(route)))
+    for facts in asyncio.run(scanner_facts(config)):
+        print_json(facts) if json_ else show_scanner(facts)
     try:
         for route, health in reports:
             refuse_unless_healthy(health, str(route))

@@ -8,7 +8,7 @@ import pytest
 
 from drainer.delivery.content_scan.clamd import parse_reply
 from drainer.delivery.content_scan.protocol import ScannerFailure
-from tests.support.command.runner import Bench
+from tests.support.command.runner import Bench, call
 from tests.support.mta.clamd import EICAR, SIGNATURE, Clamd
 from tests.support.smtp_peer.peer import PeerThread
 
@@ -153,3 +153,11 @@ def test_whatever_else_is_no_answer(reply: bytes) -> None:
     """An error is never taken for a clean content."""
     with pytest.raises(ScannerFailure, match="clamd says"):
         parse_reply(reply)
+
+
+def test_check_says_that_it_answers(bench: Bench) -> None:
+    """In its own words."""
+    listed = call("check", "--json", "--config", bench.config).lines
+    found = [each for each in listed if "scanner" in each]
+    assert [each["verdict"] for each in found] == ["ok"]
+    assert "ClamAV" in found[0]["reply"]

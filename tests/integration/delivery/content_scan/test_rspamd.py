@@ -8,7 +8,7 @@ import pytest
 from drainer.delivery.content_scan.protocol import ScannerFailure
 from drainer.delivery.content_scan.rspamd import parse_answer, parse_http
 from drainer.policy.admission.content_scan import MAX_SYMBOLS
-from tests.support.command.runner import Bench
+from tests.support.command.runner import Bench, call
 from tests.support.mta.rspamd import Rspamd
 from tests.support.smtp_peer.peer import PeerThread
 from tests.support.spools.postfix_files import record
@@ -119,3 +119,11 @@ def test_texts_of_an_answer_are_limited_and_escaped() -> None:
     assert answer.verdict == r"re\x1bject"
     assert len(answer.symbols) == MAX_SYMBOLS
     assert answer.symbols[0] == "S299"
+
+
+def test_check_says_that_it_answers(bench: Bench) -> None:
+    """In its own words."""
+    listed = call("check", "--json", "--config", bench.config).lines
+    found = [each for each in listed if "scanner" in each]
+    assert [each["verdict"] for each in found] == ["ok"]
+    assert "pong" in found[0]["reply"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command.runner import Bench, end
+from tests.support.command.runner import Bench, call, end
 from tests.support.mta.postfix import wait_until
 from tests.support.smtp_peer.peer import PeerThread
 from tests.support.smtp_peer.script import in_turn
@@ -120,3 +120,22 @@ def test_a_plan_counts_what_would_be_held(bench: Bench) -> None:
     assert "1 would wait: own: exit status 9" in words
     assert bench.run("plan", source, "--scan", "--order", "oldest").code == 2
     assert not bench.ledger.exists()
+
+
+def test_check_asks_each_scanner(bench: Bench) -> None:
+    """Who answers is named, and what happens to mail while one does not."""
+    let_scan(bench, "exit 0", primary_filters=True)
+    for name, choice in (("down", "defer"), ("gone", "send")):
+        scan = {"protocol": "clamd", "address": "unix:/absent", "unreachable": choice}
+        bench.configure(**{f"scan.{name}": scan})
+    listed = call("check", "--json", "--config", bench.config).lines
+    found = {each["scanner"]: each for each in listed if "scanner" in each}
+    assert found["own"]["reply"] == str(bench.root / "own")
+    assert [found[name]["verdict"] for name in found] == ["ok", "warn", "warn"]
+    assert "no effect" in found["own"]["hint"]
+    assert "mail waits" in found["down"]["hint"]
+    assert "without it" in found["gone"]["hint"]
+    bench.configure(primary={"forward_client": "auto"})
+    words = call("check", "--config", bench.config).stdout
+    assert "scanner down" in words
+    assert "it is not asked about mail whose client XCLIENT names" in words

@@ -8,7 +8,7 @@ import pytest
 from drainer.delivery.content_scan.protocol import ScannerFailure
 from drainer.delivery.content_scan.spamd import parse_reply
 from drainer.policy.admission.content_scan import MAX_SYMBOLS
-from tests.support.command.runner import Bench
+from tests.support.command.runner import Bench, call
 from tests.support.mta.spamd import Spamd
 from tests.support.smtp_peer.peer import PeerThread
 
@@ -86,3 +86,11 @@ def test_rules_of_a_reply_are_limited_and_escaped() -> None:
     assert (answer.verdict, answer.score) == ("", -1.5)
     assert answer.symbols[0] == r"A\x1bB"
     assert len(answer.symbols) == MAX_SYMBOLS
+
+
+def test_check_says_that_it_answers(bench: Bench) -> None:
+    """In its own words."""
+    listed = call("check", "--json", "--config", bench.config).lines
+    found = [each for each in listed if "scanner" in each]
+    assert [each["verdict"] for each in found] == ["ok"]
+    assert "PONG" in found[0]["reply"]
