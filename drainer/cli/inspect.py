@@ -276,7 +276,7 @@ def plan(
     Example: drainer plan maildir:/var/mail/backup
     """
     sections = merge(primary, recipients, {"throttle": {"rate": rate} if rate else {}})
-    config = load(path, to=to, ledger=ledger, sections=sections)
+    config = load(path, to=to, ledger=ledger, sections=sections, acts=scan)
     refuse_without_lists(config, recipients)
     scans = ScanForecast(config, choice) if scan else None
     chosen = (choice, redirect)

@@ -31,7 +31,7 @@ class ScanForecast:
         scanners = make_scanners(config)
         if not scanners:
             message = "--scan needs a scanner, and none is configured"
-            raise UsageError(message, hint="add a [scan.NAME] table")
+            raise UsageError(message, hint="add a [scan.NAME] table: docs/scan.md")
         if choice.order is not None:
             message = "--scan does not go with --order: a sorted list has no contents"
             raise UsageError(message, hint="leave out --order")
