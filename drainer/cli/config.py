@@ -138,8 +138,11 @@ def config(
         print_json(facts | {"routes": own})
         return
     typer.echo(f"# file: {known.file.absolute() if known.file else 'none'}")
-    sources = facts.pop("sources").items()
-    tables = {f"sources.{json.dumps(name)}": each for name, each in sources}
+    tables = {
+        f"{group}.{json.dumps(name)}": each
+        for group in ("scan", "sources")
+        for name, each in facts.pop(group).items()
+    }
     for name, table in {**facts, **tables}.items():
         _print_table(f"[{name}]", table)
     for table in own:

@@ -3,6 +3,7 @@
 It reads what the configuration names, and sends nothing.
 """
 
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,9 +17,11 @@ from drainer.config.build.paths import ledger_url
 from drainer.config.build.routes import make_route
 from drainer.config.build.rules import make_rules
 from drainer.config.build.spools import make_sources
-from drainer.errors import DrainerError
+from drainer.config.scan import ScannerSection
+from drainer.errors import DrainerError, UsageError
 from drainer.ledger import engine
 from drainer.ledger.reader import LedgerReader
+from drainer.mail.reply import printable
 from drainer.policy.breaker.remedies import NO_KNOWN_GOOD
 from drainer.runtime import databases
 from drainer.runtime.private_files import read_private
@@ -53,6 +56,8 @@ def check_config(config: Config) -> Iterator[ConfigFinding]:
         section = getattr(config, name)
         if isinstance(section, BaseModel):
             yield from _files(name, section)
+    for name, scanner in config.scan.items():
+        yield _tried(f"[scan.{name}]", partial(_scanner, scanner))
     for name in config.sources:
         yield _tried(f"[sources.{name}]", partial(_source, config, name))
     yield _tried("[ledger]", lambda: _ledger(config))
@@ -76,6 +81,16 @@ def _presence(name: str, values: tuple[str, ...], hint: str) -> ConfigFinding:
 
 def _source(config: Config, name: str) -> str:
     return ", ".join(source.url for source in make_sources(config, [name], []))
+
+
+def _scanner(section: ScannerSection) -> str:
+    if not section.command:
+        return section.place
+    found = shutil.which(section.command[0])
+    if found is None:
+        message = f"there is no program {printable(section.command[0])}"
+        raise UsageError(message, hint="name it by its whole path")
+    return found
 
 
 def _ledger(config: Config) -> str:

@@ -20,6 +20,12 @@ url = "{folder}/ledger.db"
 [sources.mail]
 url = "maildir:{folder}/mail"
 ack = "keep"
+[scan.own]
+protocol = "command"
+command = ["sh", "a b"]
+score = 3
+[scan.av]
+protocol = "clamd"
 """
 
 
@@ -50,6 +56,8 @@ def test_a_sound_configuration_passes(tmp_path: Path) -> None:
         "[primary] domains": "ok",
         "[primary] password_file": "ok",
         "[health] accept": "ok",
+        "[scan.own]": "ok",
+        "[scan.av]": "ok",
         "[sources.mail]": "ok",
         "[ledger]": "ok",
     }
@@ -60,13 +68,13 @@ def test_a_sound_configuration_passes(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    """A source, a secret, and a ledger that is none: exit status 2."""
-    path = laid_out(tmp_path)
+    """A source, a secret, a program, and a ledger that is none: exit status 2."""
+    path = laid_out(tmp_path, SOUND.replace('"sh"', '"absent-program"'))
     (tmp_path / "mail").rename(tmp_path / "away")
     (tmp_path / "password").unlink()
     (tmp_path / "ledger.db").write_bytes(b"no database" * 100)
     found = verdicts(path, 2)
-    for name in ("[sources.mail]", "[primary] password_file", "[ledger]"):
+    for name in ("[sources.mail]", "[primary] password_file", "[scan.own]", "[ledger]"):
         assert found[name] == "fail"
 
 
@@ -82,11 +90,12 @@ def test_a_secret_that_others_can_read_is_a_warning(tmp_path: Path) -> None:
 
 
 def test_what_config_prints_is_valid_toml_without_secrets(tmp_path: Path) -> None:
-    """With the sources in tables of their own, and the file in a comment."""
+    """With sources and scanners in tables of their own, and the file in a comment."""
     path = laid_out(tmp_path)
     printed = call("config", "--config", path).stdout
     assert printed.startswith(f"# file: {path}\n")
     known = tomllib.loads(printed)
+    assert list(known["scan"]) == ["own", "av"]
     assert known["sources"]["mail"]["url"] == f"maildir:{tmp_path}/mail"
     again = tmp_path / "again.toml"
     again.write_text(printed)
