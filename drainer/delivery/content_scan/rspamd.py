@@ -93,7 +93,7 @@ def parse_http(reply: bytes) -> bytes:
     try:
         response.begin()
         body = response.read()
-    except (http.client.HTTPException, ValueError) as error:
+    except (http.client.HTTPException, ValueError, OverflowError) as error:
         message = f"its reply is not HTTP: {safe(repr(error))}"
         raise ScannerFailure(message) from None
     if response.status != http.HTTPStatus.OK:
@@ -107,7 +107,7 @@ def parse_answer(body: bytes) -> ScanAnswer:
     """Return what the JSON of /checkv2 says; ScannerFailure when it says nothing."""
     try:
         found = json.decode(body, type=_Answer)
-    except DecodeError as error:
+    except (DecodeError, RecursionError) as error:
         message = f"rspamd's answer is not understood: {safe(str(error))}"
         raise ScannerFailure(message) from None
     ranked = sorted(found.symbols.items(), key=lambda each: -abs(each[1].score))

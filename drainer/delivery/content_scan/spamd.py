@@ -1,7 +1,7 @@
 """SpamAssassin's spamd: SYMBOLS by the protocol of spamc (spamd/PROTOCOL)."""
 
 import re
-from itertools import chain
+from itertools import chain, islice
 
 from drainer.delivery.content_scan.protocol import (
     ScannerFailure,
@@ -67,9 +67,9 @@ def parse_reply(reply: bytes) -> ScanAnswer:
     if found is None or score is None:
         message = "spamd names no score"
         raise ScannerFailure(message)
-    symbols = safe(body.decode("utf-8", "replace"), 5000).split(",")
+    symbols = (safe(each) for each in body.decode("utf-8", "replace").split(","))
     return ScanAnswer(
         verdict=SPAM if found[1].lower() in (b"true", b"yes") else "",
         score=score,
-        symbols=tuple(filter(None, (each.strip() for each in symbols)))[:MAX_SYMBOLS],
+        symbols=tuple(islice(filter(None, symbols), MAX_SYMBOLS)),
     )

@@ -80,6 +80,7 @@ def test_it_is_told_of_envelope_client_and_login(bench: Bench) -> None:
         b"HTTP/1.1 500 Internal\r\n\r\n{}",
         b"HTTP/1.1 403 Forbidden\r\nContent-Length: 4\r\n\r\nno\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 30 + b"\r\n\r\n{}",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
         b"220 mx.example ESMTP\r\n",
         b"\xff" * 100,
@@ -103,6 +104,8 @@ def test_what_is_no_successful_reply(reply: bytes) -> None:
         b'{"action": "no action", "score": "high"}',
         b'{"error": "invalid command"}',
         b"[" * 100_000,
+        b'{"action": "x", "score": 1, "y": ' + b"[" * 100_000,
+        b'{"action": "x", "score": 1e999}',
     ],
 )
 def test_what_is_no_answer(body: bytes) -> None:
