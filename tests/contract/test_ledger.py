@@ -24,6 +24,7 @@ from drainer.mail.envelope import Envelope, Recipient
 from drainer.mail.message import Message, SpooledMessage
 from drainer.mail.reply import Stage, parse_reply
 from drainer.policy.admission.admit import Admission, admit
+from drainer.policy.admission.content_scan import ScanAnswer
 from drainer.policy.admission.identity import ScanContext
 from drainer.policy.admission.routes import single_route
 from drainer.policy.admission.selection import Choice, Selection, SendOrder
@@ -175,6 +176,30 @@ def test_a_reply_of_any_octets_is_kept(database_url: str, tmp_path: Path) -> Non
         reply = b"450 4.2.0 nul \x00 \xff \xf0\x9f\x93\xac %s %(x)s"
         await ledger.submit(closed(delivery, 11, reply))
         assert await ledger.messages.finished([delivery.message.id]) == {}
+
+    with_ledger(database_url, tmp_path, test)
+
+
+def test_the_latest_answer_of_each_scanner_is_kept(
+    database_url: str, tmp_path: Path
+) -> None:
+    """By content; a score may be absent, and a text may hold anything."""
+    first = ScanAnswer(verdict="reject", score=15.5, symbols=("A", "ü\U0001f4ec"))
+    second, other = ScanAnswer(score=-1e300), ScanAnswer(verdict="nul \0")
+
+    async def test(ledger: Ledger) -> None:
+        for scanner, answer in (("spam", first), ("av", other), ("spam", second)):
+            if answer is second:
+                kept = (await ledger.scans.answers("c" * 64))["spam"][1]
+                assert kept == first
+            ledger.scans.keep("c" * 64, scanner, answer)
+        ledger.scans.keep("d" * 64, "spam", first)
+        found = await ledger.scans.answers("c" * 64)
+        assert {name: answer for name, (_, answer) in found.items()} == {
+            "spam": second,
+            "av": ScanAnswer(verdict="nul \ufffd"),
+        }
+        assert await ledger.scans.answers("e" * 64) == {}
 
     with_ledger(database_url, tmp_path, test)
 
