@@ -26,7 +26,15 @@ from tests.support.command.installed import (
 from tests.support.command.runner import call
 from tests.support.disk import Disk
 from tests.support.smtp_peer.peer import PeerThread
-from tests.support.smtp_peer.script import Delay, Drop, Script, Step, View
+from tests.support.smtp_peer.script import (
+    Delay,
+    Drop,
+    Message,
+    Script,
+    Step,
+    View,
+    per_recipient,
+)
 
 SESSIONS: Final = 3
 TIMEOUT: Final = 90
@@ -87,8 +95,14 @@ class Moment:
         self._reached = False
 
     def arm(self, delay: float) -> None:
-        """Let the server stop at this step of the conversation."""
-        answers: dict[str, Any] = {"dot": Delay(delay, REPLIES["dot"])}
+        """Let the server stop at this step of the conversation.
+
+        It refuses one recipient, whose message drainer copies for the confirmation.
+        """
+        refused = per_recipient({recipient(0): "550 5.1.1 unknown"})
+        answers: dict[str, Any] = {
+            "rcpt": refused, "dot": Delay(delay, REPLIES["dot"]),
+        }  # fmt: skip
         self._peer.script = Script(**answers)
         if self.kind in REPLIES:
             answers[self.kind] = self._answer
@@ -209,7 +223,7 @@ class Walk:
         [status] = self._call("status")
         if not status["balanced"] or status["spooled"] != len(states):
             self.outcome.faults.append(f"the counts do not add up: {status}")
-        copies = Counter(path for m in self.peer.accepted for path in m.forward_paths)
+        copies = Counter(path for _, path in self._received())
         for number in range(self.count):
             path = recipient(number)
             if not copies[path] and states.get(path, "delivered") in FINAL:
@@ -220,6 +234,10 @@ class Walk:
                 self.outcome.faults.append(f"doubled: {path} is {states.get(path)}")
         return states
 
+    def _received(self) -> Iterator[tuple[Message, str]]:
+        """Yield what was received, and for whom; an empty dot is for nobody."""
+        return ((m, path) for m in self.peer.accepted for path in m.forward_paths)
+
     def _judge_end(self, states: dict[str, str]) -> None:
         """Everything was received, whole, and the spool has let go of it."""
         waiting = {p: s for p, s in states.items() if s != "delivered"}
@@ -227,8 +245,7 @@ class Walk:
             self.outcome.faults.append(f"not delivered in the end: {waiting}")
         if not waiting and (left := self.spool.left()):
             self.outcome.faults.append(f"{left} messages are still in the spool")
-        for message in self.peer.accepted:
-            [path] = message.forward_paths
+        for message, path in self._received():
             number = int(path.removeprefix("user").partition("@")[0])
             if not (end := message.content or b"").endswith(last_line(number)):
                 self.outcome.faults.append(f"altered: {path} ends {end[-40:]!r}")
