@@ -46,3 +46,15 @@ def test_a_disturbed_drain_loses_and_doubles_nothing(
         one.disturb(DISTURBANCES[disturbance], 20, dice.choice((0.2, 1.0)))
         one.finish()
     assert one.outcome.is_right, one.outcome.faults
+
+
+def test_a_loss_and_a_double_are_seen(
+    tmp_path: Path, spools: Spools, library: Path
+) -> None:
+    """The check can fail: one message less, and one more, than was sent."""
+    dice = random.Random(1)  # noqa: S311 - to repeat it
+    with walk(spools, "Maildir", tmp_path / "walk", library, dice) as one:
+        one._settle()
+        one.peer.messages[-1] = one.peer.messages[0]
+        one._judge(frozenset())
+    assert (one.outcome.lost, one.outcome.doubled) == (1, 1)
