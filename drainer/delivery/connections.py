@@ -153,6 +153,10 @@ class ConnectionPool:
             self.hosts.release(answer)
             answer.wire.close()
             return
+        await self._serve(answer)
+
+    async def _serve(self, answer: Connection) -> None:
+        """Run a session on an established connection, and learn from it."""
         self.control.note(connection_decision(answer))
         self.progress.answered = answer.shown
         _log.debug(f"connected to {answer.address}: {answer.banner}")
