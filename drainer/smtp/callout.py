@@ -16,6 +16,8 @@ from drainer.smtp.route import Route
 
 MAX_REFUSALS = 8
 """Refusals after which a session ends."""
+MAX_TRANSACTIONS = 10
+"""Transactions of a session: Postfix counts RSET as junk (smtpd_junk_command_limit)."""
 _SUCCESS = 2
 
 
@@ -45,6 +47,8 @@ class CalloutSession:
         stated = recipient_limit(connection.extensions)
         self._most = min(most, stated or most)
         self._refusals = 0
+        #: Transactions that were started.
+        self.transactions = 0
         #: Recipients accepted in the transaction; None: none was started.
         self._accepted: int | None = None
 
@@ -61,7 +65,9 @@ class CalloutSession:
     def room(self) -> int:
         """How many recipients may be asked for together; 0: the session must end."""
         left = MAX_REFUSALS - self._refusals
-        return min(1, left) if not self._pipelines else min(left, self._most)
+        if self.transactions == MAX_TRANSACTIONS:
+            left = min(left, self._most - self.accepted)
+        return max(0, min(left, self._most if self._pipelines else 1))
 
     async def ask(self, recipients: Sequence[str]) -> list[Reply | Lost] | Reply | Lost:
         """Ask for at most ``room`` recipients; return the replies, in their order.
@@ -93,6 +99,7 @@ class CalloutSession:
         if not is_success(reply):
             return reply
         self._accepted = 0
+        self.transactions += 1
         return None
 
     async def end(self) -> None:

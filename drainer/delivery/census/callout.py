@@ -160,7 +160,8 @@ class Callout:
                 return
             replies = await session.ask(list(map(wire_form, asked)))
             if isinstance(replies, Reply):
-                self.ended = self.ended or f"the primary refuses the callout: {replies}"
+                self._pending.extend(asked)
+                self._refuse(replies, session)
                 break
             if isinstance(replies, Lost):
                 replies = [replies] * len(asked)
@@ -217,7 +218,14 @@ class Callout:
             self.refuses_everybody = True
             self.ended = self.ended or f"the primary refuses everybody: {reply}"
 
-    def _lose(self, lost: Lost) -> None:
+    def _refuse(self, reply: Reply, session: CalloutSession) -> None:
+        """End, unless the primary refuses only one more transaction of a session."""
+        if session.transactions and reply.code != _CLOSING:
+            self._lose(reply)
+        else:
+            self.ended = self.ended or f"the primary refuses the callout: {reply}"
+
+    def _lose(self, lost: Lost | Reply) -> None:
         self._lost += 1
         if self._lost >= MAX_LOST:
             self.ended = self.ended or f"the primary ends the sessions: {lost}"

@@ -1,6 +1,7 @@
 """The callout on real sockets: what it asks, and when it ends."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 import pytest
@@ -11,7 +12,7 @@ from drainer.policy.census.existence import (
     Existence,
 )
 from drainer.policy.pacing.rate import UNLIMITED, Rates, message_rate
-from drainer.smtp.callout import MAX_REFUSALS
+from drainer.smtp.callout import MAX_REFUSALS, MAX_TRANSACTIONS
 from drainer.smtp.rate_limiter import RateLimiter
 from drainer.smtp.route import Route, Timeouts
 from tests.support.smtp_peer.peer import PeerThread
@@ -155,6 +156,22 @@ def test_a_limit_of_recipients_ends_the_transaction(peer: StartPeer) -> None:
 
     callout = ask(peer(rcpt=rcpt, extensions=("PIPELINING",)), users(60))
     assert [said.existence for said in callout.said.values()] == [KNOWN] * 60
+
+
+def test_a_session_ends_before_its_resets_count_as_junk(peer: StartPeer) -> None:
+    """Another one asks for the rest; so it does where MAIL is refused in between."""
+    primary = peer(extensions=("PIPELINING", "LIMITS RCPTMAX=5"))
+    assert len(ask(primary, users(120)).said) == 120
+    lines = [(c.connection, c.line[:4]) for c in primary.commands]
+    resets = Counter(number for number, verb in lines if verb == b"RSET")
+    assert max(resets.values()) <= MAX_TRANSACTIONS
+    primary = peer(
+        mail=in_turn("250 ok", "452 4.3.2 too many messages in this session", "250 ok"),
+        extensions=("LIMITS RCPTMAX=5",),
+    )
+    callout = ask(primary, users(10))
+    assert callout.ended == ""
+    assert len(callout.said) == 10
 
 
 def test_fewer_sessions_than_allowed_are_enough(peer: StartPeer) -> None:
