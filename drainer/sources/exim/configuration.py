@@ -99,8 +99,11 @@ class EximConfiguration:
         elif conditions:
             return {}
         else:
-            doubt = f"Exim delivers it by the router {name} (driver {driver})"
-            return dict.fromkeys(domains, Nexthop(doubt=doubt))
+            nexthop = self._nexthop(router, RouteRule())
+            if not nexthop.host:
+                doubt = f"Exim delivers it by the router {name} (driver {driver})"
+                nexthop = Nexthop(doubt=doubt)
+            return dict.fromkeys(domains, nexthop)
         if not conditions:
             return taken
         doubt = f"the router {name} of Exim has {', '.join(conditions)}"

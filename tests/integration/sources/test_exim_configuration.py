@@ -51,19 +51,19 @@ class Backup:
         self.base = base
         self.file = base / "exim.conf"
 
-    def write(self, text: str) -> Path:
+    def write(self, text: str, transports: str = TRANSPORTS) -> Path:
         """Write its configuration."""
         main = f"spool_directory = {self.base}/spool\nprimary_hostname = mx2.example\n"
-        self.file.write_text(f"{main}{text}{TRANSPORTS}", "utf-8")
+        self.file.write_text(f"{main}{text}{transports}", "utf-8")
         return self.file
 
-    def toml(self, text: str) -> str:
+    def toml(self, text: str, **more: str) -> str:
         """Return what `drainer init` writes for a configuration."""
-        return exim_toml(str(self.write(text)))
+        return exim_toml(str(self.write(text, **more)))
 
-    def routes(self, text: str) -> list[dict[str, Any]]:
+    def routes(self, text: str, **more: str) -> list[dict[str, Any]]:
         """Return the routes of a configuration."""
-        return list(tomllib.loads(self.toml(text))["routes"])
+        return list(tomllib.loads(self.toml(text, **more))["routes"])
 
 
 @pytest.fixture
@@ -124,6 +124,32 @@ users:
     assert "REVIEW" not in text
     shown = drainer.run("config", "--config", made, "--json")
     assert shown.code == 0, shown.stderr
+
+
+def test_a_transport_may_name_the_server_itself(backup: Backup) -> None:
+    """LMTP to a socket, or hosts of the smtp transport."""
+    text = """
+domainlist relay_to_domains = a.example : b.example
+begin routers
+boxes:
+  driver = accept
+  domains = a.example
+  transport = boxes
+hub:
+  driver = accept
+  transport = hub
+begin transports
+boxes:
+  driver = lmtp
+  socket = /run/dovecot/lmtp
+hub:
+  driver = smtp
+  hosts = hub.example : hub2.example
+"""
+    assert backup.routes(text, transports="") == [
+        {"domains": ["a.example"], "host": "unix:/run/dovecot/lmtp"},
+        {"domains": ["b.example"], "hosts": ["hub.example:25", "hub2.example:25"]},
+    ]
 
 
 def test_route_data_is_looked_up_for_each_domain(backup: Backup) -> None:
