@@ -15,6 +15,7 @@ from drainer.errors import SourceError
 from drainer.sources.exim.router import (
     Options,
     RouteRule,
+    expand_value,
     nexthop_of,
     parse_route_data,
     parse_route_list,
@@ -114,7 +115,7 @@ class EximConfiguration:
         left, found = domains, dict[str, Nexthop]()
         for rule in parse_route_list(router.get("route_list", "")):
             matching = self._matching(left, rule.pattern)
-            hosts = self._values(matching, rule.hosts)
+            hosts = self._values(matching, expand_value(rule))
             for domain in matching:
                 known = rule._replace(hosts=hosts.get(domain, ""))
                 found[domain] = self._nexthop(router, known)

@@ -14,6 +14,13 @@ LMTP = "lmtp"
 _PORTS = {"smtp": 25, "smtps": 465, LMTP: 24}
 """The usual port of each ``protocol`` of the smtp transport."""
 _MAX_PORT = 65535
+_SECURITY = (
+    "hosts_require_tls",
+    "hosts_require_auth",
+    "hosts_require_dane",
+    "tls_verify_hosts",
+)
+"""Options of a transport that a route has to have in its own way."""
 _TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)"|(\S+)')
 _ADDRESS = r"[0-9A-Fa-f:]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*"
 _HOST = re.compile(
@@ -50,6 +57,15 @@ def parse_route_list(text: str) -> Iterator[RouteRule]:
         yield RouteRule(pattern, *_hosts_and_options(rest))
 
 
+def expand_value(rule: RouteRule) -> str:
+    """Return the hosts of a rule, with ``$value`` as the lookup that its pattern is."""
+    match = re.fullmatch(r"(\w[^;\s]*)\s*;\s*(/\S+)", rule.pattern)
+    if match is None:
+        return rule.hosts
+    lookup = f"${{lookup{{$domain}}{match[1]}{{{match[2]}}}}}"
+    return re.sub(r"\$\{value\}|\$value\b", lambda _: lookup, rule.hosts)
+
+
 def parse_route_data(text: str) -> RouteRule:
     """Return the rule that the value of ``route_data`` is."""
     return RouteRule("", *_hosts_and_options(_tokens(text)))
@@ -81,10 +97,13 @@ def nexthop_of(hosts: str, transport: Options, *, shares: bool) -> Nexthop:
     usual = transport.get("port", "")
     port = int(usual) if usual.isdigit() else _PORTS.get(protocol, 0)
     try:
+        shares = shares or "hosts_randomize" in transport
         tiers = _tiers(hosts, port, shares=shares)
     except ValueError as error:
         return Nexthop(doubt=str(error))
-    return Nexthop.to_servers(tiers, LMTP if protocol == LMTP else "smtp")
+    wants = [name for name in _SECURITY if transport.get(name)]
+    doubt = f"the transport of Exim has {', '.join(wants)}" if wants else ""
+    return Nexthop.to_servers(tiers, LMTP if protocol == LMTP else "smtp", doubt)
 
 
 def _tiers(hosts: str, usual: int, *, shares: bool) -> list[list[tuple[str, int]]]:

@@ -76,6 +76,7 @@ def backup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Backup:
 def test_init_writes_the_routes_of_manualroute(backup: Backup) -> None:
     """Exim itself says which router has a domain; the rest goes by MX."""
     (backup.base / "more").write_text("# relayed\ne.example: yes\nf.example\n")
+    (backup.base / "hubs").write_text("looked.example: h5::26\n")
     text = f"""
 HUB = hub.example.net
 domainlist local_domains = @ : localhost
@@ -88,7 +89,7 @@ by_hand:
   transport = remote
   route_list = a.example HUB::2525:h2.example.net ; \\
     *.sub.example "h1 : h2" randomize ; b.example mda.example mda ; \\
-    extra.example mail.$domain
+    extra.example mail.$domain ; lsearch;;{backup.base}/hubs "$value : h9"
 others:
   driver = dnslookup
   domains = ! +local_domains
@@ -110,6 +111,7 @@ users:
             "protocol": "lmtp",
         },
         {"domains": ["extra.example"], "host": "mail.extra.example", "port": 587},
+        {"domains": ["looked.example"], "hosts": ["h5:26", "h9:587"]},
         {
             "domains": ["c.example", "d.example", "e.example", "f.example"],
             "hosts": "mx",

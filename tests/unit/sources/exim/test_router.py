@@ -70,7 +70,9 @@ def test_several_hosts_are_tried_in_order_unless_exim_shuffles_them() -> None:
     """Then those between two plus signs are equal."""
     in_order = nexthop_of("h1 : h2::26", SMTP, shares=False)
     assert in_order.tiers == (("h1:25",), ("h2:26",))
-    shared = nexthop_of("<; ::1 ; h2 ; + ; h3", SMTP, shares=True)
+    shuffled = SMTP | {"hosts_randomize": "hosts_randomize"}
+    shared = nexthop_of("<; ::1 ; h2 ; + ; h3", shuffled, shares=False)
+    assert shared == nexthop_of("<; ::1 ; h2 ; + ; h3", SMTP, shares=True)
     assert shared.tiers == (("[::1]:25", "h2:25"), ("h3:25",))
     assert (shared.host, shared.port) == ("::1", 25)
 
@@ -78,6 +80,7 @@ def test_several_hosts_are_tried_in_order_unless_exim_shuffles_them() -> None:
 @pytest.mark.parametrize(
     ("hosts", "transport", "words"),
     [
+        ("h1", SMTP | {"hosts_require_tls": "*"}, "has hosts_require_tls"),
         ("h1/MX", SMTP, "does not understand the host 'h1/MX'"),
         ("h1::99999", SMTP, "does not understand the host"),
         ("h 1", SMTP, "does not understand the host"),
