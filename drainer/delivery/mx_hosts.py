@@ -5,7 +5,7 @@ with the same servers become one route, so that these have one rate limit.
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from drainer.bounce.evidence.request import DnsServers
 from drainer.config import Config, own_hostname
@@ -14,6 +14,9 @@ from drainer.config.primary import BY_MX, DANE
 from drainer.config.route_section import RouteSection, route_configs
 from drainer.delivery.mx_refresh import MxSettings
 from drainer.errors import UsageError
+
+if TYPE_CHECKING:
+    from drainer.bounce.evidence.dns import Resolver
 
 MAX_DOMAINS = 10_000
 """Domains that are looked up for one run."""
@@ -50,7 +53,7 @@ def with_mx_hosts(config: Config) -> MxRoutes:
 
     resolver = Resolver(_servers(config))
     primary = config.primary
-    ours = frozenset((primary.helo or own_hostname(), *primary.backup_names))
+    ours = _our_names(config)
     no_route: dict[str, str] = {}
     unanswered: dict[str, str] = {}
     sections: list[RouteSection] = []
@@ -79,21 +82,34 @@ def with_mx_hosts(config: Config) -> MxRoutes:
         routes = route_configs(whole)
     except ValueError as error:
         raise UsageError(str(error), hint="see [[routes]]") from None
-    settings = _settings(_servers(config), ours, routes, by_mx)
+    settings = _settings(config, resolver, routes, by_mx)
     return MxRoutes(whole, no_route, unanswered, settings)
 
 
 def _settings(
-    servers: DnsServers, ours: frozenset[str], routes: list[Config], by_mx: set[str]
+    config: Config, resolver: "Resolver", routes: list[Config], by_mx: set[str]
 ) -> MxSettings:
     """Return what a drain needs to ask again; ``by_mx`` are the domains."""
+    from drainer.bounce.evidence.mx import mx_ttl  # noqa: PLC0415 - likewise
+
     domains = {
         route_name(each): each.primary.domains
         for each in routes
         if not by_mx.isdisjoint(each.primary.domains)
     }
     proven = frozenset(route_name(r) for r in routes if r.primary.tls == DANE)
-    return MxSettings(servers=servers, ours=ours, domains=domains, proven=proven)
+    return MxSettings(
+        servers=_servers(config),
+        ours=_our_names(config),
+        domains=domains,
+        proven=proven,
+        ttl=min((mx_ttl(resolver, domain) for domain in by_mx), default=0.0),
+    )
+
+
+def _our_names(config: Config) -> frozenset[str]:
+    primary = config.primary
+    return frozenset((primary.helo or own_hostname(), *primary.backup_names))
 
 
 def _servers(config: Config) -> DnsServers:

@@ -33,6 +33,8 @@ class MxSettings(Struct, frozen=True, kw_only=True):
     domains: dict[str, tuple[str, ...]]
     #: Those of them whose records DNSSEC must prove.
     proven: frozenset[str] = frozenset()
+    #: Seconds for which the answers are valid that the drain starts with.
+    ttl: float = 0.0
 
 
 class MxRefresh:
@@ -46,10 +48,11 @@ class MxRefresh:
 
     async def run(self) -> None:
         """Ask whenever a TTL has ended, until it is cancelled."""
+        seconds = _pause(self._settings.ttl)
         try:
             while self._settings.domains:
-                seconds = await self.look()
                 await asyncio.sleep(seconds)
+                seconds = await self.look()
         finally:
             self._ended = True
 
@@ -58,7 +61,7 @@ class MxRefresh:
         answers, ttl = await asyncio.to_thread(self._ask)
         for route, tiers in answers.items():
             self._adopt(route, tiers)
-        return min(MOST, max(LEAST, ttl))
+        return _pause(ttl)
 
     def _ask(self) -> tuple[dict[str, Tiers], float]:
         """Return the servers of the routes whose domains agree; and the least TTL."""
@@ -102,3 +105,7 @@ class MxRefresh:
             choice.adopt(tiers)
         else:
             _log.warning(f"{route}: DNS now names {shown}, which another route has")
+
+
+def _pause(ttl: float) -> float:
+    return min(MOST, max(LEAST, ttl))
