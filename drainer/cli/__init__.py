@@ -121,7 +121,7 @@ COMMANDS = {
     ),
     "spool": Command(
         "spool",
-        "Create and fill a database spool. Settle a queue of Postfix after a drain.",
+        "Create and fill a database spool. Settle a queue of Postfix or Exim.",
     ),
     "ledger": Command(
         "ledger", "Check the ledger, copy it, or remove old mail from it."

@@ -26,7 +26,7 @@ from drainer.ledger.reader import LedgerReader
 from drainer.mail.message import Problem
 from drainer.mail.reply import printable
 from drainer.sources.database.importer import SpoolDatabase, create_spool
-from drainer.sources.protocol import ReleasedCount
+from drainer.sources.protocol import HoldingSource, ReleasedCount, SettledSource
 
 Step = Callable[
     [SpoolHolds, LedgerReader], Coroutine[Any, Any, Mapping[str, ReleasedCount]]
@@ -49,7 +49,7 @@ PasswordOption = Annotated[
 ]
 app = typer.Typer(
     name="spool",
-    help="Create and fill a database spool. Settle a queue of Postfix after a drain.",
+    help="Create and fill a database spool. Settle a queue of Postfix or Exim.",
     no_args_is_help=True,
 )
 
@@ -165,7 +165,7 @@ def settle(
         typer.Argument(
             metavar="SOURCE",
             autocompletion=complete_source,
-            help="The original: postfix:DIR while Postfix is stopped, or postfix:live.",
+            help="postfix:DIR or exim:DIR of a stopped server, or postfix:live.",
         ),
     ],
     path: ConfigOption = None,
@@ -176,15 +176,15 @@ def settle(
     ] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Apply what the ledger knows to a queue of which drainer drained a copy.
+    """Apply what the ledger knows to a drained queue that still has the mail.
 
-    The original still has the mail, and its server would deliver it again. drainer
-    removes finished messages from it, and marks the recipients of others that are done.
-    A message that it tried and did not finish goes on hold: drain the queue to continue
-    with it. Before drainer changes a message, it compares its whole content and its
-    recipients with the ledger.
+    That is the original of a copy, or the spool of an Exim: its server would deliver
+    the mail again. drainer removes finished messages, and marks the recipients of
+    others that are done. A message that it tried and did not finish goes on hold; Exim
+    calls that frozen. Drain the queue to continue with it. Before drainer changes a
+    message, it compares its whole content and its recipients with the ledger.
 
-    Exit status: 0 settled; 2 usage, or Postfix runs; 5 a message that is like one of
+    Exit status: 0 settled; 2 usage, or the server runs; 5 a message that is like one of
     the ledger was left alone.
 
     Example: drainer spool settle postfix:/var/spool/postfix
@@ -195,6 +195,7 @@ def settle(
         source,
         lambda holds, report: holds.settle(report, dry_run=dry_run),
         claim=not dry_run,
+        kind=SettledSource,
     )
     _print_counts(counts, as_json=json_, dry_run=dry_run)
     if any(each.unlike for each in counts.values()):
@@ -202,15 +203,21 @@ def settle(
 
 
 def _settled(
-    config: Config, name: str, step: Step, *, claim: bool = True
+    config: Config,
+    name: str,
+    step: Step,
+    *,
+    claim: bool = True,
+    kind: type = HoldingSource,
 ) -> Mapping[str, ReleasedCount]:
     """Take a step with a queue that belongs to this ledger; return counts by URL."""
     url = ledger_url(config)
     opened = make_sources(config, [name], [], postfix={"ack": "remove"})
     holds = SpoolHolds(opened, lock_folder(url))
-    if not holds:
+    if not all(isinstance(each, kind) for each in opened):
         message = f"drainer holds no messages in {opened[0].url}, and settles none"
-        raise UsageError(message, hint="name a queue of Postfix, or postfix:live")
+        hint = "name a queue of Postfix, or postfix:live; settle takes exim:DIR too"
+        raise UsageError(message, hint=hint)
     claims = SourceClaims(opened if claim else [], marker_folders(url))
     with LedgerReader(url) as report:
         claims.take(url, shown_ledger(url), take_over=False)

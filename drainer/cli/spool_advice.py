@@ -5,18 +5,21 @@ A spool that still has delivered mail is a trap: its own server would send it ag
 
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from drainer.cli.output import say, warn
 from drainer.config import Config
-from drainer.errors import SourceError
+from drainer.errors import MessageUnreadable, SourceError
 from drainer.ledger import engine
 from drainer.ledger.engine import LedgerURL
 from drainer.ledger.query.message_states import find_final_ids
 from drainer.ledger.reader import LedgerReader
 from drainer.sources.archive.source import ArchiveSource
 from drainer.sources.common.queue_directory import QueueDirectory
+from drainer.sources.exim.source import EximSpool
 from drainer.sources.postfix.hold import PostfixHold
 from drainer.sources.postfix.instance import DEFAULT_DIRECTORY, PostfixInstance
 from drainer.sources.postfix.layout import DEFAULT_QUEUES
@@ -36,6 +39,10 @@ _SERVERS: Mapping[str, str] = {
 }
 """The servers that send what is in their queues, by the scheme of the source."""
 _USUAL_QUEUE = "/var/spool/postfix"
+USUAL_EXIM = ("/var/spool/exim4", "/var/spool/exim")
+"""Where Debian and others have the spool of Exim."""
+_COMPARED = 20
+"""Messages of a copy that are looked for in an original; one is enough."""
 _NOT_READY = frozenset({3, 4})
 """Exit statuses of a drain that the primary refuses."""
 
@@ -85,6 +92,13 @@ def advice_on(source: Source, outcome: DrainOutcome) -> SpoolAdvice:
     if isinstance(source, PostfixQueue):
         return _on_copy(source, outcome)
     scheme = source.url.partition(":")[0]
+    if isinstance(source, EximSpool):
+        rest = "has only lost" if source.acknowledges else "keeps its mail, also"
+        words = (
+            f"{source.url} {rest} what is finished. Before Exim starts on it, or on the"
+            " original of a copy, settle that, or Exim delivers mail again:"
+        )
+        return SpoolAdvice(words, _settle(_exim_original(source), outcome))
     if isinstance(source, QueueDirectory | ArchiveSource) and scheme in _SERVERS:
         return _on_kept(source, _SERVERS[scheme], outcome)
     if source.acknowledges:
@@ -150,16 +164,29 @@ def _on_kept(source: Source, server: str, outcome: DrainOutcome) -> SpoolAdvice:
         " of a copy: it would deliver the mail again."
     )
     if isinstance(source, ArchiveSource):
-        if server == "Postfix":
-            command = _settle(f"postfix:{_USUAL_QUEUE}", outcome)
-            return SpoolAdvice(f"{words} Settle the original first:", command)
-        return SpoolAdvice(words)
+        original = {"Postfix": _USUAL_QUEUE, "Exim": USUAL_EXIM[0]}.get(server)
+        if original is None:
+            return SpoolAdvice(words)
+        command = _settle(f"{server.lower()}:{original}", outcome)
+        return SpoolAdvice(f"{words} Settle the original first:", command)
     if source.acknowledges:
         words = (
             f"{source.url} has lost what is finished. A message with a recipient left"
             f" is whole: {server} would send it to all of them."
         )
     return SpoolAdvice(words)
+
+
+def _exim_original(source: EximSpool) -> str:
+    """Return the URL of the usual spool if it has the same mail; else the source's."""
+    for place in USUAL_EXIM:
+        with suppress(SourceError):
+            original = EximSpool(place)
+            for spooled in islice(source.scan(), _COMPARED):
+                with suppress(MessageUnreadable):
+                    original.open(spooled.message)
+                    return original.url
+    return source.url
 
 
 def _settle(url: str, outcome: DrainOutcome) -> str:

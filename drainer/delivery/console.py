@@ -60,10 +60,12 @@ def print_released(
     source: str, returned: ReleasedCount, *, would: bool = False
 ) -> None:
     """Print what was returned to a server, and what was not, or ``would`` be."""
+    is_exim = source.startswith("exim:")
     if would or returned.removed or returned.released:
         _log.info(
             f"{source}: {returned.removed} finished messages{' would be' * would}"
-            f" removed, {returned.released} returned to Postfix"
+            f" removed, {returned.released} returned to"
+            f" {'Exim' if is_exim else 'Postfix'}"
         )
     if returned.expiring:
         _log.warning(
@@ -75,7 +77,13 @@ def print_released(
             f"{returned.unlike} messages only start like messages of the ledger, or"
             " several look alike: drainer left them alone; compare them yourself"
         )
-    if returned.waiting:
+    if returned.waiting and is_exim:
+        _log.warning(
+            f"{returned.waiting} {'would be' if would else 'are'} frozen, because Exim"
+            " could send them twice or bounce them: the next drain of a stopped Exim"
+            " continues with them; `exim -Mt ID` thaws one"
+        )
+    elif returned.waiting:
         _log.warning(
             f"{returned.waiting} stay on hold, because Postfix could bounce them:"
             f" `drainer why ID` explains each; `drainer spool give-back --all {source}`"

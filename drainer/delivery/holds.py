@@ -29,6 +29,7 @@ from drainer.sources.protocol import (
     HoldingSource,
     LedgerStatus,
     ReleasedCount,
+    SettledSource,
     Source,
 )
 
@@ -49,6 +50,9 @@ class SpoolHolds:
         self._sources: Mapping[str, HoldingSource] = {
             each.url: each for each in sources if isinstance(each, HoldingSource)
         }
+        self._settled: Mapping[str, SettledSource] = {
+            each.url: each for each in sources if isinstance(each, SettledSource)
+        }
         self._folder = folder
         #: Another process has these sources, so that drainer must not return their
         #: mail.
@@ -58,8 +62,9 @@ class SpoolHolds:
         """Whether there are any."""
         return bool(self._sources)
 
-    def _note(self, source: HoldingSource) -> Path:
-        name = hashlib.sha256(source.holds_key.encode()).hexdigest()[:16]
+    def _note(self, source: SettledSource) -> Path:
+        key = source.holds_key if isinstance(source, HoldingSource) else ""
+        name = hashlib.sha256(key.encode()).hexdigest()[:16]
         return self._folder / f"taken-{name}"
 
     async def take(
@@ -106,7 +111,7 @@ class SpoolHolds:
             url: await asyncio.to_thread(
                 source.settle, self._note(source), ledger, dry_run=dry_run
             )
-            for url, source in self._sources.items()
+            for url, source in self._settled.items()
         }
 
 

@@ -177,7 +177,22 @@ class PartialSource(Protocol):
 
 
 @runtime_checkable
-class HoldingSource(Protocol):
+class SettledSource(Protocol):
+    """A method of a source that its server may start on after a drain."""
+
+    def settle(
+        self, note: Path, ledger: SettlementLedger, *, dry_run: bool = False
+    ) -> ReleasedCount:
+        """Apply what the ledger knows to the whole spool, the original of a copy.
+
+        With ``dry_run`` only counts. Raises UsageError while a server works that this
+        source does not share its spool with, and the other errors of ``take``.
+        """
+        ...
+
+
+@runtime_checkable
+class HoldingSource(SettledSource, Protocol):
     """Additional methods of a source that puts what drainer sends on hold.
 
     So its server, which runs or may start, does not send the same mail. Nothing is held
@@ -215,15 +230,6 @@ class HoldingSource(Protocol):
 
         The server learns which recipients are done. Messages that wait stay on hold,
         unless ``everything``. Idempotent; raises the errors of ``take``.
-        """
-        ...
-
-    def settle(
-        self, note: Path, ledger: SettlementLedger, *, dry_run: bool = False
-    ) -> ReleasedCount:
-        """Apply what the ledger knows to the whole spool, the original of a copy.
-
-        With ``dry_run`` only counts. Raises the errors of ``take``.
         """
         ...
 

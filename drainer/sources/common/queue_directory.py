@@ -14,7 +14,7 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Generic, Literal, TypeVar
@@ -254,6 +254,14 @@ class QueueDirectory(ABC, Generic[E]):
             raise MessageUnreadable(code, f"{message.native_id} is another message now")
         detail = f"no {self.directory_name} has {message.native_id} any more"
         raise EntryGone(code, detail)
+
+    def identity_at(self, place: FilePlace) -> str:
+        """Return the identity of the message there; '' if it cannot be read."""
+        with suppress(MessageUnreadable), OpenFiles() as opened:
+            found = self._try(place, opened)
+            if found is not None:
+                return found.message.identity
+        return ""
 
     def is_in_place(self, message: Message) -> bool:
         """Return whether this very message, by its whole content, is at its locator."""

@@ -11,6 +11,8 @@ removal that a crash interrupted.
 """
 
 import os
+import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -19,7 +21,8 @@ from typing import ClassVar, Literal
 
 from drainer.errors import MessageUnreadable, SourceError, UsageError
 from drainer.mail.message import Message, SpooledMessage
-from drainer.sources.common.files import OpenFiles, has_name
+from drainer.sources.common.fate import Fate, batches, match_recorded
+from drainer.sources.common.files import OpenFiles, directory, has_name
 from drainer.sources.common.queue_directory import QueueDirectory, Touched
 from drainer.sources.common.queue_entry import OpenEntry, damaged
 from drainer.sources.common.walk import FilePlace, NameKind, QueueEntry
@@ -35,7 +38,14 @@ from drainer.sources.exim.layout import (
 from drainer.sources.exim.locks import exim_runs, hold_lock
 from drainer.sources.exim.message import EximEntry, EximFiles, describe
 from drainer.sources.exim.open_files import load, read_content
-from drainer.sources.protocol import SourceFormat, SourceOption
+from drainer.sources.exim.settlement import add_to_journal, freeze, pending_paths
+from drainer.sources.protocol import (
+    LedgerStatus,
+    ReleasedCount,
+    SettlementLedger,
+    SourceFormat,
+    SourceOption,
+)
 
 
 class EximSpool(QueueDirectory[EximEntry]):
@@ -185,6 +195,90 @@ class EximSpool(QueueDirectory[EximEntry]):
             is_removed = super().remove(found, touched)
             self.unlink(FilePlace(parts, f"{stem}-J"), touched)
             return is_removed
+
+    # ---- settle the whole spool
+
+    def settle(
+        self, note: Path, ledger: SettlementLedger, *, dry_run: bool = False
+    ) -> ReleasedCount:
+        """Apply what the ledger knows, so that Exim may start on the spool.
+
+        A finished message is removed, and a finished recipient of another one added to
+        the journal. A message that drainer has tried and not finished is frozen: the
+        next drain continues with it. ``note`` is not needed.
+        """
+        del note
+        self.refuse_if_live()
+        fates: Counter[Fate | None] = Counter()
+        touched: Touched = set()
+        for batch in batches(entry.place for entry in self.entries() if entry.is_file):
+            identities = {place: self.identity_at(place) for place in batch}
+            known = ledger.statuses([*filter(None, identities.values())])
+            for place, identity in identities.items():
+                same = known.get(identity, ())
+                if any(each.final or each.is_open for each in same):
+                    fates[self._settle(place, same, touched, dry_run=dry_run)] += 1
+        self.sync(touched)
+        return ReleasedCount(
+            released=fates[Fate.RELEASE],
+            waiting=fates[Fate.WAIT],
+            removed=fates[Fate.REMOVE],
+            unlike=fates[None],
+        )
+
+    def _settle(
+        self,
+        place: FilePlace,
+        known: Sequence[LedgerStatus],
+        touched: Touched,
+        *,
+        dry_run: bool,
+    ) -> Fate | None:
+        """Settle one message; None if it is left alone."""
+        with OpenFiles() as opened:
+            try:
+                found = self._try(place, opened)
+                if found is None:
+                    return Fate.FORGET
+                error = found.draft.parsed.error
+                status = match_recorded(found, known, error)
+            except MessageUnreadable:
+                return None
+            if status is None:
+                return Fate.FORGET
+            pending = pending_paths(found.draft.parsed)
+            done = [each for each, path in pending.items() if path in status.final]
+            fate = Fate.WAIT if status.waits or status.is_open else Fate.RELEASE
+            if status.is_finished and len(done) == len(pending):
+                fate = Fate.REMOVE
+            if dry_run:
+                return fate
+            if fate is Fate.REMOVE:
+                return fate if self.remove(found, touched) else None
+            return fate if self._mark(found, done, freezes=fate is Fate.WAIT) else None
+
+    def _mark(
+        self, found: OpenEntry[EximEntry], done: Sequence[bytes], *, freezes: bool
+    ) -> bool:
+        """Tell Exim which recipients are done; False when it has the message."""
+        parts, name = found.place
+        stem, files = stem_of(name), found.draft.parsed
+        body = FilePlace(parts, f"{stem}-D")
+        is_frozen = files.header is not None and b"frozen" in files.header.variables
+        with hold_lock(self._root, body, files) as is_ours:
+            if not is_ours:
+                return False
+            try:
+                with directory(self._root, parts) as folder:
+                    if freezes and not is_frozen:
+                        freeze(folder, stem, int(time.time()))
+                    if done:
+                        add_to_journal(folder, stem, done)
+            except OSError as error:
+                message = f"cannot settle {found.place.locator}: {error.strerror}"
+                hint = "run it as root or as the owner of the spool"
+                raise SourceError(message, hint=hint) from error
+            return True
 
 
 FORMAT = SourceFormat(

@@ -11,17 +11,16 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from itertools import islice
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 from drainer.errors import MessageUnreadable
 from drainer.mail.message import Message
+from drainer.sources.common.fate import Fate, batches, match_recorded
 from drainer.sources.common.files import OpenFiles, directory
 from drainer.sources.common.queue_directory import EntryGone
 from drainer.sources.common.queue_entry import OpenEntry
 from drainer.sources.common.walk import FilePlace, place_of
-from drainer.sources.postfix.fate import Fate, match_recorded
 from drainer.sources.postfix.layout import (
     DEFAULT_QUEUES,
     HELD,
@@ -38,10 +37,6 @@ from drainer.sources.protocol import (
     SettlementLedger,
 )
 
-T = TypeVar("T")
-
-BATCH = 500
-"""Messages that are moved together."""
 UNREADABLE = "unreadable"
 """Stands for the identity of a message that cannot be read at the moment."""
 ROUTINE_SECONDS = 3600.0
@@ -160,7 +155,7 @@ class PostfixHold(PostfixQueue):
         for message in messages:
             try:
                 with self._found(message) as found:
-                    status = match_recorded(found, known.get(message.identity, ()))
+                    status = _match(found, known.get(message.identity, ()))
                     is_ours = found.place.name in self._ours()
                     if is_ours and self._may_remove(found, status):
                         removable[found.place.name] = message
@@ -271,7 +266,7 @@ class PostfixHold(PostfixQueue):
             if found.message.identity != noted.identity:  # reused: before, or after
                 return (Fate.FORGET if noted.held else Fate.RELEASE), False
             over = self._is_over(found.draft)
-            status = match_recorded(found, known)
+            status = _match(found, known)
             if status is None:
                 return Fate.RELEASE, over
             fate = self._decide(found, status, everything=everything)
@@ -337,19 +332,11 @@ class PostfixHold(PostfixQueue):
         starts = (*DEFAULT_QUEUES, UNCLEANED, HELD)
         entries = (entry for queue in starts for entry in self.walk((queue,)))
         for batch in batches(entry.place for entry in entries if entry.is_file):
-            identities = {place: self._identity_at(place) for place in batch}
+            identities = {place: self.identity_at(place) for place in batch}
             known = ledger.statuses([*filter(None, identities.values())])
             for place, identity in identities.items():
                 if any(s.final or s.is_open for s in known.get(identity, ())):
                     yield from self._recognise(place, known[identity])
-
-    def _identity_at(self, place: FilePlace) -> str:
-        """Return the identity of the message there; '' if it cannot be read."""
-        with suppress(MessageUnreadable), OpenFiles() as opened:
-            found = self._try(place, opened)
-            if found is not None:
-                return found.message.identity
-        return ""
 
     def _recognise(
         self, place: FilePlace, known: Sequence[LedgerStatus]
@@ -358,7 +345,7 @@ class PostfixHold(PostfixQueue):
         with OpenFiles() as opened:
             try:
                 found = self._try(place, opened)
-                status = match_recorded(found, known) if found is not None else None
+                status = _match(found, known) if found is not None else None
             except MessageUnreadable:
                 self._unlike += 1
                 return
@@ -391,8 +378,8 @@ class PostfixHold(PostfixQueue):
             return UNREADABLE
 
 
-def batches(items: Iterable[T]) -> Iterator[list[T]]:
-    """Yield BATCH of them at a time."""
-    iterator = iter(items)
-    while batch := list(islice(iterator, BATCH)):
-        yield batch
+def _match(
+    found: OpenEntry[PostfixEntry], known: Sequence[LedgerStatus]
+) -> LedgerStatus | None:
+    """Return the recorded message that this one is; raises MessageUnreadable."""
+    return match_recorded(found, known, found.draft.parsed.error)

@@ -20,6 +20,7 @@ from drainer.errors import MessageUnreadable, SourceError, UsageError
 from drainer.mail.message import Message, SpooledMessage
 from drainer.policy.admission.admit import Admission
 from drainer.runtime.folders import hand_over, owner_of, refuse_another_owner
+from drainer.sources.common.fate import batches
 from drainer.sources.common.files import (
     directory,
     has_name,
@@ -29,7 +30,7 @@ from drainer.sources.common.files import (
 )
 from drainer.sources.common.queue_directory import Touched
 from drainer.sources.common.walk import FilePlace
-from drainer.sources.postfix.hold import PostfixHold, batches
+from drainer.sources.postfix.hold import PostfixHold
 from drainer.sources.postfix.instance import PostfixInstance, instance_at
 from drainer.sources.postfix.layout import (
     DEFAULT_QUEUES,

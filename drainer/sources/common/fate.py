@@ -1,13 +1,27 @@
 """What becomes of a message that the ledger knows; the same for every queue."""
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TypeVar
 
 from drainer.errors import MessageUnreadable
 from drainer.sources.common.files import has_content
-from drainer.sources.common.queue_entry import OpenEntry
-from drainer.sources.postfix.message import PostfixEntry
+from drainer.sources.common.queue_entry import OpenEntry, SourceEntry
 from drainer.sources.protocol import LedgerStatus
+
+T = TypeVar("T")
+E = TypeVar("E", bound=SourceEntry)
+
+BATCH = 500
+"""Messages that are moved, or looked up in the ledger, together."""
+
+
+def batches(items: Iterable[T]) -> Iterator[list[T]]:
+    """Yield BATCH of them at a time."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, BATCH)):
+        yield batch
 
 
 class Fate(enum.Enum):
@@ -22,16 +36,19 @@ class Fate(enum.Enum):
 
 
 def match_recorded(
-    found: OpenEntry[PostfixEntry], known: Sequence[LedgerStatus]
+    found: OpenEntry[E],
+    known: Sequence[LedgerStatus],
+    error: MessageUnreadable | None,
 ) -> LedgerStatus | None:
     """Return the recorded message that this one is, by its whole content.
 
     ``known`` share its identity, and so its arrival and reverse path. None without any.
-    Raises MessageUnreadable when it is none of them, when several look alike and not
-    one of them has this queue id, and when the content cannot be compared.
+    ``error`` is the damage of its files. Raises MessageUnreadable when it is none of
+    them, when several look alike and not one of them has this queue id, and when the
+    content cannot be compared.
     """
-    if found.draft.parsed.error is not None:
-        raise found.draft.parsed.error
+    if error is not None:
+        raise error
     same = [
         each
         for each in known
