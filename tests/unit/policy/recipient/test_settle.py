@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 
 from drainer.mail.message import Problem
 from drainer.mail.reply import Lost, Stage, parse_reply
+from drainer.policy.admission.content_scan import ScanAnswer, hit_by, unscanned
 from drainer.policy.classify.classifier import Answer
 from drainer.policy.classify.verdict import Verdict
 from drainer.policy.recipient.delivery import ClaimedRecipient
 from drainer.policy.recipient.settle import MAX_DOUBTS, Settlement
 from drainer.policy.recipient.state import CLAIMABLE, FINAL, State
-from tests.support.scenarios.settlements import BOB, NOW, result, settled
+from tests.support.scenarios.settlements import BOB, NOW, SCHEDULE, result, settled
 
 
 def ended(
@@ -139,3 +140,30 @@ def test_whatever_happens_a_recipient_has_one_sound_state(
     if settlement.state in FINAL:
         assert settlement.state is State.DELIVERED
         assert settlement.classification.verdict is Verdict.DELIVER
+
+
+@pytest.mark.parametrize(
+    ("wait", "due"),
+    [(timedelta(0), SCHEDULE.first), (timedelta(hours=1), timedelta(hours=1))],
+)
+def test_a_message_that_no_scanner_sees_waits_and_spends_nothing(
+    wait: timedelta, due: timedelta
+) -> None:
+    """Until the scanner's pause ends; not even a lifetime of that bounces it."""
+    long = ClaimedRecipient(n=0, recipient=BOB, attempts=3, spent=timedelta(days=99))
+    problem = unscanned("av", "connection refused", wait)
+    (each,) = settled([result(problem, Stage.MAIL, claimed=long)])
+    assert (each.state, each.classification.rule) == (State.DEFERRED, "unscanned")
+    assert (each.attempts, each.spent) == (long.attempts, long.spent)
+    assert each.due == NOW + due
+
+
+def test_what_a_scanner_objects_to_is_held() -> None:
+    """Also when a refusal of it was about to be confirmed: it never bounces."""
+    pending = ClaimedRecipient(n=0, recipient=BOB, attempts=1, refusal="enhanced-5.1.1")
+    problem = hit_by("av", ScanAnswer(verdict="Eicar"))
+    for claimed in (ClaimedRecipient(n=0, recipient=BOB), pending):
+        (each,) = settled([result(problem, Stage.MAIL, claimed=claimed)])
+        assert (each.state, each.due) == (State.HELD, None)
+        assert each.classification.rule == "scan-av"
+        assert dict(each.classification.evidence)["found"] == "Eicar"
