@@ -161,3 +161,21 @@ def test_check_says_that_it_answers(bench: Bench) -> None:
     found = [each for each in listed if "scanner" in each]
     assert [each["verdict"] for each in found] == ["ok"]
     assert "ClamAV" in found[0]["reply"]
+
+
+def test_a_message_over_clamds_own_limit_waits_alone(
+    tmp_path: Path, primary: PeerThread
+) -> None:
+    """The reason names the limit; the other message is scanned and sent."""
+    if reason := Clamd.missing_reason():
+        pytest.skip(reason)
+    with Clamd(tmp_path, most="1M") as small:
+        bench = Bench(tmp_path / "bench", primary.port)
+        scan = {"protocol": "clamd", "address": small.address}
+        bench.configure(**{"scan.clamav": scan})
+        bench.add(CAROL, text=b"Subject: x\n\n" + (b"x" * 70 + b"\n") * 40_000)
+        bench.add(BOB)
+        assert bench.drain().code == 5
+    assert bench.states() == {BOB: "delivered", CAROL: "deferred"}
+    reply = bench.recipients()[CAROL]["reply"]
+    assert "StreamMaxLength" in reply or "size limit exceeded" in reply
