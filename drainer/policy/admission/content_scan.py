@@ -30,7 +30,7 @@ class ScanAnswer(Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         """Return it in words: the verdict, the score, the symbols."""
         score = "" if self.score is None else f"score {self.score:g}"
-        words = ", ".join(filter(None, (self.verdict or "clean", score)))
+        words = ", ".join(filter(None, (self.verdict, score))) or "clean"
         return f"{words}: {', '.join(self.symbols)}" if self.symbols else words
 
 

@@ -54,7 +54,9 @@ def test_a_hit_names_everything_that_was_found() -> None:
         "score": 15.5,
         "symbols": ("GTUBE", "NO_DATE"),
     }
-    assert dict(hit_by("sa", ScanAnswer(score=0)).evidence)["score"] == 0
+    by_score = hit_by("sa", ScanAnswer(score=0))
+    assert (str(by_score), dict(by_score.evidence)["score"]) == ("sa: score 0", 0)
+    assert str(ScanAnswer()) == "clean"
     virus = hit_by("av", ScanAnswer(verdict="Eicar"))
     assert dict(virus.evidence) == {"scanner": "av", "found": "Eicar"}
 
