@@ -1,4 +1,4 @@
-"""The spools of the soak: Postfix (copy, live), Maildir, SQLite, PostgreSQL.
+"""The spools of the soak: Postfix (three ways), Maildir, SQLite, PostgreSQL.
 
 Each is filled with numbered messages whose content ends with a line of its own, so that
 a content that was cut off is seen at the primary.
@@ -96,6 +96,22 @@ class PostfixCopy:
 
     def strike(self) -> None:
         """Nothing more."""
+
+
+@dataclass(slots=True)
+class PostfixInPlace(PostfixCopy):
+    """A queue directory that a drain settles as its own server would."""
+
+    @property
+    def source(self) -> str:
+        """As `drain` takes it."""
+        return f"postfix:{self.place}?ack=remove"
+
+    def left(self) -> int:
+        """Count the messages in all queues; the marker of the ledger is beside them."""
+        queues = ("deferred", "hold")
+        files = (each for name in queues for each in (self.place / name).rglob("*"))
+        return sum(each.is_file() for each in files)
 
 
 @dataclass(slots=True)
@@ -204,8 +220,8 @@ class WithServerLedger(MaildirSpool):
 
 
 NAMES: Final = (
-    "Postfix copy", "Postfix live", "Maildir", "SQLite source", "PostgreSQL source",
-    "PostgreSQL ledger",
+    "Postfix copy", "Postfix in place", "Postfix live", "Maildir", "SQLite source",
+    "PostgreSQL source", "PostgreSQL ledger",
 )  # fmt: skip
 """What `Spools.lay_out` makes."""
 
@@ -250,6 +266,8 @@ class Spools:
         match name:
             case "Postfix copy":
                 yield PostfixCopy(place)
+            case "Postfix in place":
+                yield PostfixInPlace(place)
             case "Postfix live":
                 yield PostfixLive(self.postfix)
             case "Maildir":

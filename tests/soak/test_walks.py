@@ -17,10 +17,7 @@ pytestmark = pytest.mark.skipif(bool(missing_reason()), reason=missing_reason() 
 COUNT: Final = 18
 """Each disturbance once, and half of them with another spool."""
 KINDS: Final = list(DISTURBANCES)
-CELLS: Final = [
-    (KINDS[n % len(KINDS)], NAMES[(n + n // len(KINDS) * 3) % len(NAMES)])
-    for n in range(COUNT)
-]
+CELLS: Final = [(KINDS[n % len(KINDS)], NAMES[n % len(NAMES)]) for n in range(COUNT)]
 
 
 @pytest.fixture(scope="module")
