@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from drainer.errors import MessageUnreadable, SourceError
+from drainer.errors import MessageUnreadable, SourceError, SourceLost
 from drainer.mail.content import MAX_HEADER_BYTES, crlf, message_id_of
 from drainer.mail.message import Message, Problem, SpooledMessage
 from drainer.sources.common.files import (
@@ -125,7 +125,7 @@ class Mbox:
                     yield spooled
             except MessageUnreadable as error:
                 message = f"cannot read {self._path}: {error.detail}"
-                raise SourceError(message, hint="check the disk") from error
+                raise SourceLost(message, hint="check the disk") from error
 
     def _spans(self, file: MboxSnapshot) -> Spans:
         return Spans(file.read, file.size, self._variant)

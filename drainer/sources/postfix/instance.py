@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from drainer.errors import SourceError
+from drainer.errors import SourceError, SourceLost
 from drainer.sources.postfix.transport import parse_transport
 from drainer.sources.protocol import Nexthop
 
@@ -336,7 +336,7 @@ def _run(
         )
     except subprocess.TimeoutExpired:
         message = f"{command[0]} did not end within {_TIMEOUT:.0f} s"
-        raise SourceError(message, hint="check its disk") from None
+        raise SourceLost(message, hint="check its disk") from None
 
 
 def _said(done: "subprocess.CompletedProcess[str]") -> str:
