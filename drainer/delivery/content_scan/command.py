@@ -15,7 +15,7 @@ from drainer.delivery.content_scan.protocol import (
     ScannerSettings,
     ScanRequest,
 )
-from drainer.delivery.content_scan.stream import content_of, safe
+from drainer.delivery.content_scan.stream import content_of, feed, safe
 from drainer.policy.admission.content_scan import ScanAnswer
 from drainer.runtime.process import clean_environment
 
@@ -112,11 +112,7 @@ async def _feed_and_wait(
 
 async def _feed(process: asyncio.subprocess.Process, request: ScanRequest) -> None:
     assert process.stdin is not None  # noqa: S101 - it is a pipe
-    parts = content_of(request)
     try:
-        with suppress(ConnectionError):
-            while (part := await asyncio.to_thread(next, parts, None)) is not None:
-                process.stdin.write(part)
-                await process.stdin.drain()
+        await feed(process.stdin, content_of(request))
     finally:
         process.stdin.close()

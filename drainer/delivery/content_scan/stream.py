@@ -26,15 +26,8 @@ class ScannerStream:
         self._writer = writer
 
     async def write(self, parts: Iterable[bytes]) -> None:
-        """Write all parts; stop when the scanner takes no more: it may have answered.
-
-        The parts may read a file, so they are made in a thread.
-        """
-        left = iter(parts)
-        with suppress(ConnectionError):
-            while (part := await asyncio.to_thread(next, left, None)) is not None:
-                self._writer.write(part)
-                await self._writer.drain()
+        """Write all parts, as ``feed`` does."""
+        await feed(self._writer, parts)
 
     async def ask(self, parts: Iterable[bytes]) -> bytes:
         """Write all parts and return what comes until the scanner closes."""
@@ -61,6 +54,20 @@ class ScannerStream:
             message = "it closed the connection without an answer"
             raise ScannerFailure(message)
         return bytes(found)
+
+
+async def feed(writer: asyncio.StreamWriter, parts: Iterable[bytes]) -> None:
+    """Write all parts; stop when the peer takes no more: it may have answered.
+
+    The parts may read a file, so they are made in a thread.
+    """
+    left = iter(parts)
+    with suppress(ConnectionError):
+        while (part := await asyncio.to_thread(next, left, None)) is not None:
+            if writer.transport.is_closing():
+                return  # uvloop would raise a RuntimeError
+            writer.write(part)
+            await writer.drain()
 
 
 @asynccontextmanager

@@ -68,6 +68,14 @@ def test_what_its_end_means(bench: Bench, script: str, rule: str, words: str) ->
     assert {row["reply"] for row in found.values()} == {words}
 
 
+def test_a_program_need_not_read_the_whole_message(bench: Bench) -> None:
+    """Its exit status counts, however much of a large message it has read."""
+    bench.add("dan@example.org", text=b"Subject: x\n\n" + b"line\n" * 400_000)
+    let_scan(bench, "head -c 100000 >/dev/null; echo bad; exit 1")
+    assert bench.drain().code == 5
+    assert {row["reply"] for row in bench.recipients().values()} == {"own: bad"}
+
+
 def test_a_program_that_is_absent_lets_mail_wait(bench: Bench) -> None:
     """As any scanner that cannot be reached."""
     bench.configure(**{"scan.own": {"protocol": "command", "command": ["/absent"]}})
