@@ -188,7 +188,8 @@ async def _add_failure(
     step = steps[-1]
     hint = await identify(route, step.stage, step.answer)
     hint = hint or remedies.hint(step.stage, step.answer)
-    if route.proxy_protocol != "off" and step.stage in (Stage.BANNER, Stage.EHLO):
+    sends_header = route.proxy_protocol != "off" and not route.socket_path
+    if sends_header and step.stage in (Stage.BANNER, Stage.EHLO):
         hint = remedies.PROXY_SENT
     if _ended_after_handshake(route, steps):
         hint = remedies.AFTER_HANDSHAKE

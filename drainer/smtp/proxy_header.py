@@ -11,29 +11,24 @@ import struct
 
 V1, V2 = "v1", "v2"
 _SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
-_LOCAL, _PROXY = 0x20, 0x21
-"""Version 2, and whether addresses follow."""
+_PROXY = 0x21
+"""Version 2, and addresses follow."""
 _TCP = {4: 0x11, 6: 0x21}
 
 
 def header_of(sock: socket.socket, version: str) -> bytes:
-    """Return the header for a connected socket; b'' if ``version`` is '' or 'off'."""
-    if version not in (V1, V2):
+    """Return the header for a connected socket; b'' if ``version`` is 'off'.
+
+    No proxy stands before a Unix socket: it gets none.
+    """
+    if version not in (V1, V2) or sock.family == socket.AF_UNIX:
         return b""
-    if sock.family == socket.AF_UNIX:
-        return make_header(version)
     source, destination = sock.getsockname()[:2], sock.getpeername()[:2]
     return make_header(version, (source, destination))
 
 
-def make_header(
-    version: str, ends: tuple[tuple[str, int], tuple[str, int]] | None = None
-) -> bytes:
-    """Return the header of a TCP connection by its ends; None = it is no TCP."""
-    if ends is None and version == V1:
-        return b"PROXY UNKNOWN\r\n"
-    if ends is None:
-        return _SIGNATURE + struct.pack("!BBH", _LOCAL, 0, 0)
+def make_header(version: str, ends: tuple[tuple[str, int], tuple[str, int]]) -> bytes:
+    """Return the header of a TCP connection by its ends."""
     source, destination = (ipaddress.ip_address(h.partition("%")[0]) for h, _ in ends)
     ports = [port for _, port in ends]
     if version == V1:
