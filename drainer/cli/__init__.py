@@ -177,6 +177,10 @@ class _Commands(TyperGroup):
             if as_json:
                 print_failure(2, *_words_of(error))
             raise
+        except Exception as error:
+            if as_json and (limit := limit_behind(error)):
+                print_failure(limit.exit_code, str(limit), limit.hint)
+            raise
 
     def get_params(self, ctx: Any) -> Any:  # noqa: ANN401 - likewise
         """Return the options of ``drainer`` itself."""

@@ -150,10 +150,9 @@ def _print_next(run: Run) -> None:
     with LedgerReader(run.request.url) as report:
         for row in report.reasons(urls):
             due = f", due {shown_time(row['due'])}" if row["due"] else ""
-            reply = clean(row["reply"] or "", 80)
-            console.print(
-                f"  {row['count']} {row['state']}{due}: {row['rule']} {reply}"
-            )
+            why = " ".join(filter(None, (row["rule"], row["reply"])))
+            words = f": {clean(why)}" if why else ""
+            console.print(f"  {row['count']} {row['state']}{due}{words}")
             if row["state"] == State.HELD:
                 _print_advice(advice(row["rule"], row["reply"] or ""))
     _print_reports(run)

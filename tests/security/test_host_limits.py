@@ -1,6 +1,7 @@
 """What this host does not grant: fewer sessions, a message in words, no traceback."""
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -105,10 +106,14 @@ def test_what_a_host_refuses_is_said_in_words(
     arguments: list[object], line: str
 ) -> None:
     """Exit 1 and a line that says what to raise; never a traceback."""
-    done = run(shell(line), arguments)
+    done = run(shell(line), [*arguments, "--json"])
     assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
     assert "error: " in done.stderr
     assert "Warning" not in done.stderr
+    if "/dev/full" not in line:
+        failure = json.loads(done.stdout.splitlines()[-1])
+        assert failure["exit"] == 1
+        assert failure["error"] in done.stderr
 
 
 GRANTED: Final[dict[str, tuple[tuple[str, ...], Mapping[str, str]]]] = {
