@@ -90,6 +90,12 @@ def plain(count: int) -> tuple[Mail, ...]:
     )
 
 
+def amid_honest(strangers: Sequence[Mail]) -> tuple[Mail, ...]:
+    """Return them amid honest mail: file systems list from either end, or mixed."""
+    half = len(SIXTY) // 2
+    return (*SIXTY[:half], *strangers, *SIXTY[half:])
+
+
 def number(view: View) -> int | None:
     """Return the number of a crafted transaction; None for an honest one."""
     before = view.message.recipients if view.message else []
@@ -249,7 +255,7 @@ def test_a_refusal_of_us_that_strangers_alone_meet_stops_nothing(
     backup: Backup, peer: StartPeer, count: int, connections: int
 ) -> None:
     """Each is tried again, alone on another connection, and then it is held."""
-    backup.fill((*plain(count), *SIXTY))
+    backup.fill(amid_honest(plain(count)))
     primary = peer(refusing_by_turns(REFUSALS))
     code = drain(backup, primary, connections)
     states = assert_honest_delivered(backup, code)
@@ -287,7 +293,7 @@ def test_a_message_that_is_put_off_pauses_no_other(
 ) -> None:
     """By 421, by words of a rate, by a lost connection: it alone waits."""
     backup.configure(retry={"first": "300ms", "max": "600ms"})
-    backup.fill((*plain(count), *SIXTY))
+    backup.fill(amid_honest(plain(count)))
     code = drain(backup, peer(refusing_by_turns(steps)), connections)
     states = assert_honest_delivered(backup, code)
     assert set(states.values()) <= PUT_OFF
