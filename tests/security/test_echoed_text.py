@@ -115,7 +115,12 @@ def local(view: View) -> str:
     return bare(view.path).rpartition("@")[0]
 
 
-def drain(backup: Backup, primary: PeerThread | Primary, connections: int) -> int:
+def drain(
+    backup: Backup,
+    primary: PeerThread | Primary,
+    connections: int,
+    give_up_after: str = "3s",
+) -> int:
     """Drain once, knowing a recipient that exists; return the exit status.
 
     A pause of the drain would last for longer than it may wait.
@@ -123,7 +128,7 @@ def drain(backup: Backup, primary: PeerThread | Primary, connections: int) -> in
     backup.port = primary.port
     backup.configure(
         primary={"domains": [DOMAIN], "connections": connections},
-        breaker={"give_up_after": "3s", "pauses": ["1m"]},
+        breaker={"give_up_after": give_up_after, "pauses": ["1m"]},
     )
     backup.know()
     return backup.empty().code
@@ -254,10 +259,10 @@ DROPS: Final[dict[str, Step]] = {
 def test_a_refusal_of_us_that_strangers_alone_meet_stops_nothing(
     backup: Backup, peer: StartPeer, count: int, connections: int
 ) -> None:
-    """Each is tried again, alone on another connection, and then it is held."""
+    """Each is tried again, alone on other connections, and then it is held."""
     backup.fill(amid_honest(plain(count)))
     primary = peer(refusing_by_turns(REFUSALS))
-    code = drain(backup, primary, connections)
+    code = drain(backup, primary, connections, "40s")
     states = assert_honest_delivered(backup, code)
     assert set(states.values()) == {"held"}
     facts = backup.recipients()

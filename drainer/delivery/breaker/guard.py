@@ -35,7 +35,7 @@ from drainer.policy.breaker.known_good import KnownGoodRecipients
 from drainer.policy.breaker.registry import BreakerRegistry
 from drainer.policy.classify.classifier import classify
 from drainer.policy.classify.verdict import Verdict
-from drainer.policy.recipient.judge import CONTRADICTED, ClassifiedResult
+from drainer.policy.recipient.judge import BY_NODE, CONTRADICTED, ClassifiedResult
 from drainer.runtime.process import utcnow
 from drainer.smtp.connection import ConnectFailure
 
@@ -303,7 +303,7 @@ class BreakerGuard:
         for each in classified:
             if isinstance(each.result.answer, Problem):
                 continue  # the primary was not asked
-            if each.classification.rule == CONTRADICTED:
+            if each.classification.rule in (CONTRADICTED, BY_NODE):
                 continue  # it proves nothing about other messages
             claimed = each.result.claimed
             domain = claimed.domain

@@ -8,7 +8,7 @@ messages.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from msgspec import Struct
 
@@ -28,6 +28,13 @@ STOPS_TOLERATED = 5
 
 Others were accepted shortly before, so a stranger may have sent these messages.
 """
+
+TRIED_ELSEWHERE = 3
+"""Attempts at a message on further hosts, before a refusal of us is its own."""
+ELSEWHERE_FOR = timedelta(minutes=5)
+"""For so long after the first refusal; a rerun does not start again."""
+MAX_ELSEWHERE = 10_000
+"""Messages that this is remembered of."""
 
 
 class RequiredProof(Struct, frozen=True, kw_only=True):
@@ -138,6 +145,8 @@ class BreakerHistories:
         self._windows = windows
         self._domains: dict[str, BreakerHistory] = {}
         self.route = BreakerHistory(RefusalDetector(windows, domains=2))
+        #: First refusal of a message -> when it was sent to another host.
+        self._elsewhere: dict[datetime, set[datetime]] = {}
 
     def of(self, scope: str) -> BreakerHistory:
         """Return what is kept about a scope; of too many domains, the latest."""
@@ -156,6 +165,19 @@ class BreakerHistories:
         if not domain:
             return ((ROUTE, self.route),)
         return ((domain, self.of(domain)), (ROUTE, self.route))
+
+    def may_ask_elsewhere(self, since: datetime, now: datetime) -> bool:
+        """Return whether a message that was refused first then goes to another host.
+
+        The recipients of one attempt count once. Nothing is asked long after that.
+        """
+        if now - since > ELSEWHERE_FOR:
+            return False
+        times = self._elsewhere.pop(since, set()) | {now}
+        self._elsewhere[since] = times
+        if len(self._elsewhere) > MAX_ELSEWHERE:
+            del self._elsewhere[next(iter(self._elsewhere))]
+        return len(times) <= TRIED_ELSEWHERE
 
     def delivers_beside(self, domain: str) -> bool:
         """Return whether this run has delivered mail for another domain."""

@@ -65,6 +65,7 @@ class BreakerRegistry:
         #: Breakers of domains that are not in their initial state.
         self.domains: dict[str, CircuitBreaker] = {}
         self._histories = BreakerHistories(windows)
+        self.may_ask_elsewhere = self._histories.may_ask_elsewhere
         #: Since when messages probe a scope: an attempt that started before is not a
         #: probe.
         self.since: dict[str, datetime] = {}
@@ -110,11 +111,10 @@ class BreakerRegistry:
     ) -> bool:
         """Return whether other messages have passed since one met a refusal of us.
 
-        Then the refusal is about that message. Other messages are those that were
-        delivered on the scope that was refused. Up to RCPT, an accepted canary counts
-        too. Where no canary can ask, mail that was delivered shortly before is enough.
-        What other domains accept says nothing if this one refuses several messages and
-        accepts none.
+        Then the refusal is about that message, or one host's. Others are those that
+        were delivered on that scope; up to RCPT, an accepted canary counts too. Where
+        no canary can ask, mail that was delivered shortly before is enough. Other
+        domains say nothing if this one refuses several messages and accepts none.
         """
         is_narrow = stage is not Stage.MAIL and self._histories.of(domain).is_suspicious
         is_domains = is_narrow or classification.scope is Scope.DOMAIN

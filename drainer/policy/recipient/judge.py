@@ -123,6 +123,10 @@ class BreakerView(Protocol):
         """Return whether others passed a stage since a message met a refusal of us."""
         ...
 
+    def may_ask_elsewhere(self, since: datetime, now: datetime) -> bool:
+        """Return whether such a message goes to another host before it is held."""
+        ...
+
 
 class RetryPolicy(Struct, frozen=True, kw_only=True):
     """When to try again, and the operator's own rules."""
@@ -190,6 +194,7 @@ def exempt_message_specific(
 ) -> tuple[ClassifiedResult, ...]:
     """Hold a message that is refused as if it were us, while others are accepted.
 
+    Before that it is tried on further connections: one host of several may refuse us.
     This is checked before the breakers look at it, so that it never moves them again.
     """
     return tuple(
@@ -216,6 +221,9 @@ def _alone(each: ClassifiedResult, context: SettleContext) -> Classification | N
     )
     if not contradicted:
         return None
+    if context.breakers.may_ask_elsewhere(claimed.refused, context.now):
+        words = "others passed this stage meanwhile, so another host is asked"
+        return _change(classification, Verdict.RETRY, BY_NODE, words, counts=False)
     words = (
         "others passed this stage meanwhile, so the primary refuses this message and"
         " not this host; see the primary's log, then `drainer release` or `drainer"

@@ -33,6 +33,7 @@ from drainer.policy.classify.classifier import Answer, classify
 from drainer.policy.classify.verdict import Verdict
 from drainer.policy.recipient.delivery import ClaimedRecipient
 from drainer.policy.recipient.judge import (
+    BY_NODE,
     CONTRADICTED,
     ClassifiedResult,
     RecipientResult,
@@ -182,7 +183,7 @@ class Drain(RuleBasedStateMachine):
                 again=each.result.claimed.refusal == Verdict.STOP.value,
             )
             for each in judged
-            if each.classification.rule != CONTRADICTED
+            if each.classification.rule not in (CONTRADICTED, BY_NODE)
         ]
         self.scopes.observe(attempt, f"x@{sender}", self.now)
 

@@ -27,6 +27,7 @@ from drainer.policy.breaker.registry import BreakerRegistry
 from drainer.policy.classify.verdict import Verdict
 from drainer.policy.recipient.delivery import ClaimedRecipient
 from drainer.policy.recipient.judge import (
+    BY_NODE,
     CONTRADICTED,
     RecipientResult,
     RetryPolicy,
@@ -152,7 +153,7 @@ class Drain:
         )
         results = exempt_message_specific(classify_attempt([result], ()), context)
         (each,) = results
-        if each.classification.rule != CONTRADICTED:
+        if each.classification.rule not in (CONTRADICTED, BY_NODE):
             seen = Refusal(
                 sender_domain=sender,
                 recipient=claimed.recipient.forward_path,

@@ -10,13 +10,14 @@ from drainer.mail.envelope import Recipient
 from drainer.mail.message import BEHIND_BREAKER, Problem
 from drainer.mail.reply import Lost, Stage, parse_reply
 from drainer.policy.breaker.breaker import BreakerState, CircuitBreaker
-from drainer.policy.breaker.history import ROUTE
+from drainer.policy.breaker.history import ROUTE, TRIED_ELSEWHERE
 from drainer.policy.breaker.registry import BreakerRegistry
 from drainer.policy.classify.classifier import Answer
 from drainer.policy.classify.rules import rules_of
 from drainer.policy.classify.verdict import Scope, Verdict
 from drainer.policy.recipient.delivery import ClaimedRecipient
 from drainer.policy.recipient.judge import (
+    BY_NODE,
     CONTRADICTED,
     MAX_DROPS,
     MAX_SOLO,
@@ -290,10 +291,23 @@ def welcoming(at: datetime) -> BreakerRegistry:
 
 
 def test_the_one_that_is_refused_as_if_it_were_us_is_held() -> None:
-    """Others were welcome since; the spammer's words stop nothing."""
+    """Others were welcome since; the spammer's words stop nothing.
+
+    Before that, three more connections may reach another host.
+    """
     breakers = welcoming(NOW + SECOND)
-    found = alone(LISTED, claimed=stopped_before(), breakers=breakers, now=LATER)
+    for n in range(TRIED_ELSEWHERE):
+        now = NOW + (n + 2) * SECOND
+        for claimed in [stopped_before()] * 2:  # those of one attempt count once
+            found = alone(LISTED, claimed=claimed, breakers=breakers, now=now)
+            assert (found.state, found.due) == (State.DEFERRED, now)
+            assert (found.classification.rule, found.attempts) == (BY_NODE, 0)
+            assert (found.refusal, found.refused) == (Verdict.STOP.value, NOW)
+    now = NOW + (TRIED_ELSEWHERE + 2) * SECOND
+    found = alone(LISTED, claimed=stopped_before(), breakers=breakers, now=now)
     assert (found.state, found.classification.rule) == (State.HELD, CONTRADICTED)
+    found = alone(LISTED, claimed=stopped_before(), breakers=welcoming(now), now=LATER)
+    assert found.state is State.HELD  # long after the first refusal
 
 
 def test_a_message_that_a_breaker_kept_is_not_held_as_the_only_one_refused() -> None:
@@ -348,7 +362,8 @@ def test_a_canary_contradicts_no_stop_behind_rcpt(stage: Stage) -> None:
     (found,) = settled([first], breakers=breakers, now=LATER)
     assert found.state is State.DEFERRED
     breakers.recall(ORG, "any.example", NOW + SECOND)
-    (found,) = settled([first], breakers=breakers, now=LATER)
+    for n in range(TRIED_ELSEWHERE + 1):
+        (found,) = settled([first], breakers=breakers, now=LATER + n * SECOND)
     assert (found.state, found.classification.rule) == (State.HELD, CONTRADICTED)
     assert "drainer release" in found.classification.reason
 
