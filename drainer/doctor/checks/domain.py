@@ -196,7 +196,7 @@ RECORDS: tuple[Check[DomainFacts], ...] = (
     Check(
         id="mx-records",
         about="the domain has MX records",
-        unless="it does not exist, or has none",
+        unless="it does not exist, has none, or DNS does not answer",
         remedy="publish an MX record for the primary, and one for each backup",
         look=_present,
     ),
