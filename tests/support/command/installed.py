@@ -101,8 +101,9 @@ class Drainer:
         return self.run(*drain_arguments(source, port, *more))
 
     def recipients(self, *filters: object) -> list[dict[str, Any]]:
-        """Return what `list --json` prints."""
-        return self.run("list", "--json", *filters).objects
+        """Return what `list --json` prints; nothing while there is no ledger."""
+        result = self.run("list", "--json", *filters)
+        return [] if result.code else result.objects
 
     def states(self) -> dict[str, str]:
         """Return the state of every recipient by its forward-path."""

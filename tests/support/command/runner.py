@@ -217,9 +217,12 @@ class Bench:
     # ---- what the ledger says
 
     def recipients(self) -> dict[str, dict[str, Any]]:
-        """Return what `list` says of every recipient, by its address."""
+        """Return what `list` says of every recipient, by its address.
+
+        There are none while there is no ledger, which is an error.
+        """
         result = self.run("list", "--json")
-        found = [] if result.code else result.lines  # there may be no ledger yet
+        found = [] if result.code else result.lines
         assert len({fact["forward_path"] for fact in found}) == len(found)
         return {fact["forward_path"]: fact for fact in found}
 
