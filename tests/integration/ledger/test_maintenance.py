@@ -339,7 +339,8 @@ def test_what_is_not_final_or_quarantined_is_kept(bench: Bench) -> None:
     url = f"postfix:{bench.spool}"
     bench.add(CAROL)
     bench.add(BOB, CAROL)
-    bench.add(DAN)
+    bench.drain()
+    bench.add(DAN)  # as the newest message it stays in any case
     bench.drain()
     age(bench.ledger, 30)
     shutil.rmtree(bench.spool)
