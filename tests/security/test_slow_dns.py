@@ -383,8 +383,9 @@ def test_reports_to_honest_senders_leave_while_slow_ones_wait(
     started = time.monotonic()
     run = bench.start("bounces", "run", "--no-check", "--json")
     try:
-        # One that a single session refused is tried on another one first.
-        bench.relay.wait(lambda: len(bench.reports) >= len(HONEST) - 1, timeout=50)
+        # What a single session refused is tried on another one first: one message or
+        # two, by the order in which the folder lists them.
+        bench.relay.wait(lambda: len(bench.reports) >= len(HONEST) - 2, timeout=50)
         took = time.monotonic() - started
     finally:
         run.communicate(timeout=60)
