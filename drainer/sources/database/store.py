@@ -24,6 +24,7 @@ from drainer.errors import SourceError, SourceLost
 from drainer.runtime import databases
 from drainer.runtime.owned_sqlite import sqlite_arguments
 from drainer.runtime.private_files import open_present
+from drainer.sources.common.files import source_error
 from drainer.sources.database.mapping import BoundMapping, TableMapping, bind
 
 T = TypeVar("T")
@@ -47,17 +48,16 @@ class DatabaseStore:
     def __init__(
         self, url: URL, mapping: TableMapping, *, creating: bool = False
     ) -> None:
-        """Check what is possible without connecting; raises SourceError."""
+        """Open nothing yet; ``creating``: a file need not be there."""
         self.url = url
         self.mapping = mapping
+        self._creating = creating
         self._engine: sa.Engine | None = None
         self._bound: BoundMapping | None = None
         self._opening = threading.Lock()
         if self.is_file:
             path = Path(str(url.database)).absolute()
             self.url = url.set(database=str(path))
-            if not creating:
-                _check_file(path)
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle without connections and locks."""
@@ -79,7 +79,7 @@ class DatabaseStore:
 
     @property
     def engine(self) -> sa.Engine:
-        """The engine; SourceError when the driver is not installed."""
+        """The engine; SourceError for no such file, or when the driver is absent."""
         with self._opening:
             if self._engine is None:
                 self._engine = self._make_engine()
@@ -88,7 +88,10 @@ class DatabaseStore:
 
     def _make_engine(self) -> sa.Engine:
         if self.is_file:
-            return _sqlite(str(self.url.database))
+            path = str(self.url.database)
+            if not self._creating:
+                _check_file(Path(path))
+            return _sqlite(path)
         try:
             return databases.server_engine(self.url)
         except ImportError as error:
@@ -179,7 +182,7 @@ def _check_file(path: Path) -> None:
     except OSError as error:
         message = f"cannot read {path}: {error.strerror}"
         hint = "run drainer as the owner of the file, or check its path"
-        raise SourceError(message, hint=hint) from None
+        raise source_error(message, error, hint) from None
     if head != b"SQLite format 3\0":
         message = f"{path} is not an SQLite database"
         raise SourceError(message, hint="`drainer spool create URL` creates a spool")

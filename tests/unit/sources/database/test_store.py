@@ -1,6 +1,7 @@
 """The store of a database source: what a failure means to the operator."""
 
 import os
+import pickle
 import resource
 import sqlite3
 from pathlib import Path
@@ -64,3 +65,14 @@ def test_a_database_without_a_free_descriptor_names_the_limit(tmp_path: Path) ->
         for each in filler:
             os.close(each)
     assert "ulimit -n" in caught.value.hint
+
+
+def test_a_file_that_is_lost_is_named_by_who_uses_it(tmp_path: Path) -> None:
+    """A process that gets the store by pickle must be able to say what is wrong."""
+    url = f"sqlite:///{tmp_path}/spool.db"
+    create_spool(url)
+    sent = pickle.dumps(DatabaseStore(sa.make_url(url), mapping_of({})))
+    (tmp_path / "spool.db").unlink()
+    store = pickle.loads(sent)  # noqa: S301 - our own
+    with pytest.raises(SourceError, match="cannot read"):
+        store.read(store.bound)
