@@ -163,7 +163,9 @@ def _explain_route(known: Config, address: str, *, as_json: bool) -> None:
     table = make_route_table(whole, no_route, unanswered)
     entry = table.find(domain)
     name = table.route_of(domain)
-    if entry == OTHERS:
+    if domain in unanswered:
+        why = unanswered[domain]
+    elif entry == OTHERS:
         why = "no other route names its domain"
     elif entry is not None:
         why = f"its route names {entry}"

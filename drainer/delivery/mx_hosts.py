@@ -1,7 +1,8 @@
 """Routes by MX records: which servers they mean now.
 
 It replaces ``hosts = "mx"`` in a configuration by the servers that DNS names. Domains
-with the same servers become one route, so that these have one rate limit.
+with the same servers become one route, so that these have one rate limit. A server that
+several routes could have goes to one of them: what DNS says must not end the run.
 """
 
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ from drainer.config.primary import BY_MX, DANE
 from drainer.config.route_section import RouteSection, route_configs
 from drainer.delivery.mx_refresh import MxSettings
 from drainer.errors import UsageError
+from drainer.policy.admission.mx import MxGroup, divide_servers
 
 if TYPE_CHECKING:
     from drainer.bounce.evidence.dns import Resolver
@@ -58,31 +60,30 @@ def with_mx_hosts(config: Config) -> MxRoutes:
     unanswered: dict[str, str] = {}
     sections: list[RouteSection] = []
     by_mx: set[str] = set()
+    taken = {name for each in route_configs(config) for name in each.primary.servers}
     for section in _sections(config):
         if getattr(section, "hosts", ()) != BY_MX:
             sections.append(section)
             continue
         proven = (getattr(section, "tls", None) or primary.tls) == DANE
-        found: dict[tuple[tuple[str, ...], ...], list[str]] = {}
+        found: dict[str, tuple[tuple[str, ...], ...]] = {}
         for domain in _named(section.domains):
             servers = mx_of(resolver, domain, ours, proven=proven)
             if not isinstance(servers, MxTargets):
-                found.setdefault(servers, []).append(domain)
+                found[domain] = servers
             elif servers.later:
                 unanswered[domain] = servers.problem
             else:
                 no_route[domain] = servers.problem
-        sections += [_at(section, tiers, names) for tiers, names in found.items()]
-        by_mx.update(name for names in found.values() for name in names)
+        groups, conflicts = _divide(config, section, found, taken)
+        sections += [_at(section, each) for each in groups]
+        by_mx.update(name for each in groups for name in each.domains)
+        unanswered |= conflicts
     if primary.hosts == BY_MX:
         primary = primary.model_copy(update={"hosts": (), "domains": ()})
     changed = {"routes": tuple(sections), "primary": primary}
     whole = config.model_copy(update=changed)
-    try:
-        routes = route_configs(whole)
-    except ValueError as error:
-        raise UsageError(str(error), hint="see [[routes]]") from None
-    settings = _settings(config, resolver, routes, by_mx)
+    settings = _settings(config, resolver, route_configs(whole), by_mx)
     return MxRoutes(whole, no_route, unanswered, settings)
 
 
@@ -141,10 +142,30 @@ def _named(domains: tuple[str, ...]) -> tuple[str, ...]:
     return domains
 
 
-def _at(
-    section: RouteSection, tiers: tuple[tuple[str, ...], ...], domains: list[str]
-) -> RouteSection:
-    update = {"hosts": tiers, "domains": tuple(domains)}
+def _divide(
+    config: Config,
+    section: RouteSection,
+    found: dict[str, tuple[tuple[str, ...], ...]],
+    taken: set[str],
+) -> tuple[list[MxGroup], dict[str, str]]:
+    """Return groups with servers of their own, and domains without, with reasons.
+
+    ``taken`` are the servers of other routes as HOST:PORT; those of the groups join.
+    """
+    unnamed = config.primary.model_copy(update={"host": "", "hosts": (), "domains": ()})
+    only = config.model_copy(update={"routes": (section,), "primary": unnamed})
+    port = route_configs(only)[0].primary.port
+    suffix = f":{port}"
+    barred = [each.removesuffix(suffix) for each in taken if each.endswith(suffix)]
+    groups, conflicts = divide_servers(found, barred)
+    taken.update(f"{h}{suffix}" for each in groups for tier in each.tiers for h in tier)
+    words = "is a server of another route: name the domain there"
+    reasons = {d: f"the MX of {d}, {host}, {words}" for d, host in conflicts.items()}
+    return groups, reasons
+
+
+def _at(section: RouteSection, group: MxGroup) -> RouteSection:
+    update = {"hosts": group.tiers, "domains": group.domains}
     changed = section.model_copy(update=update)
     changed.model_fields_set.update(update)
     return changed

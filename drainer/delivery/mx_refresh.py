@@ -1,8 +1,9 @@
 """MX records during a drain: drainer asks again when their TTL ends.
 
-New sessions use the new answer. The old one stays while DNS does not answer, when the
-domains of a route no longer have the same servers, and when another route has one of
-the new servers: each has one rate. The next run assigns the domains again.
+New sessions use the new answer, but for servers that another route has: each has one
+rate. The old answer stays while DNS does not answer, when the domains of a route do not
+have the same servers, and when other routes have all the best of the new servers. The
+next run assigns the domains again.
 """
 
 import asyncio
@@ -89,7 +90,7 @@ class MxRefresh:
         return found, ttl
 
     def _adopt(self, route: str, names: Tiers) -> None:
-        """Let new sessions of a route use these servers, unless another has one."""
+        """Let new sessions of a route use these servers, but those of other routes."""
         choice = self._hosts[route]
         tiers = tuple(
             tuple(Host(host=name, port=choice.route.port) for name in tier)
@@ -100,11 +101,14 @@ class MxRefresh:
         shown = ", ".join(name for tier in names for name in tier)
         others = (each for name, each in self._hosts.items() if name != route)
         taken = {host for each in others for tier in each.tiers for host in tier}
-        if taken.isdisjoint(host for tier in tiers for host in tier):
+        if taken.issuperset(tiers[0]):
+            _log.warning(f"{route}: DNS now names {shown}, which another route has")
+            return
+        free = (tuple(host for host in tier if host not in taken) for tier in tiers)
+        tiers = tuple(tier for tier in free if tier)
+        if tiers != choice.tiers:
             _log.info(f"{route}: DNS now names {shown}")
             choice.adopt(tiers)
-        else:
-            _log.warning(f"{route}: DNS now names {shown}, which another route has")
 
 
 def _pause(ttl: float) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from drainer.smtp.certificate import key_digest
-from tests.support.command.runner import Bench
+from tests.support.command.runner import Bench, call
 from tests.support.dns.zones import SERVFAIL, Zone, serving
 from tests.support.smtp_peer.peer import PeerThread
 from tests.support.tls.certificates import self_signed
@@ -66,6 +66,32 @@ def test_domains_with_the_same_servers_are_one_route(bench: Bench, zone: Zone) -
     assert routes["u@c.example"].startswith("c.example:")
     states = bench.states()
     assert states["u@a.example"] == states["u@b.example"] == "delivered"
+
+
+def test_domains_with_some_servers_in_common_end_no_run(
+    bench: Bench, zone: Zone
+) -> None:
+    """Each server is of one route; a domain of a named server waits, and is named."""
+    domains = ["a.example", "b.example", "c.example"]
+    bench.configure(primary={"domains": domains})
+    bench.routes = [{"domains": ["d.example"], "host": "mx3.invalid"}]
+    zone.add("a.example", "MX", "10 localhost").add("a.example", "MX", "20 mx2.invalid")
+    zone.add("b.example", "MX", "10 LOCALHOST.").add(
+        "b.example", "MX", "10 mx1.invalid"
+    )
+    zone.add("c.example", "MX", "10 mx3.invalid")
+    for domain in domains:
+        bench.add(f"u@{domain}")
+    result = bench.drain()
+    assert result.code == 5, result.stderr
+    assert "the MX of c.example, mx3.invalid, is a server of another" in result.stderr
+    assert list(bench.states().values()).count("delivered") == 2
+    assert bench.states()["u@c.example"] == "pending"
+    asked = call("config", "--config", bench.config, "--route", "u@c.example")
+    assert "is a server of another route" in asked.stdout
+    bench.configure(primary={"domains": domains[:2]})
+    bench.routes = [{"domains": ["c.example", "d.example"], "host": "127.0.0.1"}]
+    assert bench.drain().code == 0
 
 
 @pytest.mark.parametrize(

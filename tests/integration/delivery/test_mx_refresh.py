@@ -99,6 +99,13 @@ def test_a_server_of_another_route_is_not_taken_over(
     assert scene.servers("mx2:25") == [["mx2"]]
 
 
+def test_a_worse_server_of_another_route_is_left_out(scene: Scene, zone: Zone) -> None:
+    """The rest of the answer is used."""
+    zone.records["c.example"] = [("MX", "10 mx7"), ("MX", "20 mx1"), ("MX", "30 mx8")]
+    scene.look()
+    assert scene.servers("mx2:25") == [["mx7"], ["mx8"]]
+
+
 def test_records_that_dnssec_must_prove_are_not_taken_without(
     scene: Scene, zone: Zone
 ) -> None:
