@@ -17,6 +17,8 @@ from drainer.config.build.paths import ledger_url
 from drainer.config.build.routes import make_route
 from drainer.config.build.rules import make_rules
 from drainer.config.build.spools import make_sources
+from drainer.config.primary import BY_MX
+from drainer.config.route_section import route_configs
 from drainer.config.scan import ScannerSection
 from drainer.errors import DrainerError, UsageError
 from drainer.ledger import engine
@@ -25,6 +27,7 @@ from drainer.mail.reply import printable
 from drainer.policy.breaker.remedies import NO_KNOWN_GOOD
 from drainer.runtime import databases
 from drainer.runtime.private_files import read_private
+from drainer.smtp.hosts import all_hosts, at_host
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 _SECRET_FILES = ("password_file", "token_file", "hmac_file", "tls_key")
@@ -43,24 +46,41 @@ class ConfigFinding(NamedTuple):
 
 def check_config(config: Config) -> Iterator[ConfigFinding]:
     """Yield a finding for each thing that the configuration names."""
-    if config.primary.host:
-        yield _tried("[primary] host", lambda: str(make_route(config)))
-    else:
-        hint = "set it, or give --to with every command"
-        yield ConfigFinding("[primary] host", WARN, "it is empty", hint)
-    if config.primary.rules:
-        yield _tried("[primary] rules", lambda: f"{len(make_rules(config))} rules")
-    yield _presence("[primary] domains", config.primary.domains, _ALL_DOMAINS)
-    yield _presence("[health] accept", config.health.accept, NO_KNOWN_GOOD)
+    for each in route_configs(config):
+        at = "" if each is config else f" of {each.primary.domains[0]}"
+        yield from _route(each, at)
+    for section in config.routes:
+        yield from _files(f"[[routes]] {section.domains[0]}", section)
     for name in type(config).model_fields:
         section = getattr(config, name)
         if isinstance(section, BaseModel):
-            yield from _files(name, section)
+            yield from _files(f"[{name}]", section)
     for name, scanner in config.scan.items():
         yield _tried(f"[scan.{name}]", partial(_scanner, scanner))
     for name in config.sources:
         yield _tried(f"[sources.{name}]", partial(_source, config, name))
     yield _tried("[ledger]", lambda: _ledger(config))
+
+
+def _route(config: Config, at: str) -> Iterator[ConfigFinding]:
+    """Yield what a route names; ``at`` tells the tables of [[routes]] apart."""
+    primary = config.primary
+    if primary.is_named:
+        yield _tried(f"[primary] host{at}", lambda: _hosts(config))
+    else:
+        hint = "set it, or give --to with every command"
+        yield ConfigFinding("[primary] host", WARN, "it is empty", hint)
+    if primary.rules:
+        yield _tried(f"[primary] rules{at}", lambda: f"{len(make_rules(config))} rules")
+    yield _presence(f"[primary] domains{at}", primary.domains, _ALL_DOMAINS)
+    yield _presence(f"[health] accept{at}", config.health.accept, NO_KNOWN_GOOD)
+
+
+def _hosts(config: Config) -> str:
+    if config.primary.hosts == BY_MX:
+        return "the MX records of the domains"
+    route = make_route(config)  # reads the files that it names
+    return ", ".join(str(at_host(route, each)) for each in all_hosts(route))
 
 
 _ALL_DOMAINS = "drainer sends mail for every domain: name those of the primary"
@@ -106,7 +126,7 @@ def _files(section: str, keys: BaseModel) -> Iterator[ConfigFinding]:
         value = getattr(keys, key)
         if key.endswith(_FILES) and isinstance(value, str) and value:
             is_secret = key.endswith(_SECRET_FILES)
-            yield _file(f"[{section}] {key}", Path(value), is_secret=is_secret)
+            yield _file(f"{section} {key}", Path(value), is_secret=is_secret)
 
 
 def _file(name: str, path: Path, *, is_secret: bool) -> ConfigFinding:

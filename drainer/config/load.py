@@ -5,9 +5,9 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from drainer.config import Config
@@ -135,19 +135,24 @@ def _words(problem: Any, keys: Sequence[str]) -> str:  # noqa: ANN401
 
 
 def _known_keys(keys: Sequence[str]) -> list[str]:
+    """Return the keys of a table; the name or number of a table is passed over."""
     model: Any = Config
     for key in keys:
-        field = model.model_fields.get(key) if hasattr(model, "model_fields") else None
-        model = field.annotation if field is not None else None
-    if isinstance(model, type) and issubclass(model, BaseModel):
-        return sorted(model.model_fields)
-    return []
+        if not isinstance(model, type):  # a collection of tables
+            model = next((t for t in get_args(model) if hasattr(t, "model_fields")), 0)
+        elif field := getattr(model, "model_fields", {}).get(key):
+            model = field.annotation
+    known = getattr(model, "model_fields", {})
+    return sorted(known)
 
 
 def _where(keys: Sequence[str], origin: _Origin) -> str:
     """Return where a key was set: a flag, the environment, or file and line."""
     section, key = (keys[0], keys[1] if len(keys) > 1 else "") if keys else ("", "")
     path, text, flags = origin
+    if path is not None and key.isdigit() and (start := _table(section, key, text)):
+        rest = "\n".join(text.splitlines()[start - 1 :])
+        return f"{path}:{start - 1 + _line(section, ''.join(keys[2:3]), rest)}"
     if key and key in flags.get(section, {}):
         return f"--{key.replace('_', '-')}"
     name = f"DRAINER_{section}__{key}".upper()
@@ -159,6 +164,14 @@ def _where(keys: Sequence[str], origin: _Origin) -> str:
     if path is not None and line:
         return f"{path}:{line}"
     return str(path) if path is not None and not key else f"--{key or section}"
+
+
+def _table(section: str, number: str, text: str) -> int:
+    """Return the number of the line of a [[section]] header; 0 = there is none."""
+    header = re.compile(rf"\s*\[\[\s*{re.escape(section)}\s*\]\]")
+    lines = enumerate(text.splitlines(), 1)
+    found = [place for place, line in lines if header.match(line)]
+    return found[int(number)] if int(number) < len(found) else 0
 
 
 def _line(section: str, key: str, text: str) -> int:

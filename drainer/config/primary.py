@@ -11,8 +11,8 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from drainer.config.host import split_server
 from drainer.config.lmtp import settle_lmtp
-from drainer.config.section import Duration, Section, settle_tls
-from drainer.mail.envelope import domain_key
+from drainer.config.section import Duration, Section, domain_names, settle_tls
+from drainer.errors import UsageError
 from drainer.policy.pacing.rate import parse_size
 
 BY_MX: Final = "mx"
@@ -200,7 +200,14 @@ class PrimarySection(Section):
     @field_validator("domains")
     @classmethod
     def _lower(cls, domains: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(map(domain_key, domains))
+        return domain_names(domains)
+
+    @field_validator("host")
+    @classmethod
+    def _is_host(cls, host: str) -> str:
+        if host:
+            _check_server(host)
+        return host
 
     @field_validator("helo")
     @classmethod
@@ -233,7 +240,7 @@ class PrimarySection(Section):
             return hosts
         for each in hosts:
             for host in (each,) if isinstance(each, str) else each:
-                split_server(host)
+                _check_server(host)
             if not each:
                 message = "a list of equal hosts is empty"
                 raise ValueError(message)
@@ -333,6 +340,9 @@ class PrimarySection(Section):
     @model_validator(mode="after")
     def _secrets(self) -> "PrimarySection":
         settle_tls(self, "primary")
+        if self.token_command and not self.username:
+            message = "token_command needs username"
+            raise ValueError(message)
         if self.username and self.forward_client == "xclient":
             message = (
                 'forward_client = "xclient" resets the login that username needs;'
@@ -340,6 +350,15 @@ class PrimarySection(Section):
             )
             raise ValueError(message)
         return self
+
+
+def _check_server(text: str) -> None:
+    """Raise ValueError, which names the key, for what is no server."""
+    try:
+        split_server(text)
+    except UsageError as error:
+        message = f"{error}; {error.hint}"
+        raise ValueError(message) from None
 
 
 def _digest(text: str) -> str:

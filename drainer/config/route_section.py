@@ -12,9 +12,8 @@ from pydantic.fields import FieldInfo
 
 from drainer.config.health import HealthSection
 from drainer.config.primary import PrimarySection
-from drainer.config.section import Section
+from drainer.config.section import Section, domain_names
 from drainer.config.throttle import BreakerSection, ThrottleSection
-from drainer.mail.envelope import domain_key
 
 _SECTIONS: dict[str, type[Section]] = {
     "primary": PrimarySection,
@@ -39,6 +38,9 @@ def _inherited() -> Iterator[tuple[str, str, Any]]:
                 yield key, name, field
 
 
+_PYDANTIC = "Value error, "
+"""Before each message of a validator."""
+
 SECTION_OF = {key: name for key, name, _ in _inherited()}
 """The section of each key that a route may set."""
 
@@ -62,7 +64,7 @@ class _RouteBase(Section):
     @field_validator("domains")
     @classmethod
     def _lower(cls, domains: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(map(domain_key, domains))
+        return domain_names(domains)
 
 
 RouteSection = create_model(
@@ -132,7 +134,9 @@ def _derive(config: C, n: int) -> C:
             changed[name] = kind(**values | own)
         except ValidationError as error:
             words = "; ".join(
-                f"{'.'.join(map(str, each['loc']))}: {each['msg']}".lstrip(": ")
+                ": ".join(
+                    [*map(str, each["loc"][:1]), each["msg"].removeprefix(_PYDANTIC)]
+                )
                 for each in error.errors()
             )
             message = f"the route of {domains[0]}: {words}"

@@ -6,6 +6,8 @@ from typing import Annotated, TypeVar
 from msgspec import Struct
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
+from drainer.mail.envelope import domain_key
+from drainer.mail.mailbox import ascii_domain
 from drainer.runtime.units import format_duration, parse_duration
 
 Duration = Annotated[
@@ -26,6 +28,18 @@ class Section(BaseModel):
         keys = type(self).model_fields
         names = [name for name in kind.__struct_fields__ if name in keys]
         return kind(**{name: getattr(self, name) for name in names})
+
+
+def domain_names(domains: tuple[str, ...]) -> tuple[str, ...]:
+    """Return recipient domains as the ledger has them; ValueError if one is none."""
+    for domain in domains:
+        name = domain.removeprefix(".")
+        is_literal = name.startswith("[") and name.endswith("]")
+        if name.isascii() and not (is_literal or ascii_domain(name)):
+            right = "write example.org, or .example.org for the domains below it"
+            message = f"{domain[:80]!r} is not a domain; {right}"
+            raise ValueError(message)
+    return tuple(map(domain_key, domains))
 
 
 def settle_tls(section: Section, name: str, prefix: str = "") -> None:
@@ -64,7 +78,11 @@ def _check_password(section: Section, name: str, prefix: str) -> None:
         getattr(section, f"{prefix}{key}")
         for key in ("username", "password_file", "password")
     )
-    if login and not any(passwords) and not getattr(section, "token_command", ""):
+    command = getattr(section, "token_command", "")
+    if command and any(passwords):
+        message = "set token_command or a password, not both"
+        raise ValueError(message)
+    if login and not any(passwords) and not command:
         variable = f"DRAINER_{name}__{prefix}PASSWORD".upper()
         message = f"{prefix}username needs {prefix}password_file, or {variable}"
         raise ValueError(message)

@@ -39,6 +39,11 @@ _NOT_SMTP = (
     (r"\\x1[56]\\x03", "that port expects TLS from the start: name the SMTP port"),
 )
 """What a server that does not speak SMTP says -> the remedy."""
+_NOT_TLS = (
+    'the primary does not answer with TLS: if [primary] tls is "implicit", set'
+    ' "required" for STARTTLS, or name the TLS port, usually 465. Otherwise look for a'
+    " firewall or proxy in between"
+)
 _OLD = (
     "the primary does not support TLS 1.2 or later: update it; until then set [primary]"
     ' tls_minimum = "1.0"'
@@ -89,8 +94,8 @@ _HANDSHAKE = {
     "protocol version": _OLD,
     "unsupported protocol": _OLD,
     "no protocols": _OLD,
-    "wrong version number": "the answer after STARTTLS is not TLS: look for a firewall"
-    " or proxy in between",
+    "wrong version number": _NOT_TLS,
+    "record layer failure": _NOT_TLS,  # OpenSSL 3.2
 }
 """Part of an OpenSSL error, in lower case -> what to do; the first match counts."""
 _ENDED = (

@@ -89,6 +89,35 @@ def test_a_secret_that_others_can_read_is_a_warning(tmp_path: Path) -> None:
         assert found[name] == "warn"
 
 
+def test_each_route_is_checked(tmp_path: Path) -> None:
+    """Its hosts, its known-good recipients and its files, whatever [primary] has."""
+    text = """
+[[routes]]
+domains = ["a.example"]
+hosts = [["mx1", "mx2:26"]]
+accept = ["good@a.example"]
+tls_cert = "{folder}/absent.pem"
+[[routes]]
+domains = ["b.example"]
+hosts = "mx"
+[ledger]
+url = '{folder}/ledger.db'
+"""
+    assert verdicts(laid_out(tmp_path, text), 2) == {
+        "[primary] host of a.example": "fail",  # for its certificate
+        "[primary] domains of a.example": "ok",
+        "[health] accept of a.example": "ok",
+        "[primary] host of b.example": "ok",
+        "[primary] domains of b.example": "ok",
+        "[health] accept of b.example": "warn",
+        "[[routes]] a.example tls_cert": "fail",
+        "[ledger]": "ok",
+    }
+    path = laid_out(tmp_path, '[primary]\nhosts = ["mx1", "mx2:26"]\n')
+    shown = call("config", "--config", path, "--check").stdout
+    assert "ok    [primary] host: mx1:25, mx2:26" in shown
+
+
 def test_what_config_prints_is_valid_toml_without_secrets(tmp_path: Path) -> None:
     """With sources and scanners in tables of their own, and the file in a comment."""
     path = laid_out(tmp_path)

@@ -132,6 +132,16 @@ def test_a_port_that_speaks_tls_is_named_within_seconds(
     assert 'tls = "implicit"' in words
 
 
+def test_a_port_that_waits_for_starttls_is_named(
+    tmp_path: Path, peer: StartPeer
+) -> None:
+    """The other way round: drainer speaks TLS first, and the port answers in plain."""
+    bench = bench_for(tmp_path, peer(lenient=True).port, tls="implicit")
+    code, stage, words = checked(bench)
+    assert (code, stage) == (3, "starttls")
+    assert 'set "required" for STARTTLS' in words
+
+
 @pytest.mark.parametrize("mechanism", ["XOAUTH2", "OAUTHBEARER"])
 def test_a_command_prints_the_access_token(
     tmp_path: Path, peer: StartPeer, certificate: Certificate, mechanism: str

@@ -101,6 +101,23 @@ def test_a_flag_names_the_only_route(tmp_path: Path) -> None:
             "the server",
         ),
         ("[primary]\nhosts = [[]]\n", "empty"),
+        ('[primary]\nhosts = ["mx1", "m:99999"]\n', "toml:2: primary.hosts: 'm:99999'"),
+        ('[primary]\nhost = "a b"\n', "toml:2: primary.host: 'a b' is not a valid"),
+        ('[primary]\ndomains = ["*"]\n', "toml:2: primary.domains: '\\*' is not a"),
+        ('[primary]\ntoken_command = "t"\n', "token_command needs username"),
+        (
+            '[primary]\nusername = "u"\npassword = "p"\ntoken_command = "t"\n',
+            "token_command or a password",
+        ),
+        (
+            PRIMARY
+            + '[[routes]]\ndomains = ["b.example"]\nhost = "b"\nrat = "1/second"\n',
+            "toml:7: routes.rat: unknown key; legal here: accept, adaptive,",
+        ),
+        (
+            '[[routes]]\ndomains = ["a.example"]\nhost = "a"\nbind = "eth0"\n',
+            "a.example: bind: 'eth0' does not",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_words(
