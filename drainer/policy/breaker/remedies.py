@@ -40,7 +40,7 @@ _NOT_SMTP = (
 )
 """What a server that does not speak SMTP says -> the remedy."""
 _NOT_TLS = (
-    'the primary does not answer with TLS: if [primary] tls is "implicit", set'
+    'the answer of the primary is not TLS: if [primary] tls is "implicit", set'
     ' "required" for STARTTLS, or name the TLS port, usually 465. Otherwise look for a'
     " firewall or proxy in between"
 )
