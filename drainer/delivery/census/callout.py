@@ -71,6 +71,8 @@ class Callout:
         #: Recipients that a transaction may have, as far as is known.
         self._most = settings.route.max_recipients
         self._is_enough: Callable[[], bool] = lambda: False
+        #: It asks for random addresses, which a healthy primary refuses.
+        self._is_random = False
         #: Domains of which the primary accepts any address, with its reply.
         self._catch_alls: dict[str, ExistenceAnswer] = {}
         #: What the primary said about each recipient that was asked for.
@@ -105,15 +107,15 @@ class Callout:
     async def find_catch_alls(self, domains: Iterable[str]) -> None:
         """Find the domains of which the primary accepts any address."""
         names = {f"drainer-census-{secrets.token_hex(6)}@{d}": d for d in domains}
+        self._is_random = True
         await self.run(names)
+        self._is_random = False
         for name, domain in names.items():
             said = self.said.pop(name, None)
             if said is not None and said.existence is Existence.KNOWN:
                 self._catch_alls[domain] = ExistenceAnswer(
                     Existence.CANNOT_TELL, ACCEPTS_ANY, said.by
                 )
-        self._detector = RefusalDetector(self._settings.thresholds)
-        self.refuses_everybody = False
 
     def answers(self) -> dict[str, ExistenceAnswer]:
         """Return what the replies are worth: none, if everybody is refused."""
@@ -196,6 +198,8 @@ class Callout:
             self.ended = self.ended or str(reply)
             return
         self.said[mailbox] = heard.answer
+        if self._is_random:
+            return
         if heard.answer.existence is Existence.KNOWN:
             self._detector.accepted(mailbox, domain_of(mailbox))
         elif heard.answer.existence is Existence.UNKNOWN:

@@ -239,6 +239,24 @@ def test_a_domain_that_accepts_any_address_says_nothing(peer: StartPeer) -> None
     assert answers["u1@all.example"].reason == ACCEPTS_ANY
 
 
+def test_random_addresses_are_refused_by_a_healthy_primary(peer: StartPeer) -> None:
+    """Their refusals do not show that it refuses everybody, however many domains."""
+    domains = [f"d{n}.example" for n in range(30)]
+    known = [f"u0@{domain}" for domain in domains]
+    primary = peer(rcpt=knowing(known), extensions=("PIPELINING",))
+
+    async def run() -> Callout:
+        callout, limiter = make(primary)
+        await limiter.resize(1.0)
+        await callout.find_catch_alls(domains)
+        await callout.run(known)
+        return callout
+
+    callout = asyncio.run(run())
+    assert callout.ended == ""
+    assert {a.existence for a in callout.answers().values()} == {KNOWN}
+
+
 def test_several_sessions_share_the_work(peer: StartPeer) -> None:
     """A slow primary is asked on as many sessions as the route allows."""
     primary = peer(rcpt=lambda _view: Delay(0.02, "250 ok"))
