@@ -97,8 +97,8 @@ class LimitedScanner:
     def _note_failure(self, request: ScanRequest, reason: str) -> None:
         self._reason = reason
         if self.pause.failed(request.message.id, utcnow()):
-            until = "messages wait" if self.settings.defers else "mail is sent without"
+            mail = "waits for" if self.settings.defers else "is sent without"
             _log.warning(
-                f"the scanner {self.settings.name} fails ({reason}): {until} it, and"
-                " drainer asks it again after a pause"
+                f"the scanner {self.settings.name} fails ({reason}): mail {mail} it,"
+                " and drainer asks it again after a pause"
             )

@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 
-from drainer.mail.mailbox import mailbox_key
+from drainer.mail.mailbox import mailbox_key, readable
 from drainer.policy.census.address_table import AddressTable
 from drainer.policy.census.existence import ExistenceAnswer
 
@@ -41,21 +41,25 @@ class AskedList:
         found = set(self._ask(keys)) if keys else set()
         self._whole.update(self._random[key] for key in found if key in self._random)
         for key in found:
-            domain = "@" + key.rpartition("@")[2]
+            domain = "@" + mailbox_key(key).rpartition("@")[2]
             self._table.add(domain if domain in self._whole else key)
         self._asked.update(keys)
         return {mailbox: self._table.find(mailbox) for mailbox in mailboxes}
 
     def _keys(self, mailbox: str) -> Iterable[str]:
-        """Return what to ask for: the mailbox, without its tag, and its domain."""
+        """Return what to ask for: the mailbox, without its tag, and its domain.
+
+        A list may have a domain in Unicode, or as A-labels, so each is asked for.
+        """
         domain = "@" + mailbox_key(mailbox).rpartition("@")[2]
         keys = [mailbox_key(mailbox), self._table.key_of(mailbox), domain]
         if domain not in self._domains:
             self._domains.add(domain)
             name = f"drainer-census-{secrets.token_hex(6)}{domain}"
-            self._random[name] = domain
+            self._random |= {name: domain, readable(name): domain}
             keys.append(name)
-        return (key for key in keys if key not in self._asked)
+        spelled = (form for key in keys for form in (key, readable(key)))
+        return (key for key in spelled if key not in self._asked)
 
 
 def _is_plain(key: str) -> bool:

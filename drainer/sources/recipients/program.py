@@ -32,7 +32,10 @@ def run_program(
         status = _wait((program, *command[1:]), text, output, complaints)
         words = _last_line(complaints)
         if status and not (status == fails_with and not words):
-            message = f"{command[0]} failed with exit status {status}: {words}"
+            cause = f"exit status {status}" if status > 0 else f"signal {-status}"
+            message = ": ".join(
+                filter(None, (f"{command[0]} failed with {cause}", words))
+            )
             raise UsageError(message, hint="see [recipients] lists, or --known")
         output.seek(0)
         while line := output.readline(MAX_LINE_BYTES):

@@ -125,6 +125,22 @@ def test_a_table_of_patterns_is_asked(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("postmap")
+def test_a_table_is_asked_for_both_spellings_of_a_domain(tmp_path: Path) -> None:
+    """It may have one in Unicode, another as A-labels, and both mean the same."""
+    source = tmp_path / "patterns"
+    source.write_text(
+        "/^eva@b\u00fccher\\.example$/ OK\n/^ida@xn--bcher-kva\\.example$/ OK\n"
+        "/@m\u00fcller\\.example$/ OK\n",
+        "utf-8",
+    )
+    asked = ["eva@xn--bcher-kva.example", "ida@B\u00fccher.example"]
+    asked += ["no@xn--bcher-kva.example", "any@xn--mller-kva.example"]
+    found = open_list(spec(url=f"regexp:{source}"), "+").lookup(asked)
+    said = [answer.reason for answer in found.values()]
+    assert said == [LISTED, LISTED, NOT_LISTED, CATCH_ALL]
+
+
+@pytest.mark.usefixtures("postmap")
 @pytest.mark.parametrize("url", ["hash:{}/absent", "regexp:{}/absent", "nonsense:{}/x"])
 def test_a_table_that_cannot_be_read_is_an_error(url: str, tmp_path: Path) -> None:
     """It is no table without the recipient."""
@@ -145,7 +161,8 @@ def test_a_command_prints_a_list(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("false", "exit status 1"),
+        ("false", "exit status 1$"),
+        ("sh -c 'kill -9 $$'", "signal 9$"),
         ("ls /absent", "cannot access"),
         ("absent-program", "was not found"),
         ("true", "no address"),
