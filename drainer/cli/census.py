@@ -204,4 +204,5 @@ def _list_facts(each: ListSummary) -> dict[str, Any]:
         "entries": each.entries,
         "age_seconds": None if each.age is None else round(each.age.total_seconds()),
         "too_old": each.is_too_old,
+        "ignored": each.ignored,
     }

@@ -35,6 +35,8 @@ class AddressTable:
         self._mailboxes: set[str] = set()
         self._domains: Counter[str] = Counter()
         self._catch_all: set[str] = set()
+        #: Entries with an @ that are no address, and the first of them.
+        self.ignored, self.first_ignored = 0, ""
         #: One object for all recipients of which the same is said.
         self._listed = ExistenceAnswer(Existence.KNOWN, LISTED, name)
         self._of_domain = ExistenceAnswer(Existence.KNOWN, CATCH_ALL, name)
@@ -51,6 +53,13 @@ class AddressTable:
 
     def add(self, entry: str) -> bool:
         """Add an address, or ``@domain``; return False if it is neither."""
+        is_added = self._add(entry)
+        if not is_added and "@" in entry:
+            self.ignored += 1
+            self.first_ignored = self.first_ignored or entry
+        return is_added
+
+    def _add(self, entry: str) -> bool:
         text = entry.removeprefix("<").removesuffix(">").removeprefix("*@")
         if entry.startswith(("@", "*@")):
             domain = ascii_domain(text.removeprefix("@"))
@@ -117,5 +126,6 @@ def add_lines(table: AddressTable, lines: Iterable[str]) -> int:
         has_value = bool(value)
         if refuses(value):
             continue
-        ignored += not table.add(key.rstrip(":,;"))
+        is_name = "@" not in key and "<" in value  # as in: Bob <bob@example.org>
+        ignored += not table.add(text if is_name else key.rstrip(":,;"))
     return ignored

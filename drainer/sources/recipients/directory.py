@@ -36,7 +36,7 @@ class RecipientDirectory:
         self._lists = tuple(open_list(each, delimiters) for each in self._spec.lists)
 
     def warnings(self) -> Iterator[str]:
-        """Yield which lists are too old to say anything."""
+        """Yield which lists are too old to say anything, or not understood."""
         limit = format_duration(self._spec.max_age)
         for each in self.summaries():
             if each.is_too_old and each.age is not None:
@@ -44,6 +44,13 @@ class RecipientDirectory:
                 yield (
                     f"the list {each.name} was changed {age} ago, and [recipients]"
                     f" max_age is {limit}: it says nothing"
+                )
+        for known in self._lists:
+            if isinstance(known, LoadedList) and (table := known.table).ignored:
+                yield (
+                    f"{table.ignored} entries of the list {table.name} are not"
+                    f" addresses, such as {table.first_ignored[:80]!r}: correct them,"
+                    " else these recipients count as unknown"
                 )
 
     def lookup(self, mailboxes: Sequence[str]) -> dict[str, ExistenceAnswer]:
@@ -76,6 +83,7 @@ class RecipientDirectory:
                 entries=len(known.table) if isinstance(known, LoadedList) else None,
                 age=known.age(),
                 is_too_old=self._is_too_old(known),
+                ignored=known.table.ignored if isinstance(known, LoadedList) else 0,
             )
             for known in self._lists
         ]

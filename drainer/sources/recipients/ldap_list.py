@@ -31,8 +31,8 @@ PAGE = 1000
 """Entries that a server returns together: Active Directory allows no more."""
 _PLACEHOLDER = re.compile("%([sud%])")
 _LOCAL = ("localhost", "127.0.0.1", "::1")
-_SMTP = re.compile("(?i)^smtp:")
-"""Active Directory writes the kind of each address before it."""
+_KIND = re.compile("([A-Za-z0-9]+):")
+"""Active Directory writes the kind of each address before it, such as smtp or sip."""
 
 
 def open_ldap_list(spec: ListSpec, delimiters: str) -> RecipientList:
@@ -153,7 +153,10 @@ class LdapSearch:
 def _addresses(attributes: dict[str, list[bytes]]) -> Iterator[str]:
     for values in attributes.values():
         for value in values:
-            yield _SMTP.sub("", value.decode("utf-8", "replace").strip())
+            text = value.decode("utf-8", "replace").strip()
+            kind = _KIND.match(text)
+            if kind is None or kind[1].lower() == "smtp":
+                yield text[kind.end() :] if kind else text
 
 
 def _reason(error: Exception) -> str:

@@ -36,6 +36,8 @@ class ListSummary(NamedTuple):
     entries: int | None
     age: timedelta | None
     is_too_old: bool
+    #: Entries with an @ that are no address.
+    ignored: int = 0
 
 
 class LoadedList:

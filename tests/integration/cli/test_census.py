@@ -78,6 +78,18 @@ def test_a_list_that_is_too_old_says_nothing(bench: Bench) -> None:
     assert again.json["unknown"] == 1
 
 
+def test_lines_that_are_not_understood_are_named(bench: Bench) -> None:
+    """Their recipients would count as unknown. A drain warns of them, too."""
+    known = bench.root / "users"
+    known.write_text(f"{USERS}nobody@example.org,No Body\n", "utf-8")
+    source = f"postfix:{bench.spool}"
+    result = bench.run("census", source, "--known", known, "--json")
+    assert result.json["lists"][0]["ignored"] == 1
+    assert "'nobody@example.org,No'" in result.stderr
+    bench.port = 1
+    assert "'nobody@example.org,No'" in bench.drain("--known", known).stderr
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [("absent", "cannot read"), ("empty", "no address"), ("folder", "irectory")],

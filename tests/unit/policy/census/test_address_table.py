@@ -98,6 +98,24 @@ def test_what_is_no_address_is_counted() -> None:
     assert len(made) == 0
 
 
+@pytest.mark.parametrize(
+    ("line", "ignored"),
+    [
+        ("bob@example.org,Bob,42", 1),
+        ("Bob Smith <bob@example.org>", 1),
+        ("/^bob@example\\.org$/ OK", 1),
+        ("bob bob@example.org", 0),
+        ("example.org anything", 0),
+        ("spam@example.org,x REJECT", 0),
+    ],
+)
+def test_what_looks_like_an_address_is_named(line: str, ignored: int) -> None:
+    """Its recipient would count as unknown; a key without a domain is another map's."""
+    made = table(f"ann@example.org\n{line}\n")
+    assert made.ignored == ignored
+    assert made.first_ignored == (line.removesuffix(" OK") if ignored else "")
+
+
 def test_several_lists_agree_on_one_answer() -> None:
     """One that knows it is enough; one that is too old keeps it from being unknown."""
     known = ExistenceAnswer(KNOWN, LISTED, "a")
