@@ -25,8 +25,11 @@ def summary_of(run: Run) -> dict[str, Any]:
         spools = _advice(run, report)
     seconds = (ended.at - drain.progress.started).total_seconds()
     sent = drain.progress.sent_messages
+    failure = ended.error
     return {
         "exit": ended.code,
+        "error": str(failure) if failure else None,
+        "hint": (failure.hint or None) if failure else None,
         "messages": messages,
         "recipients": states,
         "sent_messages": sent,

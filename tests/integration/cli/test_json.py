@@ -21,7 +21,9 @@ REPLIES: Final = {
     CAROL: "550 5.1.1 unknown",
     DAVE: "550 5.1.1 unknown",
 }
-ELSEWHERE: Final = {"config": "configuration.md", "doctor": "doctor.md"}
+ELSEWHERE: Final = {
+    "census": "census.md", "config": "configuration.md", "doctor": "doctor.md",
+}  # fmt: skip
 """Commands whose JSON another page describes."""
 SAME: Final = {"bounces run": "drain"}
 NO_FILE: Final = {"spool create"}

@@ -178,6 +178,8 @@ def test_a_primary_that_lost_half_of_its_users_gets_no_message(
     result = outage.drain(check=True)
     assert result.code == 3
     assert "lost users" in result.stderr
+    assert "lost users" in result.json["error"]
+    assert "restore the users" in result.json["hint"]
     assert "example.org" in result.stderr
     assert broken.messages == []
     assert not any(c.line.startswith(b"DATA") for c in broken.commands)
