@@ -153,8 +153,7 @@ class SettleContext(Struct, frozen=True, kw_only=True):
     group: MailGroup | None = None
     #: There is a durable copy of the message beside the spool.
     kept: bool = False
-    #: Decides whether the sender may get a report of a confirmed refusal; None: no
-    #: sender may.
+    #: Decides whether a sender gets a report of a confirmed refusal; None: none does.
     permit: "Callable[[ClassifiedResult], BouncePermit] | None" = None
     #: Returns the list of recipients that has an address, '' for none; None: no lists.
     listed: Callable[[str], str] | None = None
@@ -171,22 +170,21 @@ def classify_attempt(
     """
     these = tuple(results)
     shared = sum([each.stage is Stage.DOT and not each.own_reply for each in these])
-    return tuple(
-        [
-            ClassifiedResult(
-                result=result,
-                classification=classify(
-                    result.answer,
-                    result.stage,
-                    accepted=result.accepted,
-                    rules=rules,
-                    sent=sent and partial(sent, result.stage),
-                ),
-                shared=shared if n < MAX_SOLO else 0,
-            )
-            for n, result in enumerate(these)
-        ]
-    )
+    found = [
+        ClassifiedResult(
+            result=result,
+            classification=classify(
+                result.answer,
+                result.stage,
+                accepted=result.accepted,
+                rules=rules,
+                sent=sent and partial(sent, result.stage),
+            ),
+            shared=shared if n < MAX_SOLO else 0,
+        )
+        for n, result in enumerate(these)
+    ]
+    return tuple(found)
 
 
 def exempt_message_specific(
