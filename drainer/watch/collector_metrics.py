@@ -54,7 +54,7 @@ class CollectorMetrics:
 def _gauges(seen: LedgerInputs) -> Iterator[GaugeValues]:
     for metric in LEDGER_METRICS:
         values = [
-            (dict(zip(metric.labels, labels, strict=True)), value)
+            (dict(zip(metric.labels, labels, strict=True)), float(value))
             for labels, value in metric.samples(seen)
         ]
         yield GaugeValues(metric.name, metric.help, values)
