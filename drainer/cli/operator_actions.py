@@ -1,6 +1,6 @@
 """The operator's actions: hold, release, requeue, discard; and how each is run."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import typer
 from msgspec.structs import replace
@@ -57,30 +57,30 @@ def _nothing(config: Config) -> None:
 
 def verb_command(
     verb: OperatorAction,
-    within: Sequence[State] = tuple(State),
     afterwards: Callable[[Config], None] = _nothing,
+    *,
+    in_quarantine: bool = False,
 ) -> Callable[..., None]:
-    """Return the command of an action, for recipients in some of its states.
+    """Return the command of an action, perhaps only for what the quarantine lists.
 
     ``afterwards`` is called after the ledger has recorded the action.
     """
 
     @as_verb
     def command(asked: OperatorRequest) -> None:
-        if act(verb, asked, within):
+        meant = replace(asked.filters, in_quarantine=in_quarantine)
+        if act(verb, replace(asked, filters=meant)):
             afterwards(asked.config)
 
     return command
 
 
-def act(
-    verb: OperatorAction, asked: OperatorRequest, within: Sequence[State] = tuple(State)
-) -> bool:
-    """Apply an action to recipients in some of its states; False for a dry run."""
+def act(verb: OperatorAction, asked: OperatorRequest) -> bool:
+    """Apply an action to recipients; False for a dry run."""
     url = ledger_url(asked.config)
     with LedgerReader(url) as report:
         meant = named(report, asked.ids, asked.filters, verb.name)
-        chosen = _touched_by(verb, meant, within)
+        chosen = _touched_by(verb, meant)
         stays = [_stays_held(verb, row) for row in _rows(report, chosen)]
         count = len(stays)
         if asked.dry_run:
@@ -107,12 +107,10 @@ def _stays_held(verb: OperatorAction, row: Row) -> bool:
     return is_release and problem is not None and not problem[1]
 
 
-def _touched_by(
-    verb: OperatorAction, meant: Filters, within: Sequence[State]
-) -> Filters:
+def _touched_by(verb: OperatorAction, meant: Filters) -> Filters:
     """Return the recipients that an action may change; without states, none."""
     states = touchable(verb, meant.states or [s.value for s in State])
-    return replace(meant, states=[state for state in states if state in within])
+    return replace(meant, states=states)
 
 
 def _rows(report: LedgerReader, chosen: Filters) -> Iterable[Row]:

@@ -44,7 +44,6 @@ from drainer.sources.common.files import beginning
 
 MAX_HEADER_BYTES = 64 * 1024
 """The most bytes of a header section that are printed."""
-_HERE = (State.QUARANTINED,)
 
 app = typer.Typer(
     name="quarantine",
@@ -60,12 +59,12 @@ def register(root: typer.Typer) -> None:
         help="Release recipients: the next drain sends them, from the copy if the"
         " source has removed the message.\n\nExample: drainer quarantine release"
         " --reply 5.1.1 --reason 'user table was empty'",
-    )(verb_command(VERBS["release"], _HERE))
+    )(verb_command(VERBS["release"], in_quarantine=True))
     app.command(
         "purge",
         help="Discard recipients permanently, and remove the copies that no recipient"
         " needs.\n\nExample: drainer quarantine purge --older-than 14d --reason old",
-    )(verb_command(PURGE, _HERE, _sweep))
+    )(verb_command(PURGE, _sweep, in_quarantine=True))
     root.add_typer(app, name="quarantine")
 
 
@@ -76,11 +75,13 @@ def _sweep(config: Config) -> None:
 
 
 def _within(filters: Filters) -> Filters:
-    """Return the filters for quarantined recipients."""
-    if any(state != State.QUARANTINED for state in filters.states):
-        message = "the quarantine has recipients of the state quarantined only"
+    """Return the filters for quarantined recipients, and those that a scanner holds."""
+    if not set(filters.states) <= {State.QUARANTINED, State.HELD}:
+        message = (
+            "the quarantine has recipients of the states quarantined and held only"
+        )
         raise UsageError(message, hint="`drainer list` shows the others")
-    return replace(filters, states=(State.QUARANTINED.value,))
+    return replace(filters, in_quarantine=True)
 
 
 @app.command("list")
@@ -93,6 +94,8 @@ def list_(
     json_: JsonOption = False,
 ) -> None:
     """List quarantined recipients and the reasons, one recipient a line.
+
+    It also lists recipients that a scanner of [scan] holds; their state is held.
 
     It marks recipients whose content is missing on this host: there is no copy, and
     the source has removed the message.
@@ -144,6 +147,7 @@ def _facts(row: Row, where: str, reason: str) -> dict[str, Any]:
         "arrived": from_micros(row["arrived"]).isoformat(),
         "since": from_micros(row["since"]).isoformat(),
         "size": row["size"],
+        "state": row["state"],
         "rule": row["rule"],
         "reason": reason,
         "reply": row["reply"] or None,
@@ -192,7 +196,7 @@ def show(
     with LedgerReader(ledger_url(config)) as report:
         id_ = report.resolve(id_)
         rows = list(report.recipients(Filters(messages=[id_])))
-        mine = [row for row in rows if row["state"] == State.QUARANTINED]
+        mine = list(report.recipients(Filters(messages=[id_], in_quarantine=True)))
         if not mine:
             words = f"no recipient of message {id_[:12]} is in the quarantine"
             raise UsageError(words, hint=f"see `drainer show {id_[:12]}`")

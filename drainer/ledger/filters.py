@@ -11,7 +11,9 @@ from drainer.ledger import schema
 from drainer.ledger.codec import known_of
 from drainer.ledger.records import to_micros
 from drainer.mail.mailbox import readable
+from drainer.policy.admission.content_scan import PREFIX
 from drainer.policy.admission.selection import Selection
+from drainer.policy.recipient.state import State
 
 _R, _M = schema.recipients.c, schema.messages.c
 
@@ -22,6 +24,8 @@ class Filters(Struct, frozen=True, kw_only=True):
     states: Sequence[str] = ()
     reply: str = ""
     messages: Sequence[str] = ()
+    #: Only those that the quarantine lists: also what a scanner holds.
+    in_quarantine: bool = False
     #: When the recipient came into its state: not before, and not after.
     since: datetime | None = None
     until: datetime | None = None
@@ -30,7 +34,7 @@ class Filters(Struct, frozen=True, kw_only=True):
     @property
     def empty(self) -> bool:
         """Whether there is no filter."""
-        return self == Filters()
+        return self == Filters(in_quarantine=self.in_quarantine)
 
     def clauses(self) -> list[sa.ColumnElement[bool]]:
         """Return the conditions on recipients joined with messages.
@@ -44,6 +48,9 @@ class Filters(Struct, frozen=True, kw_only=True):
             found.append(
                 sa.func.lower(_R.reply).contains(self.reply.lower(), autoescape=True)
             )
+        if self.in_quarantine:
+            by_scanner = (_R.state == State.HELD.value) & _R.rule.startswith(PREFIX)
+            found.append((_R.state == State.QUARANTINED.value) | by_scanner)
         if self.since:
             found.append(_R.since >= to_micros(self.since))
         if self.until:

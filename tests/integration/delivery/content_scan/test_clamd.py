@@ -75,6 +75,25 @@ def test_a_release_sends_it_and_asks_nobody_again(
     assert base64.b64encode(EICAR) in (primary.accepted[-1].content or b"")
 
 
+def test_the_quarantine_lists_and_releases_it(bench: Bench) -> None:
+    """Like refused mail; without a filter or an ID nothing is released."""
+    bench.drain()
+    found = bench.run("quarantine", "list", "--json").lines
+    assert {(each["forward_path"], each["state"]) for each in found} == {
+        (CAROL, "held"),
+        (DAN, "held"),
+    }
+    assert {each["content"] for each in found} == {"source"}
+    assert "Subject" in bench.run("quarantine", "show", found[0]["id"]).stdout
+    assert bench.run("quarantine", "release", *WHY).code == 2
+    purged = bench.run("quarantine", "purge", found[0]["id"], *WHY, "--json")
+    assert purged.json["recipients"] == 0
+    released = bench.run("quarantine", "release", "--recipient", "carol@", *WHY)
+    assert released.code == 0
+    bench.drain()
+    assert bench.states() == {BOB: "delivered", CAROL: "delivered", DAN: "held"}
+
+
 def test_a_release_for_another_reason_is_scanned(bench: Bench) -> None:
     """An operator who has never seen the hit has not released it."""
     bench.configure(primary={"domains": ["example.net"]})
