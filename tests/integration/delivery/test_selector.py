@@ -138,7 +138,8 @@ def test_what_an_earlier_run_recorded_stays_where_it_is_not_chosen(
     peer: StartPeer, bench: Bench
 ) -> None:
     """Deferred and due, but not meant."""
-    server = peer(rcpt=in_turn(*["450 4.2.1 later"] * 4, "250 2.1.5 ok"))
+    later = ("450 4.2.1 later", "450 4.2.0 locked") * 2  # not all of them alike
+    server = peer(rcpt=in_turn(*later, "250 2.1.5 ok"))
     bench.port = server.port
     assert bench.drain().code == 5
     assert set(bench.states().values()) == {"deferred"}
