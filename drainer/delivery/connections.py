@@ -167,7 +167,7 @@ class ConnectionPool:
             self.loader.max_recipients = min(most, self.loader.max_recipients)
         self._count_connection(+1)
         trust = self._trust.setdefault(answer.address, HostTrust())
-        session = Session(answer, self.settings.route, trust)
+        session = Session(answer, self.settings.route, trust, self.hosts)
         worker = self.worker.for_session(session)
         self._workers[id(worker)] = worker
         before = self.speaks_for_clients is not False

@@ -18,6 +18,8 @@ from drainer.smtp.route import Host, Route
 
 PASSED_OVER = 60.0
 """Seconds before a server that failed is tried again ahead of the others."""
+LEAST_LEAD, LEAD = 4, 0.05
+"""Messages, and a part of all, by which one of several equal servers may be ahead."""
 FINAL_STAGES = (Stage.AUTH,)
 """Another server would refuse the same password, and count it."""
 
@@ -30,7 +32,10 @@ class HostChoice:
         #: Its name stays that of the server that was preferred at the start.
         self.route = route
         self._open: Counter[Host] = Counter()
+        self._sent: Counter[Host] = Counter()
         self._failed: dict[Host, float] = {}
+        #: Those whose last answer about a message was no delivery.
+        self._unwilling: set[Host] = set()
 
     @property
     def tiers(self) -> tuple[tuple[Host, ...], ...]:
@@ -44,7 +49,8 @@ class HostChoice:
     async def connect(self) -> Connection | ConnectFailure:
         """Open a session with the best server that answers; see smtp.connection.
 
-        Equal servers get equally many sessions. ``release`` ends the session's count.
+        Equal servers get equally many sessions, then equally many messages. ``release``
+        ends the session's count.
         """
         steps: list[ConnectStep] = []
         for host in self._order():
@@ -69,18 +75,55 @@ class HostChoice:
         if connection.server is not None:
             self._open[connection.server] -= 1
 
+    def count(self, server: Host | None, *, delivered: bool) -> None:
+        """Note how a transaction with a server ended."""
+        if server is None:
+            return
+        if delivered:
+            self._sent[server] += 1
+            self._unwilling.discard(server)
+        else:
+            self._unwilling.add(server)
+
+    def is_ahead(self, server: Host | None) -> bool:
+        """Whether an equal server had clearly fewer messages, and has fewer sessions.
+
+        Then a session moves there: five sessions cannot share two servers equally.
+        None moves to a server that did not take its last message.
+        """
+        tier = next((each for each in self.tiers if server in each), ())
+        if server is None or len(tier) == 1:
+            return False
+        lead = max(LEAST_LEAD, LEAD * sum(self._sent[host] for host in tier))
+        return any(
+            self._open[other] < self._open[server]
+            and self._sent[other] + lead < self._sent[server]
+            and other not in self._unwilling
+            and not self._has_failed(other)
+            for other in tier
+        )
+
+    def _has_failed(self, host: Host) -> bool:
+        lately = time.monotonic() - PASSED_OVER
+        return self._failed.get(host, -math.inf) > lately
+
     def _order(self) -> list[Host]:
         """Return the servers to try, the best first."""
-        now = time.monotonic()
         well: list[Host] = []
         rest: list[Host] = []
         tiers = self.tiers
         for tier in tiers:
             for host in random.sample(tier, len(tier)):
-                lately = now - self._failed.get(host, -math.inf) < PASSED_OVER
-                (rest if lately else well).append(host)
+                (rest if self._has_failed(host) else well).append(host)
         places = {h: n for n, tier in enumerate(tiers) for h in tier}
-        well.sort(key=lambda host: (places[host], self._open[host]))
+        well.sort(
+            key=lambda h: (
+                places[h],
+                self._open[h],
+                h in self._unwilling,
+                self._sent[h],
+            )
+        )
         return well + rest
 
 

@@ -30,6 +30,7 @@ from drainer.smtp.commands import (
 )
 from drainer.smtp.connection import Connection
 from drainer.smtp.host_trust import PIPELINING, HostTrust
+from drainer.smtp.hosts import HostChoice
 from drainer.smtp.reply_reader import NO_PROOF, ReplyReader
 from drainer.smtp.route import Route
 from drainer.smtp.transaction import Transaction
@@ -47,13 +48,21 @@ class Session:
     """The transactions on one established connection."""
 
     def __init__(
-        self, connection: Connection, route: Route, trust: HostTrust | None = None
+        self,
+        connection: Connection,
+        route: Route,
+        trust: HostTrust | None = None,
+        hosts: HostChoice | None = None,
     ) -> None:
-        """Take the connection over; ``trust`` is shared by the sessions of a host."""
+        """Take the connection over; ``trust`` is shared by the sessions of a host.
+
+        ``hosts`` are the servers that share the messages.
+        """
         #: Differs from that of any other session.
         self.number = next(_numbers)
         self.connection = connection
         self.trust = trust or HostTrust()
+        self._hosts = hosts or HostChoice(route)
         self.extensions = self.trust.trusted(connection.extensions)
         self.route = route
         self._timeouts = route.timeouts
@@ -87,6 +96,7 @@ class Session:
             and not (self._pipelining and PIPELINING in self.trust.ignored)
             and self.sent < min(self.route.max_messages, self.trust.max_messages)
             and age < self.route.max_age
+            and not self._hosts.is_ahead(self.connection.server)
         )
 
     @property
@@ -138,11 +148,13 @@ class Session:
         self, transaction: Transaction, source: "TransactionSource[Session]"
     ) -> Transaction | None:
         """Finish one transaction; return the one started behind its dot."""
-        following = None
+        following, delivered = None, self._delivered
         if await self._introduce(transaction) and await self._envelope(transaction):
             following = await self._content(transaction, source)
         elif not self._replies.broken and self._wire.lost is None:
             await self._reset()
+        is_delivered = self._delivered > delivered
+        self._hosts.count(self.connection.server, delivered=is_delivered)
         if not transaction.in_step:
             is_used = self._delivered or transaction.behind_dot
             before = self.sent - 1 if is_used else 0

@@ -159,12 +159,12 @@ def test_what_waits_follows_the_configuration(
 
 
 def test_equal_servers_share_the_load(tmp_path: Path, peer: StartPeer) -> None:
-    """Each gets its part, and none is asked again about what the other has refused."""
+    """Each gets half of it within 10 %, also of an odd number of long sessions."""
     one, other = peer(), peer()
     bench = Bench(tmp_path, one.port)
     hosts = [[f"127.0.0.1:{one.port}", f"127.0.0.1:{other.port}"]]
     bench.configure(
-        primary={"host": "", "hosts": hosts, "connections": 4, "max_messages": 5}
+        primary={"host": "", "hosts": hosts, "connections": 5, "max_messages": 1000}
     )
     for n in range(200):
         bench.add(f"u{n}@example.org")
@@ -172,7 +172,7 @@ def test_equal_servers_share_the_load(tmp_path: Path, peer: StartPeer) -> None:
     assert sorted(got(one) + got(other)) == sorted(
         f"u{n}@example.org" for n in range(200)
     )
-    assert min(len(got(one)), len(got(other))) >= 60
+    assert min(len(got(one)), len(got(other))) >= 90
 
 
 def test_the_next_server_is_tried_when_one_cannot_be_reached(

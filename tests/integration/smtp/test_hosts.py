@@ -1,0 +1,43 @@
+"""Which of several equal servers a session goes to, and when it moves."""
+
+import asyncio
+from collections.abc import Callable
+
+from drainer.smtp.connection import Connection
+from drainer.smtp.hosts import HostChoice
+from drainer.smtp.route import Host, Route
+from tests.support.smtp_peer.peer import PeerThread
+
+
+def test_a_session_moves_to_a_willing_server_that_is_behind(
+    peer: Callable[..., PeerThread],
+) -> None:
+    """Not for a few messages, and not to one that refused its last message."""
+    hosts = tuple(
+        Host(host="127.0.0.1", port=peer(lenient=True).port) for _ in range(2)
+    )
+    choice = HostChoice(
+        Route(host="127.0.0.1", port=hosts[0].port, tiers=(hosts,), tls="off")
+    )
+
+    async def run() -> None:
+        connection = await choice.connect()
+        assert isinstance(connection, Connection)
+        server = connection.server
+        other = next(each for each in hosts if each != server)
+        for _ in range(4):
+            choice.count(server, delivered=True)
+        assert not choice.is_ahead(server)
+        choice.count(server, delivered=True)
+        assert choice.is_ahead(server)
+        assert not choice.is_ahead(other)
+        choice.count(other, delivered=False)
+        assert not choice.is_ahead(server)
+        for _ in range(2):
+            choice.count(other, delivered=True)
+            choice.count(server, delivered=True)
+        assert choice.is_ahead(server)
+        connection.wire.close()
+        choice.release(connection)
+
+    asyncio.run(run())
