@@ -19,6 +19,8 @@ from drainer.policy.classify.classifier import classify, family_of
 from drainer.policy.classify.normalize import words_of
 
 _LOST = {
+    "token": "run [primary] token_command as the user that runs drainer: it must print"
+    " an access token and end with exit status 0",
     "refused": "nothing listens there: is the primary's SMTP server running?",
     "unreachable": "there is no route to that address: check routing and firewalls",
     "socket": "that Unix socket does not exist, or this user may not connect to it:"
@@ -129,6 +131,11 @@ PROXY_SENT = (
     "the primary may not expect the PROXY header, or not from this host: set [primary]"
     ' proxy_protocol = "off", or let its server read the header from this host'
 )
+BIND = (
+    "[primary] bind must be an address of this host, of the same family (IPv4 or IPv6)"
+    " as the primary's"
+)
+_OUR_END = re.compile("Cannot assign requested address|of another family")
 BYPASSED = (
     "LMTP delivers straight to the mailboxes: the primary's SMTP server, with its spam"
     " and virus filters, sees none of this mail"
@@ -216,6 +223,8 @@ def hint(stage: Stage, answer: Reply | Lost) -> str:
         if stage is Stage.STARTTLS or answer.reason == "tls":
             known = handshake_hint(answer.detail) or _IN_HANDSHAKE.get(answer.reason)
             return known or _LOST.get(answer.reason, "")
+        if answer.reason == "unreachable" and _OUR_END.search(answer.detail):
+            return BIND
         return _after_garbage(answer.detail) or _LOST.get(answer.reason, "")
     if stage is Stage.STARTTLS and answer.text.endswith("does not offer STARTTLS"):
         return NOT_OFFERED_TLS

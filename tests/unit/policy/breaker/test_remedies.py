@@ -55,6 +55,29 @@ def test_a_loss_has_a_hint_for_its_reason(stage: Stage, reason: str) -> None:
         assert remedy(found) == hint(stage, lost)
 
 
+@pytest.mark.parametrize(
+    ("reason", "detail", "words"),
+    [
+        ("unreachable", "[Errno 99] Cannot assign requested address", "[primary] bind"),
+        ("unreachable", "it is of another family than our address ::1", "IPv4 or IPv6"),
+        ("unreachable", "[Errno 113] No route to host", "check routing"),
+        ("token", "token_command printed no token, exit status 1", "token_command as"),
+    ],
+)
+def test_what_is_wrong_on_our_side_is_named(
+    reason: str, detail: str, words: str
+) -> None:
+    """A key of [primary], not a firewall."""
+    lost = Lost(reason=reason, detail=detail)
+    assert words in hint(Stage.CONNECT, lost)
+    early = Cause(
+        trigger="early",
+        classification=classify(lost, Stage.CONNECT),
+        reply=str(lost),
+    )
+    assert words in remedy(early)
+
+
 def test_a_hint_for_the_login_warns_of_locking_it() -> None:
     """More tries make it worse."""
     assert "may lock the account" in hint(Stage.AUTH, REFUSED)
