@@ -151,7 +151,7 @@ class Drain:
     async def open_lists(self) -> None:
         """Read the lists of recipients; raise UsageError if one cannot be read."""
         if self.census is not None:
-            await self.census.open()
+            await self.census.open(lambda: self.progress.interrupted)
 
     async def take_census(self, *, asks: bool) -> None:
         """Hold unknown recipients; leave out routes whose primary has lost users.

@@ -142,7 +142,8 @@ class Run:
         """Take what is to be sent on hold where its server runs, and send it."""
         await self._leases.start(await asyncio.to_thread(_identity, self.request.url))
         await self.engine.open_lists()
-        await _take(self.spool_holds, self.engine)
+        if not self.interrupted:
+            await _take(self.spool_holds, self.engine)
         if not self.interrupted:
             await self.engine.take_census(asks=self.request.check)
         if not self.interrupted:

@@ -10,10 +10,10 @@ from msgspec.structs import replace
 from drainer.bounce.evidence.dns import DnsAnswer, Resolver
 from drainer.bounce.evidence.request import DnsServers
 from drainer.doctor.checks.facts import DnsStatus, DomainFacts, MailExchanger
-from drainer.doctor.threads import aside
 from drainer.mail.mailbox import ascii_domain
 from drainer.policy.bounce.facts import parse_address
 from drainer.runtime.public_suffixes import organisation_of
+from drainer.runtime.threads import aside
 
 MAX_HOSTS = 10
 """Number of MX records that are examined, lowest numbers first."""

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from drainer.doctor.checks.facts import HostFacts, Space, Trial
-from drainer.doctor.threads import aside
 from drainer.errors import DrainerError
 from drainer.runtime import host_limits
+from drainer.runtime.threads import aside
 from drainer.sources.protocol import Source
 
 T = TypeVar("T")

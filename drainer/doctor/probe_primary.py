@@ -13,9 +13,9 @@ from drainer.doctor.checks.facts import DialogueAnswer, HealthStage, PrimaryFact
 from drainer.doctor.dialogue import LIMITS, LOOK_SECONDS, Dialogue, seconds_ahead
 from drainer.doctor.probe_backup import MAX_ADDRESSES
 from drainer.doctor.probe_dns import QUESTION_SECONDS, is_strict
-from drainer.doctor.threads import aside
 from drainer.mail.envelope import domain_of
 from drainer.runtime.process import utcnow
+from drainer.runtime.threads import aside
 from drainer.smtp.connection import ConnectFailure, connect
 from drainer.smtp.health_check import FAIL, WARN, HealthProbe, HealthReport, check
 from drainer.smtp.route import Route, Timeouts

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from msgspec.structs import replace
@@ -24,11 +24,14 @@ from drainer.policy.census.existence import REFUSED, Existence, ExistenceAnswer
 from drainer.policy.recipient.delivery import ScannedMessage
 from drainer.policy.recipient.mapping import AddressMapping
 from drainer.policy.recipient.state import State
+from drainer.runtime.threads import aside
 from drainer.sources.protocol import Source
 from drainer.sources.recipients.directory import RecipientDirectory
 
 _log = logging.getLogger(__name__)
 
+STOP_SECONDS = 0.2
+"""How long a stop waits while lists are read."""
 BATCH = 2000
 """Recipients of the ledger that the lists are asked for together."""
 
@@ -43,9 +46,17 @@ class RecipientCensus:
         #: What the primary said, by the key of a mailbox.
         self._said: dict[str, ExistenceAnswer] = {}
 
-    async def open(self) -> None:
-        """Read the lists; raise UsageError if one cannot be read."""
-        await asyncio.to_thread(self._directory.open)
+    async def open(self, is_stopped: Callable[[], bool]) -> None:
+        """Read the lists, unless it ``is_stopped`` meanwhile: a server may hang.
+
+        Raises UsageError if one cannot be read.
+        """
+        reading = asyncio.ensure_future(aside(self._directory.open, None))
+        while not (await asyncio.wait({reading}, timeout=STOP_SECONDS))[0]:
+            if is_stopped():
+                reading.cancel()
+                return
+        reading.result()
         for words in self._directory.warnings():
             _log.warning(words)
 

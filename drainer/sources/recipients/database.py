@@ -11,7 +11,7 @@ from drainer.errors import UsageError
 from drainer.policy.census.address_table import AddressTable
 from drainer.runtime import databases
 from drainer.sources.recipients.file import refuse_empty
-from drainer.sources.recipients.list_spec import ListSpec
+from drainer.sources.recipients.list_spec import UNREADABLE, ListSpec
 from drainer.sources.recipients.recipient_list import LoadedList
 
 ANSWERS_WITHIN = 60.0
@@ -41,7 +41,7 @@ def read_database_list(spec: ListSpec, delimiters: str) -> LoadedList:
         raise UsageError(message, hint=databases.MISSING_DRIVER) from None
     except (SQLAlchemyError, sqlite3.Error, OSError) as error:
         message = f"cannot read recipients from {name}: {databases.reason(error)}"
-        raise UsageError(message, hint="see [recipients] lists") from None
+        raise UsageError(message, hint=UNREADABLE) from None
     refuse_empty(table, ignored)
     return LoadedList(table, lambda: None)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from drainer.errors import UsageError
 from drainer.policy.census.address_table import AddressTable, add_lines
+from drainer.sources.recipients.list_spec import UNREADABLE
 from drainer.sources.recipients.recipient_list import LoadedList
 
 MAX_LINE_BYTES = 64 * 1024
@@ -29,8 +30,7 @@ def read_file_list(path: Path, delimiters: str) -> LoadedList:
             )
     except OSError as error:
         message = f"cannot read the list of recipients {path}: {error.strerror}"
-        hint = "see [recipients] lists, or --known"
-        raise UsageError(message, hint=hint) from None
+        raise UsageError(message, hint=UNREADABLE) from None
     refuse_empty(table, ignored)
     return LoadedList(table, lambda: age_of(path))
 

@@ -21,7 +21,7 @@ from drainer.runtime.private_files import read_password
 from drainer.runtime.redaction import redact, redact_url
 from drainer.sources.recipients.asked_list import AskedList
 from drainer.sources.recipients.file import refuse_empty
-from drainer.sources.recipients.list_spec import ListSpec
+from drainer.sources.recipients.list_spec import UNREADABLE, ListSpec
 from drainer.sources.recipients.recipient_list import LoadedList, RecipientList
 
 ATTRIBUTES = ("mail", "mailAlternateAddress", "proxyAddresses")
@@ -118,7 +118,7 @@ class LdapSearch:
                 session.unbind_s()
         except (ldap.LDAPError, ValueError) as error:
             message = f"cannot read recipients from {self.name}: {_reason(error)}"
-            raise UsageError(message, hint="see [recipients] lists") from None
+            raise UsageError(message, hint=UNREADABLE) from None
 
     def _log_in(self, session: Any) -> None:  # noqa: ANN401 - it has no types
         session.set_option(ldap.OPT_PROTOCOL_VERSION, 3)

@@ -4,6 +4,12 @@ from datetime import timedelta
 
 from msgspec import Struct
 
+UNREADABLE = (
+    "make it readable, or correct [recipients] lists or --known, then run the same"
+    " command again; `drainer drain --no-census` goes without lists"
+)
+"""What to do when a list cannot be read."""
+
 
 class ListSpec(Struct, frozen=True, kw_only=True):
     """A list, and what its kind needs; docs/census.md has the kinds."""

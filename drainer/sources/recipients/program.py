@@ -9,6 +9,7 @@ from typing import IO
 
 from drainer.errors import UsageError
 from drainer.runtime.redaction import redact
+from drainer.sources.recipients.list_spec import UNREADABLE
 
 TIMEOUT = 300.0
 """Seconds that a program may take."""
@@ -36,7 +37,7 @@ def run_program(
             message = ": ".join(
                 filter(None, (f"{command[0]} failed with {cause}", words))
             )
-            raise UsageError(message, hint="see [recipients] lists, or --known")
+            raise UsageError(message, hint=UNREADABLE)
         output.seek(0)
         while line := output.readline(MAX_LINE_BYTES):
             yield line.decode("utf-8", "replace")

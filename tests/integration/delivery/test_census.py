@@ -1,6 +1,7 @@
 """A drain with a list of recipients: unknown ones are held, known ones are sent."""
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,8 @@ import pytest
 
 from drainer.config.load import load
 from drainer.watch.plan import WatchPlan, make_plan
-from tests.support.command.runner import Bench
+from tests.support.command.runner import Bench, end
+from tests.support.mta.postfix import wait_until
 from tests.support.smtp_peer.peer import PeerThread
 from tests.support.smtp_peer.script import Script, per_recipient
 
@@ -131,6 +133,22 @@ def test_a_drain_without_a_census_sends_to_everybody(
     assert "--known" in refused.stderr
     bench.configure(recipients={"lists": [str(bench.root / "absent")]})
     assert bench.drain().code == 2
+
+
+def test_a_signal_ends_a_drain_that_reads_a_list(bench: Bench) -> None:
+    """The program may hang, and drainer does not wait for it."""
+    started = bench.root / "started"
+    program = f"command:sh -c 'echo $$ > {started}.new; mv {started}.new {started}"
+    known = f"{program}; exec sleep 600'"
+    process = bench.start(
+        "drain", f"postfix:{bench.spool}", "--no-check", "--known", known
+    )
+    wait_until(started.exists, timeout=60, what="the program")
+    process.send_signal(signal.SIGTERM)
+    try:
+        assert end(process).code == 130
+    finally:
+        os.kill(int(started.read_text("ascii")), signal.SIGKILL)
 
 
 def test_plan_says_what_would_be_held(bench: Bench) -> None:

@@ -23,9 +23,9 @@ from drainer.doctor.checks.facts import DoctorFacts
 from drainer.doctor.dialogue import seconds_ahead
 from drainer.doctor.probe_host import _Timex, is_synchronised
 from drainer.doctor.run import look
-from drainer.doctor.threads import aside
 from drainer.ledger import engine
 from drainer.ledger.write_probe import try_writing
+from drainer.runtime.threads import aside
 from drainer.smtp.route import Timeouts
 from tests.support.command.runner import Result, call, end, environment, start
 from tests.support.dns.zones import SERVFAIL, TIMEOUT, serving, zone_of
@@ -527,7 +527,7 @@ def test_what_blocks_for_ever_does_not_keep_the_process() -> None:
     """It is left to itself; what it would have raised or returned is nobody's."""
     code = (
         "import asyncio, threading\n"
-        "from drainer.doctor.threads import aside\n"
+        "from drainer.runtime.threads import aside\n"
         "try:\n    asyncio.run(aside(threading.Event().wait, 0.1))\n"
         "except TimeoutError:\n    print('late')\n"
     )

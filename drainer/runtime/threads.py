@@ -8,11 +8,12 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def aside(work: Callable[[], T], limit: float) -> T:
+async def aside(work: Callable[[], T], limit: float | None) -> T:
     """Run it in a thread; return or raise what it returns or raises.
 
-    Raises TimeoutError after ``limit`` seconds. The thread then continues alone and
-    does not keep the process from ending: a dead file server may never answer.
+    Raises TimeoutError after ``limit`` seconds; None is no limit. If it is cancelled or
+    too late, the thread continues alone and does not keep the process from ending: a
+    dead file server may never answer.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
