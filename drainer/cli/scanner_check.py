@@ -33,20 +33,20 @@ async def scanner_facts(config: Config) -> list[dict[str, Any]]:
 
 
 async def _facts(settings: ScannerSettings, *, names_clients: bool) -> dict[str, Any]:
-    verdict, hint = OK, ""
+    verdict, hints = OK, list[str]()
     if settings.primary_filters:
-        hint = _SKIPS if names_clients else _NO_EFFECT
+        hints.append(_SKIPS if names_clients else _NO_EFFECT)
     try:
         reply = await LimitedScanner(settings).ping()
     except ScannerFailure as failure:
         verdict, reply = WARN, str(failure)
-        hint = _WAITS if settings.defers else _SENT
+        hints.append(_WAITS if settings.defers else _SENT)
     return {
         "scanner": settings.name,
         "place": settings.address or settings.command[0],
         "verdict": verdict,
         "reply": reply,
-        "hint": hint,
+        "hint": "; ".join(hints),
     }
 
 

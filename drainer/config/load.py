@@ -127,6 +127,8 @@ def _words(problem: Any, keys: Sequence[str]) -> str:  # noqa: ANN401
     if kind == "extra_forbidden":
         known = ", ".join(_known_keys(keys[:-1]))
         return f"unknown key; legal here: {known}"
+    if kind == "tuple_type":
+        return 'write a list, such as ["a", "b"]'
     given = problem.get("input")
     if any(map(is_secret, keys)) or not isinstance(given, str | int | float):
         return f"{message[0].lower()}{message[1:]}"

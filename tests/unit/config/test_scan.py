@@ -59,6 +59,7 @@ def test_how_large_a_message_may_be(keys: dict[str, Any], limit: int) -> None:
         ('[scan.av]\nprotocol = "clamd"\ncommand = ["x"]', "goes with"),
         ('[scan.av]\nprotocol = "command"', "goes with"),
         ('[scan.av]\nprotocol = "spamd"\nprofile = "a\\r\\nb"', "one word"),
+        ('[scan.av]\nprotocol = "rspamd"\nhold = "reject"', "hold: write a list"),
         ('[scan."A V"]\nprotocol = "clamd"', "not a name"),
     ],
 )

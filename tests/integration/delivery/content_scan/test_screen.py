@@ -126,7 +126,8 @@ def test_check_asks_each_scanner(bench: Bench) -> None:
     """Who answers is named, and what happens to mail while one does not."""
     let_scan(bench, "exit 0", primary_filters=True)
     for name, choice in (("down", "defer"), ("gone", "send")):
-        scan = {"protocol": "clamd", "address": "unix:/absent", "unreachable": choice}
+        scan: dict[str, object] = {"protocol": "clamd", "address": "unix:/absent"}
+        scan |= {"unreachable": choice, "primary_filters": True}
         bench.configure(**{f"scan.{name}": scan})
     listed = call("check", "--json", "--config", bench.config).lines
     found = {each["scanner"]: each for each in listed if "scanner" in each}
@@ -134,6 +135,7 @@ def test_check_asks_each_scanner(bench: Bench) -> None:
     assert [found[name]["verdict"] for name in found] == ["ok", "warn", "warn"]
     assert "no effect" in found["own"]["hint"]
     assert "mail waits" in found["down"]["hint"]
+    assert "no effect" in found["down"]["hint"]
     assert "without it" in found["gone"]["hint"]
     bench.configure(primary={"forward_client": "auto"})
     words = call("check", "--config", bench.config).stdout
