@@ -36,7 +36,10 @@ PROBLEMS: dict[str, tuple[str, bool]] = {
     "bare-newline": ("a bare CR or LF in the content (RFC 5321 2.3.8)", False),
     "too-many-hops": ("too many Received fields: a mail loop? (RFC 5321 6.3)", True),
     "not-for-this-primary": ("the domain is not in [primary] domains", True),
-    "unknown-recipient": ("no list of recipients has this address", True),
+    "unknown-recipient": (
+        "a list of recipients, or the primary, does not have it",
+        True,
+    ),
     "no-route": ("the MX records of its domain name no server to deliver to", True),
     "too-large": ("larger than the primary's SIZE limit (RFC 1870)", False),
     "needs-smtputf8": ("needs SMTPUTF8, which the primary does not offer", False),

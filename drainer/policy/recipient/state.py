@@ -53,7 +53,7 @@ class Event(enum.StrEnum):
     APPROVED_REFUSED = "an operator approves, and the bounce rules refuse the report"
     CANCELLED = "an operator cancels the bounce"
     SCAN_HELD = "a scan cannot distinguish it from another message"
-    CENSUS_HELD = "a census finds that no list of recipients has it"
+    CENSUS_HELD = "a census finds that a list, or the primary, does not have it"
     PROBLEM_GONE = "a scan finds that its problem is gone"
     OPERATOR_HOLD = "an operator holds it"
     OPERATOR_REQUEUE = "an operator requeues it"

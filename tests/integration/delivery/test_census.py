@@ -67,7 +67,10 @@ def test_an_unknown_recipient_is_held_and_the_others_get_the_message(
     ]
     assert decision["verdict"] == "hold"
     assert str(bench.root / "users") in decision["reply"]
-    assert "no list of recipients has this address" in bench.run("status").stdout
+    assert (
+        "a list of recipients, or the primary, does not have it"
+        in bench.run("status").stdout
+    )
     bench.assert_balanced()
 
 
