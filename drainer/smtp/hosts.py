@@ -77,7 +77,7 @@ class HostChoice:
 
     def count(self, server: Host | None, *, delivered: bool) -> None:
         """Note how a transaction with a server ended."""
-        if server is None:
+        if server is None or not self.route.tiers:
             return
         if delivered:
             self._sent[server] += 1
@@ -91,9 +91,9 @@ class HostChoice:
         Then a session moves there: five sessions cannot share two servers equally.
         None moves to a server that did not take its last message.
         """
-        tier = next((each for each in self.tiers if server in each), ())
-        if server is None or len(tier) == 1:
+        if server is None or not self.route.tiers:
             return False
+        tier = next((each for each in self.route.tiers if server in each), ())
         lead = max(LEAST_LEAD, LEAD * sum(self._sent[host] for host in tier))
         return any(
             self._open[other] < self._open[server]

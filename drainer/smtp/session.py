@@ -39,9 +39,7 @@ from drainer.smtp.xclient import ClientIntroduction, narrowed
 _numbers = itertools.count()
 
 _SUCCESS = 2
-_GO_AHEAD = 354
-_CLOSING = 421
-_OUT_OF_TURN = 503
+_GO_AHEAD, _CLOSING, _OUT_OF_TURN = 354, 421, 503
 
 
 class Session:
@@ -54,10 +52,7 @@ class Session:
         trust: HostTrust | None = None,
         hosts: HostChoice | None = None,
     ) -> None:
-        """Take the connection over; ``trust`` is shared by the sessions of a host.
-
-        ``hosts`` are the servers that share the messages.
-        """
+        """Take it over; a host's sessions share ``trust``, and a route's ``hosts``."""
         #: Differs from that of any other session.
         self.number = next(_numbers)
         self.connection = connection
@@ -153,8 +148,7 @@ class Session:
             following = await self._content(transaction, source)
         elif not self._replies.broken and self._wire.lost is None:
             await self._reset()
-        is_delivered = self._delivered > delivered
-        self._hosts.count(self.connection.server, delivered=is_delivered)
+        self._hosts.count(self.connection.server, delivered=self._delivered > delivered)
         if not transaction.in_step:
             is_used = self._delivered or transaction.behind_dot
             before = self.sent - 1 if is_used else 0
