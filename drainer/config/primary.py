@@ -291,7 +291,10 @@ class PrimarySection(Section):
         given = self.model_fields_set
         if self.tls == "implicit" and "port" not in given:
             self.__dict__["port"] = IMPLICIT_PORT  # frozen for others
-        if self.port == IMPLICIT_PORT and "tls" not in given:
+        if IMPLICIT_PORT in self._ports and "tls" not in given:
+            if len(self._ports) > 1:
+                message = "port 465 has TLS from the start, others do not: set tls"
+                raise ValueError(message)
             self.__dict__["tls"] = "implicit"
         if self.tls_pin and self.tls in ("off", "opportunistic"):
             if "tls" in given:
@@ -322,6 +325,12 @@ class PrimarySection(Section):
             return (self.host,) if self.host else ()
         tiers = ((each,) if isinstance(each, str) else each for each in self.hosts)
         return tuple(host for tier in tiers for host in tier)
+
+    @property
+    def _ports(self) -> frozenset[int]:
+        """The ports of all servers."""
+        found = (split_server(text)[1] for text in self.named_hosts)
+        return frozenset(port or self.port for port in found) or frozenset((self.port,))
 
     @property
     def servers(self) -> frozenset[str]:

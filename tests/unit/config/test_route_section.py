@@ -68,6 +68,22 @@ def test_hosts_are_tiers_of_equal_servers(tmp_path: Path) -> None:
     assert (plain.host, plain.tiers) == ("mx1", ())
 
 
+@pytest.mark.parametrize(
+    ("text", "tls"),
+    [
+        ('host = "a:465"', "implicit"),
+        ('hosts = [["a:465", "b:465"]]', "implicit"),
+        ('host = "a:465"\ntls = "required"', "required"),
+        ('host = "a:465"\nport = 26', "implicit"),
+        ('host = "a:26"\nport = 465', "opportunistic"),
+        ('hosts = "mx"\nport = 465', "implicit"),
+    ],
+)
+def test_port_465_means_implicit_tls(tmp_path: Path, text: str, tls: str) -> None:
+    """Wherever the port is written; a key of its own goes before it."""
+    assert load(tmp_path, f"[primary]\n{text}\n").primary.tls == tls
+
+
 def test_a_flag_names_the_only_route(tmp_path: Path) -> None:
     """``--to`` ignores the tables."""
     text = PRIMARY + '[[routes]]\ndomains = ["a.example"]\nhost = "mx"\n'
@@ -104,6 +120,7 @@ def test_a_flag_names_the_only_route(tmp_path: Path) -> None:
         ('[primary]\nhosts = ["mx1", "m:99999"]\n', "toml:2: primary.hosts: 'm:99999'"),
         ('[primary]\nhost = "a b"\n', "toml:2: primary.host: 'a b' is not a valid"),
         ('[primary]\ndomains = ["*"]\n', "toml:2: primary.domains: '\\*' is not a"),
+        ('[primary]\nhosts = ["a:465", "b"]\n', "port 465 has TLS from the start"),
         ('[primary]\ntoken_command = "t"\n', "token_command needs username"),
         (
             '[primary]\nusername = "u"\npassword = "p"\ntoken_command = "t"\n',
