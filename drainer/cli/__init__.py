@@ -108,7 +108,7 @@ COMMANDS = {
         "report",
         "Write a report of everything that the ledger knows, during or after a drain.",
     ),
-    "notify": Command("notify", "Test the notifications of `[notify]`."),
+    "notify": Command("notify", "Test the notifications that are configured."),
     "bounces": Command(
         "bounces", "Pending bounces, and the bounces that drainer sends."
     ),

@@ -35,7 +35,7 @@ def notify(
     ] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Test the notifications of `[notify]`.
+    """Test the notifications that are configured.
 
     A running drain or watch sends them by itself when delivery stops or resumes, when a
     drain is over, when nothing moves, when mail is about to expire, for a defect, for a
