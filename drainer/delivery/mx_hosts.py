@@ -5,6 +5,7 @@ with the same servers become one route, so that these have one rate limit. A ser
 several routes could have goes to one of them: what DNS says must not end the run.
 """
 
+import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,11 +15,13 @@ from drainer.config.build.routes import route_name
 from drainer.config.primary import BY_MX, DANE
 from drainer.config.route_section import RouteSection, route_configs
 from drainer.delivery.mx_refresh import MxSettings
-from drainer.errors import UsageError
+from drainer.errors import PrimaryNotReady, UsageError
 from drainer.policy.admission.mx import MxGroup, divide_servers
 
 if TYPE_CHECKING:
     from drainer.bounce.evidence.dns import Resolver
+
+_log = logging.getLogger(__name__)
 
 MAX_DOMAINS = 10_000
 """Domains that are looked up for one run."""
@@ -35,10 +38,24 @@ class MxRoutes(NamedTuple):
     #: The routes that go by MX; None = none does.
     settings: MxSettings | None = None
 
+    def warn(self) -> None:
+        """Warn of domains without servers; PrimaryNotReady if no route has any."""
+        reasons = [*self.no_route.values(), *self.unanswered.values()]
+        for reason in reasons:
+            _log.warning(f"{reason}; its mail waits")
+        if reasons and not self.config.routes and not self.config.primary.is_named:
+            hint = "check DNS, or name the hosts"
+            raise PrimaryNotReady(reasons[0], hint=hint)
+
 
 def routes_now(config: Config) -> list[Config]:
-    """Return a configuration for each route, with the servers that DNS names now."""
-    return route_configs(with_mx_hosts(config).config)
+    """Return a configuration for each route, with the servers that DNS names now.
+
+    Raises PrimaryNotReady if DNS names none.
+    """
+    found = with_mx_hosts(config)
+    found.warn()
+    return route_configs(found.config)
 
 
 def with_mx_hosts(config: Config) -> MxRoutes:

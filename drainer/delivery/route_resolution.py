@@ -1,6 +1,5 @@
 """For which domains each route is, and which servers it means, when a run starts."""
 
-import logging
 from typing import NamedTuple
 
 from drainer.config import Config
@@ -9,12 +8,9 @@ from drainer.delivery.build import NOWHERE, make_admission
 from drainer.delivery.console import print_domains
 from drainer.delivery.mx_hosts import with_mx_hosts
 from drainer.delivery.mx_refresh import MxSettings
-from drainer.errors import PrimaryNotReady
 from drainer.policy.admission.admit import Admission
 from drainer.policy.recipient.mapping import AddressMapping
 from drainer.sources.protocol import HoldingSource, Source
-
-_log = logging.getLogger(__name__)
 
 
 class ResolvedRoutes(NamedTuple):
@@ -47,11 +43,8 @@ def resolve_routes(
     config = with_domains(config, sources)
     if config.primary.domains != asked:
         print_domains(config.primary.domains)
-    config, no_route, unanswered, mx = with_mx_hosts(config)
-    reasons = [*no_route.values(), *unanswered.values()]
-    for reason in reasons:
-        _log.warning(f"{reason}; its mail waits")
-    if reasons and not config.routes and not config.primary.is_named:
-        raise PrimaryNotReady(reasons[0], hint="check DNS, or name the hosts")
+    found = with_mx_hosts(config)
+    found.warn()
+    config, no_route, unanswered, mx = found
     rules = make_admission(config, redirect, no_route, unanswered)
     return ResolvedRoutes(config, rules, mx)

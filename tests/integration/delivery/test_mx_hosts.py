@@ -161,6 +161,9 @@ def test_without_any_server_nothing_is_sent(bench: Bench, zone: Zone) -> None:
     result = bench.drain()
     assert result.code == 3
     assert "DNS does not answer" in result.stderr
+    checked = call("check", "--config", bench.config)
+    assert checked.code == 3
+    assert "DNS does not answer" in checked.stderr
 
 
 def test_by_mx_the_domains_must_be_named(bench: Bench) -> None:
