@@ -13,6 +13,7 @@ process group.
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -83,11 +84,16 @@ def missing_reason() -> str | None:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """Return a TCP port that nothing listens on at the moment."""
+    """Return a TCP port that nothing listens on at the moment.
+
+    It is none that the kernel gives to a client meanwhile (ip_local_port_range).
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+    while True:
+        port = 10_000 + secrets.randbelow(22_000)
+        with socket.socket(family) as probe, contextlib.suppress(OSError):
+            probe.bind((host, port))
+            return port
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable
 from typing import Self
 
+from tests.support.mta.postfix import free_port
 from tests.support.smtp_peer.conversation import Conversation
 from tests.support.smtp_peer.script import Command, Message, Script
 from tests.support.smtp_peer.wire import Wire
@@ -89,7 +90,7 @@ class Peer:
         self._server = await loop.create_server(
             lambda: Wire(self._opened),
             self.host,
-            self.port,
+            self.port or free_port(self.host),
             ssl=context,
             backlog=BACKLOG,
         )
