@@ -29,8 +29,8 @@ class PrimarySection(Section):
 
     host: str = Field(
         "",
-        description="Host name or address, or unix:/PATH for LMTP. `--to` overrides"
-        " it.",
+        description="Host name or address, without port, or unix:/PATH for LMTP."
+        " `--to` overrides it.",
     )
     hosts: Literal["mx"] | tuple[str | tuple[str, ...], ...] = Field(
         (),
