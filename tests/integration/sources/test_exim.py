@@ -356,16 +356,20 @@ def test_reading_leaves_no_lock_behind(tmp_path: Path) -> None:
 # ---- a server that runs
 
 
-def test_a_daemons_socket_gives_it_away(tmp_path: Path) -> None:
+def test_a_daemons_socket_gives_it_away() -> None:
     """Its name says which spool; the other is free."""
-    for name in ("one", "two"):
-        place(tmp_path / name)
-    EximSpool(tmp_path / "one").refuse_if_live()
-    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as listener:
-        listener.bind(f"\0{tmp_path}/one/exim_daemon_notify")
+    with (
+        tempfile.TemporaryDirectory(dir="/tmp") as name,  # a socket's name is short
+        closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as listener,
+    ):
+        one, two = Path(name) / "one", Path(name) / "two"
+        place(one)
+        place(two)
+        EximSpool(one).refuse_if_live()
+        listener.bind(f"\0{one}/exim_daemon_notify")
         with pytest.raises(UsageError, match="running") as caught:
-            EximSpool(tmp_path / "one").refuse_if_live()
-        EximSpool(tmp_path / "two").refuse_if_live()
+            EximSpool(one).refuse_if_live()
+        EximSpool(two).refuse_if_live()
     assert "stop" in caught.value.hint
 
 

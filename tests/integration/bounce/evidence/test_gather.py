@@ -565,14 +565,16 @@ def test_cancelling_leaves_no_process() -> None:
 
 def test_the_processes_of_messages_end_with_the_evidence_process() -> None:
     """The kernel ends them, even if they compute and look at no link."""
-    with serving(zone_of({"sender.example": [(TIMEOUT, "")]})) as servers:
+    zone = zone_of({"sender.example": [(TIMEOUT, "")]})
+    with serving(zone) as servers:
 
         async def ask() -> None:
             async with EvidenceWorker(EvidenceSettings(servers=servers)) as checks:
                 await checks.facts(question(sender=""))
                 pid = process_of(checks).pid
                 task = asyncio.create_task(checks.facts(question()))
-                await asyncio.to_thread(until, lambda: children_of(pid))
+                # It has asked, so it has told the kernel to end it with its parent.
+                await asyncio.to_thread(until, lambda: zone.asked)
                 (child,) = children_of(pid)
                 os.kill(child, signal.SIGSTOP)  # it sees no end of its link
                 os.kill(pid, signal.SIGKILL)
