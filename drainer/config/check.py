@@ -30,7 +30,11 @@ from drainer.runtime.private_files import read_private
 from drainer.smtp.hosts import all_hosts, at_host
 
 OK, WARN, FAIL = "ok", "warn", "fail"
-_SECRET_FILES = ("password_file", "token_file", "hmac_file", "tls_key")
+_SECRET_FILES = (
+    "password_file", "token_file", "hmac_file", "urls_file", "dkim_key_file", "tls_key"
+)  # fmt: skip
+_REFUSED_FILES = ("[hook] token_file", "[hook] hmac_file", "[hook] operator_token_file")
+"""What the watch refuses if every user can read it."""
 _FILES = (*_SECRET_FILES, "tls_cert", "tls_ca")
 """How the keys end that name a file."""
 
@@ -138,5 +142,6 @@ def _file(name: str, path: Path, *, is_secret: bool) -> ConfigFinding:
         return ConfigFinding(name, FAIL, f"{path}: {error.strerror}", hint)
     if is_secret and mode & stat.S_IRWXO:
         detail = f"every user of this host can read or write {path}"
-        return ConfigFinding(name, WARN, detail, f"chmod o= {path}")
+        verdict = FAIL if name in _REFUSED_FILES else WARN
+        return ConfigFinding(name, verdict, detail, f"chmod o= {path}")
     return ConfigFinding(name, OK, str(path))

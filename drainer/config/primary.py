@@ -205,9 +205,15 @@ class PrimarySection(Section):
     @field_validator("host")
     @classmethod
     def _is_host(cls, host: str) -> str:
-        if host:
-            _check_server(host)
-        return host
+        if not host:
+            return host
+        name, port = _check_server(host)
+        if port is not None:
+            message = (
+                f"the port has a key of its own: set host = {name!r}, port = {port}"
+            )
+            raise ValueError(message)
+        return name
 
     @field_validator("helo")
     @classmethod
@@ -361,10 +367,10 @@ class PrimarySection(Section):
         return self
 
 
-def _check_server(text: str) -> None:
-    """Raise ValueError, which names the key, for what is no server."""
+def _check_server(text: str) -> tuple[str, int | None]:
+    """Return its host and port; ValueError, which names the key, if it is no server."""
     try:
-        split_server(text)
+        return split_server(text)
     except UsageError as error:
         message = f"{error}; {error.hint}"
         raise ValueError(message) from None

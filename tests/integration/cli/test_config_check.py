@@ -89,6 +89,17 @@ def test_a_secret_that_others_can_read_is_a_warning(tmp_path: Path) -> None:
         assert found[name] == "warn"
 
 
+def test_a_secret_of_the_hook_that_others_can_read_is_a_failure(tmp_path: Path) -> None:
+    """The watch refuses it; the addresses of notifications are secret too."""
+    files = "[hook]\ntoken_file = '{folder}/password'\n"
+    files += "[notify]\nurls_file = '{folder}/password'\n"
+    path = laid_out(tmp_path, files + "[ledger]\nurl = '{folder}/ledger.db'\n")
+    (tmp_path / "password").chmod(0o604)
+    found = verdicts(path, 2)
+    assert found["[hook] token_file"] == "fail"
+    assert found["[notify] urls_file"] == "warn"
+
+
 def test_each_route_is_checked(tmp_path: Path) -> None:
     """Its hosts, its known-good recipients and its files, whatever [primary] has."""
     text = """

@@ -36,7 +36,6 @@ def test_a_host_of_the_command_line_has_the_usual_port(tmp_path: Path) -> None:
     "keys",
     [
         {"host": "mx", "port": 25},
-        {"host": "mx:25"},
         {"hosts": ("mx1:24", "mx2:25")},
         {"hosts": (SOCKET, ("mx1", "mx2")), "port": 25},
         {"hosts": ("[::1]:25",)},
