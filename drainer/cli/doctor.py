@@ -23,13 +23,14 @@ from drainer.doctor.run import Tell, look
 from drainer.errors import PrimaryNotReady, UsageError
 from drainer.policy.bounce.facts import parse_address
 
-_COLOURS = {
+COLOURS = {
     Grade.OK: "green",
     Grade.WARN: "yellow",
     Grade.FAIL: "red",
     Grade.UNKNOWN: "magenta",
     Grade.SKIPPED: "dim",
 }
+"""Styles of drainer.cli.markup."""
 
 
 def register(app: typer.Typer) -> None:
@@ -184,7 +185,7 @@ def _show(facts: DoctorFacts, findings: Sequence[DoctorFinding]) -> None:
     stdout().print(f"[bold]{clean(title, 1000)}[/]")
     table = Table("check", "", "about", "found", fold="found")
     for each in findings:
-        grade = f"[{_COLOURS[each.grade]}]{each.grade}[/]"
+        grade = f"[{COLOURS[each.grade]}]{each.grade}[/]"
         remedy = f"[yellow]{clean(each.remedy, 500)}[/]" if each.remedy else ""
         cells = each.check, grade, clean(each.subject), clean(each.found, 400)
         table.add(*cells, note=remedy)

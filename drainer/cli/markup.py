@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.errors import MarkupError
 from rich.text import Text
 
-STYLES = ("bold", "red", "yellow", "green")
+STYLES = ("bold", "dim", "red", "yellow", "green", "magenta")
 """The styles that messages use, each ended by `[/]`."""
 
 _OTHER_TAG = re.compile(rf"(\\*)\[(?!(?:{'|'.join(STYLES)})\]|/\])")

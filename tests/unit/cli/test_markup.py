@@ -12,6 +12,7 @@ import pytest
 from rich.markup import escape
 from rich.table import Table
 
+from drainer.cli import doctor
 from drainer.cli.markup import STYLES, LiteralConsole, literal
 from drainer.mail.message import PROBLEMS
 from drainer.policy.breaker import remedies
@@ -118,3 +119,9 @@ def test_escaping_again_changes_nothing() -> None:
     """What is escaped stays as it is."""
     for text in ("set [primary] helo", "[red]x[/] [a]"):
         assert literal(literal(text)) == literal(text)
+
+
+def test_the_colours_of_the_doctor_are_styles() -> None:
+    """A grade is printed in its colour, without the tag."""
+    for colour in doctor.COLOURS.values():
+        assert printed(f"[{colour}]skipped[/]") == "skipped"
