@@ -39,7 +39,7 @@ from drainer.cli.recipient_options import (
     refuse_without_lists,
     with_census,
 )
-from drainer.cli.spool_advice import introduce
+from drainer.cli.spool_advice import introduce, name_holds
 from drainer.cli.summary import print_summary, summary_of
 from drainer.config import Config
 from drainer.config.build.paths import fresh_rehearsal, ledger_url
@@ -374,6 +374,7 @@ def _listen_to_signals(run: Run, checking: "asyncio.Future[None]") -> None:
         signal.signal(number, signal.SIG_DFL)
         release_terminal()
         _name_in_doubt(run.engine.in_flight)
+        name_holds(run.request.sources)
         os.kill(os.getpid(), number)
 
     def stop() -> None:

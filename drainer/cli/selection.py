@@ -45,6 +45,8 @@ class SourceList:
         if self._choice.order is not None:
             found = self._sorted(found)
         yield from itertools.islice(found, self._choice.limit)
+        if self._choice.limit is not None and next(found, None) is not None:
+            say(f"there are more messages than --limit {self._choice.limit}")
         if self._passed["over"]:
             say(f"{self._passed['over']} more messages were not selected")
 

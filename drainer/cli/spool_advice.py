@@ -4,7 +4,7 @@ A spool that still has delivered mail is a trap: its own server would send it ag
 """
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -27,7 +27,7 @@ from drainer.sources.postfix.live import PostfixLive
 from drainer.sources.postfix.original import find_original
 from drainer.sources.postfix.source import PostfixQueue
 from drainer.sources.postfix.spool import PostfixSpool
-from drainer.sources.protocol import Source
+from drainer.sources.protocol import HoldingSource, Source
 
 _SERVERS: Mapping[str, str] = {
     "postfix": "Postfix",
@@ -191,6 +191,16 @@ def _exim_original(source: EximSpool) -> str:
 
 def _settle(url: str, outcome: DrainOutcome) -> str:
     return f"drainer spool settle {shlex.quote(url)}{outcome.options}"
+
+
+def name_holds(sources: Iterable[Source]) -> None:
+    """Say that mail stays on hold after a sudden end, and what gives it back."""
+    for source in sources:
+        if isinstance(source, HoldingSource):
+            warn(
+                "what drainer put on hold stays there. Run the drain again, or:"
+                f" drainer spool give-back {shlex.quote(source.url)}"
+            )
 
 
 def same_options(config: Config, ledger: LedgerURL, *, primary: bool = False) -> str:

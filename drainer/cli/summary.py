@@ -149,6 +149,10 @@ def _print_next(run: Run) -> None:
     _print_breakers(drain)
     if drain.progress.passed:
         console.print(f"  {drain.progress.passed} more messages were not selected")
+    if drain.progress.is_cut:
+        console.print(
+            "  --limit ended the scan of the spool: there may be more messages"
+        )
     urls = [source.url for source in run.request.sources]
     with LedgerReader(run.request.url) as report:
         for row in report.reasons(urls):

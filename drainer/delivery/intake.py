@@ -144,6 +144,7 @@ class Intake:
                     await self.census.hold_unknown(batch.listings)
                 await self._record(source, batch.listings, about)
                 if self._is_enough:
+                    self.progress.is_cut = self.limit.left == 0
                     return
                 if all(each.fair_queue.is_ahead for each in self._open):
                     await self._sleep(REST)

@@ -179,6 +179,8 @@ class Progress:
     scanned: int = 0
     #: Messages that the scan met and did not select.
     passed: int = 0
+    #: Whether the limit ended the scan, maybe before the end of a source.
+    is_cut: bool = False
     #: Messages with recipients left to deliver, as far as they are known.
     total: int = 0
     scanning: bool = True

@@ -44,7 +44,8 @@ def test_a_second_signal_restores_the_cursor_and_says_what_is_in_doubt(
     bench = Bench(tmp_path, peer(dot=dot).port)
     id_ = bench.add("bob@example.org")
     ours, theirs = pty.openpty()
-    drain = bench.arguments("drain", f"postfix:{bench.spool}", "--no-check")
+    source = f"postfix:{bench.spool}?ack=remove"
+    drain = bench.arguments("drain", source, "--no-check")
     process = subprocess.Popen(
         [sys.executable, "-m", "drainer", *drain],
         stdin=subprocess.DEVNULL,
@@ -68,3 +69,4 @@ def test_a_second_signal_restores_the_cursor_and_says_what_is_in_doubt(
     assert shown.count(b"\x1b[?25l") == 1, shown
     assert shown.rindex(b"\x1b[?25h") > shown.rindex(b"\x1b[?25l")
     assert f"1 messages in transfer are in doubt: {id_}".encode() in shown
+    assert f"drainer spool give-back postfix:{bench.spool}".encode() in shown

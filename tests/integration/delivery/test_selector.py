@@ -168,6 +168,19 @@ def test_a_limit_counts_messages_and_old_ones_first(
     assert bench.drain("--limit", "1").json["sent_messages"] == 0
 
 
+def test_a_limit_says_that_the_spool_has_more(peer: StartPeer, bench: Bench) -> None:
+    """`inspect` and `plan` too; not if it has no more."""
+    bench.port = peer().port
+    source = f"postfix:{bench.spool}"
+    for command in ("inspect", "plan"):
+        assert "more messages than --limit 2" in bench.run(
+            command, source, "--limit", "2"
+        ).stderr  # fmt: skip
+        assert "more messages" not in bench.run(command, source, "--limit", "3").stderr
+    shown = bench.run("drain", source, "--limit", "1").stdout
+    assert "--limit ended the scan of the spool" in shown
+
+
 def test_a_retry_within_the_run_is_not_counted_again(
     peer: StartPeer, bench: Bench
 ) -> None:

@@ -60,7 +60,7 @@ def message_texts() -> Iterator[str]:
 def _texts_of(path: Path) -> Iterator[str]:
     for line in path.read_text().splitlines():
         for text in re.findall(r'"([^"\\]*)"', line):
-            if SECTION.search(text) and "_COLOURS" not in text:
+            if SECTION.search(text) and "COLOURS" not in text:
                 yield text
 
 
