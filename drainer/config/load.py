@@ -165,7 +165,11 @@ def _where(keys: Sequence[str], origin: _Origin) -> str:
     line = _line(section, key, text)
     if path is not None and line:
         return f"{path}:{line}"
-    return str(path) if path is not None and not key else f"--{key or section}"
+    if key:
+        return f"--{key}"
+    if path is not None:
+        return str(path)
+    return "flags and environment"  # a rule of several keys
 
 
 def _table(section: str, number: str, text: str) -> int:

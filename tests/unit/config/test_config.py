@@ -195,6 +195,14 @@ def test_a_contradiction_names_file_and_section(
         assert word in message
 
 
+@pytest.mark.usefixtures("place")
+def test_flags_that_contradict_each_other_are_no_flag_of_another_name() -> None:
+    """No command but `doctor` has a flag --primary."""
+    flags = {"primary": {"host": "a", "username": "u", "password": "p", "tls": "off"}}
+    with pytest.raises(UsageError, match=r"^flags and environment: primary: username"):
+        config_file.load(None, flags)
+
+
 def test_every_error_is_told_at_once(place: Path) -> None:
     """Nobody wants to mend one and be told of the next."""
     message = refusal(place, "[primary]\nport = 0\ntls = 'x'\n[retry]\nfirst = '1'\n")
