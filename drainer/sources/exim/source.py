@@ -103,8 +103,8 @@ class EximSpool(QueueDirectory[EximEntry]):
         if exim_runs(self._root):
             message = f"an Exim is running on {self._root}: it would send this mail too"
             hint = (
-                "stop it first, queue runners included (systemctl stop exim4), or"
-                " copy the spool directory (cp -a) and drain the copy"
+                "stop it first, queue runners included (systemctl stop exim4). To drain"
+                " a copy does not help: Exim sends the same mail from its own spool"
             )
             raise UsageError(message, hint=hint)
 

@@ -65,7 +65,10 @@ class OpensmtpdQueue(QueueDirectory[SourceEntry]):
         number = runs_in(self._root, _COMMAND)
         if number:
             message = f"an smtpd (process {number}) runs on {self._root}"
-            hint = "stop it first, or copy the spool (cp -a) and drain the copy"
+            hint = (
+                "stop it first. To drain a copy does not help: smtpd sends the same"
+                " mail from its own spool"
+            )
             raise UsageError(message, hint=hint)
 
     def judge(self, place: FilePlace, is_directory: bool) -> NameKind:  # noqa: FBT001

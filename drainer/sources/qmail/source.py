@@ -83,7 +83,10 @@ class QmailQueue(QueueDirectory[SourceEntry]):
             held = held or is_locked("sendmutex", lock)
         if held:
             message = f"a qmail-send is running on {self._root}"
-            hint = "stop it first, or copy the queue (cp -a) and drain the copy"
+            hint = (
+                "stop it first. To drain a copy does not help: qmail-send sends the"
+                " same mail from its own queue"
+            )
             raise UsageError(message, hint=hint)
 
     def judge(self, place: FilePlace, is_directory: bool) -> NameKind:  # noqa: FBT001

@@ -80,8 +80,8 @@ class SendmailQueue(QueueDirectory[SourceEntry]):
         if number:
             message = f"a sendmail (process {number}) runs on {self._root}"
             hint = (
-                "stop it first, or copy the queue directory (cp -a) and drain the"
-                " copy: both would send the same mail"
+                "stop it first. To drain a copy does not help: sendmail sends the same"
+                " mail from its own queue"
             )
             raise UsageError(message, hint=hint)
 
