@@ -4,6 +4,7 @@ import sys
 from datetime import UTC, datetime
 
 from drainer.cli.filters import checked_ago
+from drainer.errors import UsageError
 from drainer.ledger.records import from_micros
 
 
@@ -34,5 +35,9 @@ def checked_time(text: str) -> datetime | None:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        return checked_ago(text)
+        try:
+            return checked_ago(text)
+        except UsageError as error:
+            hint = "or write a time, e.g. 2026-11-30 or 2026-11-30T19:00Z"
+            raise UsageError(str(error), hint=hint) from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

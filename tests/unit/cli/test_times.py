@@ -46,5 +46,6 @@ def test_what_an_operator_writes() -> None:
     assert ago is not None
     assert 7100 < (datetime.now(UTC) - ago).total_seconds() < 7300
     assert checked_time("") is None
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError) as caught:
         checked_time("yesterday")
+    assert "2026-11-30T19:00Z" in caught.value.hint
