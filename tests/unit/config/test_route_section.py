@@ -71,11 +71,8 @@ def test_hosts_are_tiers_of_equal_servers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "tls"),
     [
-        ('host = "a:465"', "implicit"),
         ('hosts = [["a:465", "b:465"]]', "implicit"),
-        ('host = "a:465"\ntls = "required"', "required"),
-        ('host = "a:465"\nport = 26', "implicit"),
-        ('host = "a:26"\nport = 465', "opportunistic"),
+        ('hosts = ["a:465"]\ntls = "required"', "required"),
         ('hosts = "mx"\nport = 465', "implicit"),
     ],
 )
