@@ -239,7 +239,7 @@ def run_child(descriptors: Sequence[int], environment: dict[str, str]) -> NoRetu
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.environ.clear()
         os.environ.update(environment)
-        os.write(_REPORT, _NUMBER.pack(os.getpid()))
+        _report(os.getpid())
         status = main()
     except BaseException as error:  # noqa: BLE001 - the parent's code must not run here
         limit = limit_behind(error)
@@ -250,9 +250,14 @@ def run_child(descriptors: Sequence[int], environment: dict[str, str]) -> NoRetu
     finally:
         with suppress(OSError):
             sys.stderr.flush()
-        with suppress(OSError):
-            os.write(_REPORT, _NUMBER.pack(status))
+        _report(status)
         os._exit(status)
+
+
+def _report(number: int) -> None:
+    """Tell the parent a number. If it has ended, its link says so next."""
+    with suppress(OSError):
+        os.write(_REPORT, _NUMBER.pack(number))
 
 
 def main() -> int:

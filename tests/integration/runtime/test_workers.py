@@ -134,3 +134,21 @@ def test_a_worker_that_is_dead_before_its_job_is_found_by_its_link() -> None:
     assert worker.wait(10) == -signal.SIGKILL
     assert worker.begin(JOB, None).recv(1) == b""
     worker.link.close()
+
+
+def test_a_worker_whose_parent_has_died_ends_without_a_word() -> None:
+    """A kill can meet a parent between the fork and the worker's first report."""
+    script = (
+        "import os, socket\n"
+        "from drainer.runtime.workers import run_child\n"
+        "link, ours = socket.socketpair()\n"
+        "heard, report = os.pipe()\n"
+        "ours.close()\n"
+        "os.close(heard)\n"
+        "run_child([link.fileno(), 1, 2, report], {})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
