@@ -64,7 +64,8 @@ class Drainer:
         ``leads_group``: of processes, as a command of an interactive shell.
         """
         return subprocess.Popen(
-            [sys.executable, "-m", "drainer", *map(str, arguments)],
+            # As the installed command: the current folder is not a place of modules.
+            [sys.executable, "-P", "-m", "drainer", *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
