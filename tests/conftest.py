@@ -19,7 +19,10 @@ from tests.support.smtp_peer.script import Script
 os.environ["COLUMNS"] = "250"  # no line of a table is broken, however long a path is
 # How long an example takes is about the machine, and tests share theirs.
 settings.register_profile(
-    "drainer", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "drainer",
+    deadline=None,
+    max_examples=40,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("drainer")
 _skipped: list[str] = []

@@ -35,8 +35,9 @@ accept = ["{known_good}"]
 
 [throttle]
 rate = "20/second"
+ramp = "4s"  # five minutes by default, but you are looking on
 
-[retry]  # a minute and an hour by default, but you are looking on
+[retry]  # a minute and an hour by default, likewise
 first = "2s"
 long_first = "2s"
 

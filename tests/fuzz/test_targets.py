@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.fuzz.target import Change, Target, spoil
 from tests.fuzz.targets import TARGETS
 
-EXAMPLES = 60
+EXAMPLES = 30
 WORDS = st.integers(0, 2**16)
 CHANGES = st.lists(st.tuples(WORDS, WORDS, WORDS), max_size=5)
 

@@ -466,7 +466,7 @@ def run_steps(
         transaction.rollback()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(FILES, min_size=8, max_size=25))
 def test_no_file_is_finished_by_another(
     connection: sa.Connection, steps: list[tuple[str, str, str]]
@@ -475,7 +475,7 @@ def test_no_file_is_finished_by_another(
     run_steps(connection, steps, acknowledges=True)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(ONE_FILE, min_size=8, max_size=25))
 def test_no_offset_is_finished_by_another(
     connection: sa.Connection, steps: list[tuple[str, str, str]]

@@ -1,5 +1,6 @@
 """A short walk for each disturbance; ``make soak`` goes on for longer."""
 
+import itertools
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +15,8 @@ from tests.soak.walk import walk
 
 pytestmark = pytest.mark.skipif(bool(missing_reason()), reason=missing_reason() or "")
 
-COUNT: Final = 18
-"""Each disturbance once, and half of them with another spool."""
-KINDS: Final = list(DISTURBANCES)
-CELLS: Final = [(KINDS[n % len(KINDS)], NAMES[n % len(NAMES)]) for n in range(COUNT)]
+CELLS: Final = list(zip(DISTURBANCES, itertools.cycle(NAMES), strict=False))
+"""Each disturbance once, and each spool."""
 
 
 @pytest.fixture(scope="module")

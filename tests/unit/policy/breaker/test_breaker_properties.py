@@ -258,7 +258,7 @@ class Drain(RuleBasedStateMachine):
                 assert breaker.until <= self.now + max(breakers.LAST_PROBE, *PAUSES)
 
 
-Drain.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
+Drain.TestCase.settings = settings(max_examples=50, stateful_step_count=40)
 TestDrain = Drain.TestCase
 
 

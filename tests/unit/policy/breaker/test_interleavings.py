@@ -179,7 +179,6 @@ class Drain:
             self._waiting.append(n)
 
 
-@settings(max_examples=100)
 @given(
     seed=st.integers(0, 2**32),
     refusal=st.sampled_from(REFUSALS_OF_US),
