@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from drainer.bounce.build import make_own
-from drainer.cli.filters import checked_ago, checked_mailbox
+from drainer.cli.filters import require_mailbox, time_ago
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import print_json, say
 from drainer.config import Config
@@ -53,8 +53,8 @@ def digest(
     Example: drainer digest --since 7d --mail postmaster@example.com
     """
     now = datetime.now(UTC)
-    start = checked_ago(since)
-    address = checked_mailbox(mail) if mail else ""
+    start = time_ago(since)
+    address = require_mailbox(mail) if mail else ""
     config = load(path, ledger=ledger)
     with LedgerReader(ledger_url(config)) as report:
         facts = digest_of(report, start, now, make_rules(config))

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from drainer.cli.filters import checked_mailbox
+from drainer.cli.filters import require_mailbox
 from drainer.cli.log import stderr
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import clean, print_json, say, stdout
@@ -114,8 +114,8 @@ def doctor(
     asked = DoctorRequest(
         domain=domain,
         backups=backup or (),
-        recipient=checked_mailbox(recipient) if recipient else "",
-        strict_sender=checked_mailbox(spf_sender),
+        recipient=require_mailbox(recipient) if recipient else "",
+        strict_sender=require_mailbox(spf_sender),
         send_tests=send_tests,
     )
     order = make_examination(config, asked)

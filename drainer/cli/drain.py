@@ -260,7 +260,7 @@ async def run_drain(request: DrainRequest, workers: WorkerProcesses) -> int:
 
 @asynccontextmanager
 async def _notifying(request: DrainRequest) -> AsyncIterator[None]:
-    """Notify as ``[notify]`` says while a drain runs; of a rehearsal nobody."""
+    """Notify as ``[notify]`` says while a drain runs; never about a rehearsal."""
     if not request.config.notify.is_on or not request.settings.acknowledge:
         yield
         return
@@ -272,7 +272,7 @@ async def _notifying(request: DrainRequest) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _sending_metrics(request: DrainRequest) -> AsyncIterator[None]:
-    """Send metrics as ``[telemetry] metrics`` says; of a rehearsal nobody."""
+    """Send metrics as ``[telemetry] metrics`` says; never of a rehearsal."""
     if request.config.telemetry.metrics == "off" or not request.settings.acknowledge:
         yield
         return

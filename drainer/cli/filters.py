@@ -90,8 +90,8 @@ def selection_of(
         larger_than=_size(larger_than),
         smaller_than=_size(smaller_than),
         queues=tuple(queue),
-        ids=MessageIds(checked_lines(ids_file)) if ids_file else None,
-        exclude=tuple(_checked(ExcludePattern, text) for text in exclude),
+        ids=MessageIds(read_lines(ids_file)) if ids_file else None,
+        exclude=tuple(_require(ExcludePattern, text) for text in exclude),
     )
 
 
@@ -157,11 +157,11 @@ def _redirect(
         typer.Option(metavar="FILE", help="The same from a file, one pair a line."),
     ] = "",
 ) -> AddressMapping:
-    lines = [*map_recipient, *(checked_lines(map_file) if map_file else ())]
-    return _checked(parse_redirects, lines)
+    lines = [*map_recipient, *(read_lines(map_file) if map_file else ())]
+    return _require(parse_redirects, lines)
 
 
-def checked_lines(name: str) -> list[str]:
+def read_lines(name: str) -> list[str]:
     """Return the lines of a file, or of standard input; UsageError if unreadable."""
     try:
         if name == "-":
@@ -178,7 +178,7 @@ def checked_lines(name: str) -> list[str]:
     raise UsageError(message, hint="it must be a text file with one entry a line")
 
 
-def _checked(parse: Callable[[Any], T], value: object) -> T:
+def _require(parse: Callable[[Any], T], value: object) -> T:
     """Parse the operator's input; UsageError when it is invalid."""
     try:
         return parse(value)
@@ -187,30 +187,30 @@ def _checked(parse: Callable[[Any], T], value: object) -> T:
 
 
 def _ago(text: str) -> datetime | None:
-    return checked_ago(text) if text else None
+    return time_ago(text) if text else None
 
 
-def checked_mailbox(text: str) -> str:
+def require_mailbox(text: str) -> str:
     """Return a mailbox that SMTP can carry; UsageError for any other."""
-    return _checked(parse_mailbox, text)
+    return _require(parse_mailbox, text)
 
 
-def checked_ago(text: str) -> datetime:
+def time_ago(text: str) -> datetime:
     """Return the time that long ago; UsageError when it is not a valid duration."""
     try:
-        return datetime.now(UTC) - checked_duration(text)
+        return datetime.now(UTC) - require_duration(text)
     except OverflowError:
         message = f"{text[:60]!r} ago is before the year 1"
         raise UsageError(message, hint="write e.g. 90s, 10m, 1h, 5d") from None
 
 
-def checked_duration(text: str) -> timedelta:
+def require_duration(text: str) -> timedelta:
     """Return a duration; UsageError when it is not a valid one."""
-    return _checked(parse_duration, text)
+    return _require(parse_duration, text)
 
 
 def _size(text: str) -> int | None:
-    return _checked(parse_size, text) if text else None
+    return _require(parse_size, text) if text else None
 
 
 def with_filters(command: Callable[..., T]) -> Callable[..., T]:

@@ -9,7 +9,7 @@ import typer
 
 from drainer.bounce.quarantine.cleanup import sweep
 from drainer.bounce.quarantine.store import Quarantine
-from drainer.cli.filters import checked_duration
+from drainer.cli.filters import require_duration
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import clean, print_json, say, stdout
 from drainer.cli.table import Table
@@ -167,7 +167,7 @@ def prune_(
 
 
 def _before(older_than: str) -> datetime:
-    age = checked_duration(older_than)
+    age = require_duration(older_than)
     if age < KEEP_KEYS:
         least = format_duration(KEEP_KEYS)
         message = f"--older-than {older_than} is too short"

@@ -16,7 +16,7 @@ from drainer.cli.filters import with_filters
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import clean, print_json
 from drainer.cli.table import Table
-from drainer.cli.times import checked_time, shown_time
+from drainer.cli.times import require_time, shown_time
 from drainer.config.build.paths import ledger_url
 from drainer.config.build.rules import make_rules
 from drainer.errors import UsageError
@@ -107,7 +107,7 @@ def list_(
     _refuse_contradictions(sort, form, count_by, as_json=json_)
     config = load(path, ledger=ledger)
     rules = make_rules(config)
-    chosen = replace(filters, since=checked_time(since), until=checked_time(until))
+    chosen = replace(filters, since=require_time(since), until=require_time(until))
     with LedgerReader(ledger_url(config)) as report:
         rows = report.recipients(chosen, sort)
         if count_by is not None:

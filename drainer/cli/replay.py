@@ -11,9 +11,9 @@ from msgspec.structs import replace
 
 from drainer.cli.action_options import OperatorRequest, show_touched
 from drainer.cli.content import MISSING, ContentFinder
-from drainer.cli.filters import checked_lines
+from drainer.cli.filters import read_lines
 from drainer.cli.output import print_json, say, stdout
-from drainer.cli.times import checked_time
+from drainer.cli.times import require_time
 from drainer.config.build.paths import ledger_url
 from drainer.errors import UsageError
 from drainer.ledger.filters import Filters
@@ -60,8 +60,8 @@ def window_of(
 ) -> ReplayWindow:
     """Return the window; UsageError for what is not a time."""
     return ReplayWindow(
-        since=checked_time(delivered_since),
-        until=checked_time(delivered_until),
+        since=require_time(delivered_since),
+        until=require_time(delivered_until),
         receipts=receipt_of,
     )
 
@@ -104,7 +104,7 @@ def _chosen(
         if selection.ids is not None:
             message = "give --ids or --receipt-of, not both"
             raise UsageError(message, hint="--receipt-of takes Message-IDs")
-        selection = replace(selection, ids=MessageIds(checked_lines(window.receipts)))
+        selection = replace(selection, ids=MessageIds(read_lines(window.receipts)))
     return replace(
         asked.filters,
         states=[State.DELIVERED.value],

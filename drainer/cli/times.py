@@ -3,7 +3,7 @@
 import sys
 from datetime import UTC, datetime
 
-from drainer.cli.filters import checked_ago
+from drainer.cli.filters import time_ago
 from drainer.errors import UsageError
 from drainer.ledger.records import from_micros
 
@@ -25,7 +25,7 @@ def shown_time(at: datetime | int | str | None, *, seconds: bool = True) -> str:
     return shown.removesuffix("+00:00") + "Z" * shown.endswith("+00:00")
 
 
-def checked_time(text: str) -> datetime | None:
+def require_time(text: str) -> datetime | None:
     """Return a time that an operator wrote; None for ''. UsageError when it is none.
 
     A duration is so long ago. A time without a zone is in UTC.
@@ -36,7 +36,7 @@ def checked_time(text: str) -> datetime | None:
         moment = datetime.fromisoformat(text)
     except ValueError:
         try:
-            return checked_ago(text)
+            return time_ago(text)
         except UsageError as error:
             hint = "or write a time, e.g. 2026-11-30 or 2026-11-30T19:00Z"
             raise UsageError(str(error), hint=hint) from None

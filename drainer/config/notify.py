@@ -1,4 +1,4 @@
-"""[notify]: who is told when a person is needed, and how."""
+"""[notify]: whom drainer notifies when a person is needed, and how."""
 
 from datetime import timedelta
 from typing import Literal

@@ -186,7 +186,7 @@ class ConnectionPool:
         """Pause the route; or use fewer sessions if the others are still served.
 
         A host that limits connections says so in many ways, by a 5xx or by hanging up
-        too. If it refuses us, the other sessions end soon, and then nobody is served.
+        too. If it refuses us, the other sessions end soon, and then no session is left.
         """
         step, others = failed.steps[-1], self.progress.connections
         if others and step.stage in (Stage.BANNER, Stage.EHLO):

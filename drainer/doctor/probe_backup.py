@@ -146,9 +146,9 @@ class _Look:
             self.facts["known"] = await talk.ask(visit.sender, visit.recipient)
         stranger = f"drainer-doctor-{secrets.token_hex(6)}@{visit.domain}"
         self.facts["stranger"] = await talk.ask(visit.sender, stranger)
-        nobody = await talk.ask("", ELSEWHERE)
+        null_sender = await talk.ask("", ELSEWHERE)
         ours = await talk.ask(f"postmaster@{visit.domain}", ELSEWHERE)
-        self.facts["elsewhere"] = (nobody, ours)
+        self.facts["elsewhere"] = (null_sender, ours)
         await talk.leave()
 
     async def send_tests(self) -> None:

@@ -77,7 +77,7 @@ def claim_these(
 def _unclaimed(
     mail: RouteMail, state: State, owner: str | None = None
 ) -> sa.Select[tuple[int, int | None]]:
-    """Return the recipients in a state whose message nobody but ``owner`` has."""
+    """Return the recipients in a state whose message only ``owner`` has."""
     return (
         sa.select(_R.message, _R.due)
         .join(schema.messages, _R.message == _M.seq)

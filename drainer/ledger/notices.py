@@ -19,7 +19,7 @@ def update_told(
     url: URL,
     decide: Callable[[dict[str, NoticeRecord]], tuple[T, dict[str, NoticeRecord]]],
 ) -> T:
-    """Let a function decide by what was told; remember what is told after it.
+    """Let a function decide by what was reported; remember what it reports.
 
     Two processes never tell the same: one transaction reads and writes. The function
     may be called twice. Raises LedgerError.

@@ -83,7 +83,7 @@ def mailboxes_of(value: str) -> tuple[str, ...]:
     for char in value:
         reader.feed(char)
     reader.end()
-    return tuple(map(_checked, reader.found))
+    return tuple(map(_parse_or_empty, reader.found))
 
 
 def author_of(value: str) -> str:
@@ -97,7 +97,7 @@ def author_of(value: str) -> str:
     match = _ONE_AUTHOR.fullmatch(value.strip(" \t"))
     if match is None:
         return ""
-    return _checked((match[1] or match[2] or "").strip(" \t"))
+    return _parse_or_empty((match[1] or match[2] or "").strip(" \t"))
 
 
 def only_author(values: Sequence[str]) -> str:
@@ -108,7 +108,7 @@ def only_author(values: Sequence[str]) -> str:
     return canonical_mailbox(author_of(unfold(values[0]))) if len(values) == 1 else ""
 
 
-def _checked(text: str) -> str:
+def _parse_or_empty(text: str) -> str:
     try:
         return parse_mailbox(text) if "@" in text else ""
     except AddressError:

@@ -15,10 +15,10 @@ from msgspec import Struct
 from drainer.mail.mailbox import MAX_LABEL_LENGTH, ascii_domain, unquote
 
 MAX_MAILBOX_LENGTH = 500
-"""In octets; far over RFC 5321 4.5.3.1.3 (256), short enough for every command line."""
+"""In bytes; far over RFC 5321 4.5.3.1.3 (256), short enough for every command line."""
 
 MAX_DOMAIN_LENGTH = 255
-"""In octets (RFC 5321 4.5.3.1.2); a longer one has no name in the DNS."""
+"""In bytes (RFC 5321 4.5.3.1.2); a longer one has no name in the DNS."""
 
 NULL_SENDER = ""
 

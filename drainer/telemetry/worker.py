@@ -94,7 +94,7 @@ def _log_projector(order: ExportOrder, name: str) -> Projector[dict[str, Any]]:
     url, salt, _ = _ledger_of(order)
     projection = LogProjection(salt, plain=order.addresses == "plain")
     projector = Projector(url, LogWriter(order.logs), projection.lines, name)
-    if not projector.is_known:  # nobody wants the lines of the past
+    if not projector.is_known:  # operators want no lines of the past
         projector.skip(time.time_ns() // 1000 - RECENT)
     return projector
 

@@ -94,7 +94,7 @@ class Journal:
         for each in controls:
             _log.info(printable(str(each), MAX_WHY))
 
-    def checked(self, problem: str) -> None:
+    def report_check(self, problem: str) -> None:
         """Report the outcome of a check if it has changed; '' means healthy."""
         outcome = masked(problem)
         if outcome == self._outcome:

@@ -33,7 +33,7 @@ class RouteStatus:
         self._delivery: RouteDelivery | None = None
         self._sent, self._rate = 0, 0.0
 
-    def checked(self, findings: Sequence[HealthFinding]) -> None:
+    def show_check(self, findings: Sequence[HealthFinding]) -> None:
         """Record a health check."""
         self._checks = [
             FindingFacts(

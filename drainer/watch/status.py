@@ -62,11 +62,11 @@ class StatusHistory:
         self._changes.append(change)
         self._tell()
 
-    def checked(self, reports: Mapping[str, HealthReport]) -> None:
+    def show_checks(self, reports: Mapping[str, HealthReport]) -> None:
         """Record the health checks of routes."""
         for name, report in reports.items():
             if name in self._routes:
-                self._routes[name].checked(report.findings)
+                self._routes[name].show_check(report.findings)
         self._tell()
 
     def sample(self, run: Run | None, now: float) -> None:

@@ -311,9 +311,9 @@ class Watch:
 
     async def _check(self) -> None:
         reports, happening = await asked(self._plan)
-        self._show.checked(reports)
+        self._show.show_checks(reports)
         is_good = happening.event is WatchEvent.GOOD
-        self._chronicle.checked("" if is_good else happening.why)
+        self._chronicle.report_check("" if is_good else happening.why)
         self._happen(happening)
 
     async def _drain(self, draining: DrainTask) -> None:

@@ -16,7 +16,7 @@ def program(name: str) -> str:
     return found
 
 
-def checked(name: str, *arguments: str | Path, **variables: str) -> str:
+def ask(name: str, *arguments: str | Path, **variables: str) -> str:
     """Return what a program says of a file; its complaint is the failure."""
     done = subprocess.run(
         [program(name), *arguments],

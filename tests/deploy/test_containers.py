@@ -18,7 +18,7 @@ from drainer.config import Config
 from drainer.config.load import load
 from tests.deploy import DEPLOY
 from tests.deploy.commands import parses
-from tests.deploy.programs import checked
+from tests.deploy.programs import ask
 
 ROOT: Final = DEPLOY.parent
 CONTAINER: Final = DEPLOY / "container"
@@ -128,7 +128,7 @@ def test_compose_gives_the_container_nothing_to_spare() -> None:
 def test_compose_itself_takes_the_file() -> None:
     """And finds in it what is read here."""
     place = CONTAINER / "compose.yaml"
-    text = checked("docker-compose", "--file", place, "config", SPOOL="/srv/spool")
+    text = ask("docker-compose", "--file", place, "config", SPOOL="/srv/spool")
     service = yaml.safe_load(text)["services"]["drainer"]
     assert service["build"]["context"] == str(ROOT)
     assert "/srv/spool:/var/spool/drainer:rw" in service["volumes"]
@@ -182,7 +182,7 @@ def test_the_kustomization_names_every_manifest_but_the_secret() -> None:
 
 def test_kustomize_itself_builds_all_of_them() -> None:
     """As `kubectl apply -k` would send them."""
-    text = checked("kubectl", "kustomize", DEPLOY / "kubernetes")
+    text = ask("kubectl", "kustomize", DEPLOY / "kubernetes")
     built = {
         (each["kind"], each["metadata"]["name"]) for each in yaml.safe_load_all(text)
     }

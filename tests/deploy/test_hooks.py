@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from drainer.watch.http.auth import HookKeys
 from tests.deploy import DEPLOY
 from tests.deploy.commands import parses
-from tests.deploy.programs import checked, program
+from tests.deploy.programs import ask, program
 from tests.support.mta.postfix import free_port, wait_until
 from tests.support.web.http_server import OPEN, hooked
 
@@ -137,7 +137,7 @@ def test_keepalived_takes_its_part(tmp_path: Path) -> None:
     place = tmp_path / "keepalived.conf"
     text = (HOOKS / "keepalived.conf").read_text("utf-8")
     place.write_text(text.replace("script_user nobody", "script_user root"), "utf-8")
-    checked("keepalived", "--config-test", "--use-file", place)
+    ask("keepalived", "--config-test", "--use-file", place)
 
 
 def test_monit_takes_its_part(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_monit_takes_its_part(tmp_path: Path) -> None:
     files = f"set idfile {tmp_path}/id\nset statefile {tmp_path}/state\n"
     place.write_text(files + (HOOKS / "monitrc").read_text("utf-8"), "utf-8")
     place.chmod(0o600)
-    checked("monit", "-t", "-c", place)
+    ask("monit", "-t", "-c", place)
 
 
 #: What the part about the primary refers to, as short as Nagios takes it.
@@ -192,7 +192,7 @@ def test_nagios_takes_its_part(tmp_path: Path) -> None:
     lines += [f"nagios_user={os.geteuid()}", f"nagios_group={os.getegid()}"]
     lines += [f"{each}_file={tmp_path}/{each}" for each in ("log", "lock", "temp")]
     place.write_text("\n".join(lines))
-    assert "Total Errors:   0" in checked("nagios4", "--verify-config", place)
+    assert "Total Errors:   0" in ask("nagios4", "--verify-config", place)
 
 
 def test_cron_takes_every_line(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_cron_takes_every_line(tmp_path: Path) -> None:
     place = tmp_path / "crontab"
     text = (HOOKS / "crontab").read_text("utf-8")
     place.write_text(text.replace("  drainer  drainer ", "  drainer "))
-    checked("crontab", "-n", place)
+    ask("crontab", "-n", place)
 
 
 class Alertmanager:
@@ -267,7 +267,7 @@ def test_a_real_alertmanager_tells_that_it_fires_and_that_it_resolves(
     keys = HookKeys(token=TOKEN.removeprefix("Bearer "))
     with hooked(tmp_path, replace(OPEN, keys=keys)).running() as server:
         manager = Alertmanager(tmp_path, f"http://127.0.0.1:{server.port}")
-        checked("amtool", "check-config", manager.place)
+        ask("amtool", "check-config", manager.place)
         with manager.running():
             begun = datetime.now(UTC)
             assert manager.alert(startsAt=begun.isoformat())
@@ -281,7 +281,7 @@ def test_a_real_alertmanager_tells_that_it_fires_and_that_it_resolves(
 
 def test_prometheus_takes_the_rule_about_the_primary() -> None:
     """The one that Alertmanager's route waits for."""
-    checked("promtool", "check", "rules", HOOKS / "primary.yaml")
+    ask("promtool", "check", "rules", HOOKS / "primary.yaml")
     rules = yaml.safe_load((HOOKS / "primary.yaml").read_text("utf-8"))
     name = rules["groups"][0]["rules"][0]["alert"]
     routes = yaml.safe_load((HOOKS / "alertmanager.yaml").read_text("utf-8"))["route"]

@@ -11,7 +11,7 @@ import yaml
 
 from drainer.config.telemetry import TelemetrySection
 from tests.deploy import DEPLOY, DOCS
-from tests.deploy.programs import checked
+from tests.deploy.programs import ask
 from tests.test_docs import slug
 
 ALERTS: Final = DEPLOY / "prometheus" / "alerts.yaml"
@@ -131,7 +131,7 @@ def cases() -> Iterator[Any]:
 
 def test_prometheus_takes_the_rules() -> None:
     """Its own checker."""
-    checked("promtool", "check", "rules", ALERTS)
+    ask("promtool", "check", "rules", ALERTS)
 
 
 def test_every_alert_fires_when_it_is_due_and_only_then(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_every_alert_fires_when_it_is_due_and_only_then(tmp_path: Path) -> None:
         "tests": list(cases()),
     }
     place.write_text(yaml.safe_dump(tests), "utf-8")
-    checked("promtool", "test", "rules", place)
+    ask("promtool", "test", "rules", place)
 
 
 def test_every_alert_leads_to_its_section_of_the_runbook() -> None:
@@ -198,7 +198,7 @@ def test_prometheus_can_parse_every_question_of_the_dashboard(tmp_path: Path) ->
     place = tmp_path / "rules.yaml"
     groups = [{"name": "dashboard", "rules": rules}]
     place.write_text(yaml.safe_dump({"groups": groups}), "utf-8")
-    checked("promtool", "check", "rules", place)
+    ask("promtool", "check", "rules", place)
 
 
 def test_the_collector_uses_all_that_it_defines_and_nothing_else() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tests.soak.faults import Faults
-from tests.soak.spools import Spool, locked
+from tests.soak.spools import Spool, lock_ledger_of
 from tests.support.command.processes import tree
 from tests.support.disk import Disk
 
@@ -73,7 +73,7 @@ def fill_disk(target: Target) -> Iterator[None]:
 @contextmanager
 def lock_ledger(target: Target) -> Iterator[None]:
     """Hold the lock of its ledger."""
-    with locked(target.ledger, target.spool.ledger):
+    with lock_ledger_of(target.ledger, target.spool.ledger):
         yield
 
 

@@ -292,7 +292,7 @@ class Spools:
 
 
 @contextmanager
-def locked(ledger: Path, url: str) -> Iterator[None]:
+def lock_ledger_of(ledger: Path, url: str) -> Iterator[None]:
     """Hold the lock of a ledger, as another process that writes it."""
     if url:
         engine = sa.create_engine(url, poolclass=sa.NullPool)

@@ -11,7 +11,7 @@ _SIGNED = (
 def sign(report: bytes, *, domain: str, selector: str, key: bytes) -> bytes:
     """Return a report with a signature on top.
 
-    ``key`` is an RSA key in PEM, or an Ed25519 key as 32 octets in base64 (RFC 8463).
+    ``key`` is an RSA key in PEM, or an Ed25519 key as 32 bytes in base64 (RFC 8463).
     ``domain`` is that of the report's From. Raises UsageError for a bad key.
     """
     import dkim  # noqa: PLC0415 - a tenth of what a drain loads, for those who sign

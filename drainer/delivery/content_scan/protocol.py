@@ -1,4 +1,4 @@
-"""What every content scanner is given, and what it gives back."""
+"""What drainer sends to every content scanner, and what the scanner answers."""
 
 from collections.abc import Callable
 from datetime import timedelta

@@ -18,7 +18,7 @@ from drainer.policy.admission.content_scan import MAX_SYMBOLS, ScanAnswer
 
 NO_ACTION = "no action"
 MAX_RECIPIENTS = 50
-"""Recipients that it is told of: its parser limits the size of all headers."""
+"""Recipients that a request names: rspamd limits the size of all headers."""
 
 
 class _Symbol(Struct):
@@ -60,7 +60,7 @@ class RspamdScanner:
         return safe(parse_http(reply).decode("utf-8", "replace").strip())
 
     def _facts(self, request: ScanRequest) -> Iterator[tuple[str, str]]:
-        """Yield what it is told about a message beside the content."""
+        """Yield what a request says about a message beside the content."""
         message = request.message
         yield "From", message.envelope.reverse_path
         for each in request.recipients[:MAX_RECIPIENTS]:

@@ -24,7 +24,7 @@ from drainer.policy.admission.content_scan import (
     ScanAnswer,
     hit_by,
     is_known,
-    unscanned,
+    put_off,
 )
 from drainer.runtime.process import utcnow
 
@@ -94,12 +94,12 @@ class ContentScreen:
             note = f"{settings.name}: sent without it: {reason}"
             return ScanFinding(problem=None, note=note)
         wait = scanner.pause.wait(utcnow())
-        problem = unscanned(settings.name, reason, wait)
+        problem = put_off(settings.name, reason, wait)
         return ScanFinding(problem=problem, note=problem.detail)
 
     def _keep(self, sha256: str, scanner: str, answer: ScanAnswer) -> None:
         if self._answers is not None and sha256:
-            with suppress(LedgerLost):  # whoever needs the ledger next reports it
+            with suppress(LedgerLost):  # the next user of the ledger reports it
                 self._answers.keep(sha256, scanner, answer)
 
 

@@ -41,11 +41,11 @@ class SpamdScanner:
         """Return its answer to PING."""
         async with connect(self._address) as stream:
             return safe(
-                _checked(await stream.ask([b"PING SPAMC/1.2\r\n\r\n"])).decode()
+                _require_success(await stream.ask([b"PING SPAMC/1.2\r\n\r\n"])).decode()
             )
 
 
-def _checked(reply: bytes) -> bytes:
+def _require_success(reply: bytes) -> bytes:
     """Return the status line of a reply; ScannerFailure unless it is a success."""
     line = reply.partition(b"\n")[0].rstrip(b"\r")
     found = _STATUS.fullmatch(line)
@@ -57,7 +57,7 @@ def _checked(reply: bytes) -> bytes:
 
 def parse_reply(reply: bytes) -> ScanAnswer:
     """Return what a reply to SYMBOLS says; ScannerFailure without a score."""
-    _checked(reply)
+    _require_success(reply)
     head, _, body = reply.replace(b"\r\n", b"\n").partition(b"\n\n")
     found = _SPAM.search(head)
     try:

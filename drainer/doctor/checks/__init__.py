@@ -13,7 +13,7 @@ from drainer.doctor.checks.check import (
     CheckResult,
     DoctorFinding,
     Grade,
-    skipped,
+    skip,
 )
 from drainer.doctor.checks.facts import DnsStatus, DoctorFacts
 
@@ -45,7 +45,7 @@ def examine(facts: DoctorFacts) -> list[DoctorFinding]:
         found += _apply(domain.CHECKS, facts.domain, name)
     else:
         found += [
-            _finding(check, skipped("there is no MX record to check"), name)
+            _finding(check, skip("there is no MX record to check"), name)
             for check in domain.CHECKS
         ]
     for each in facts.backups:

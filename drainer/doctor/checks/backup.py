@@ -12,7 +12,7 @@ from drainer.doctor.checks.check import (
     CheckResult,
     fail,
     ok,
-    skipped,
+    skip,
     unknown,
     warn,
 )
@@ -24,7 +24,7 @@ from drainer.policy.classify.verdict import Verdict
 EXPIRY = timedelta(days=21)
 """A certificate that expires sooner is a warning."""
 
-_NO_SESSION = skipped("no session")
+_NO_SESSION = skip("no session")
 _NO_TIME = unknown("there was no time left to check")
 _NAME_IT = "add --send-tests, --recipient, and --backup with its name"
 _FOR_NOW = (
@@ -61,7 +61,7 @@ def _tls(backup: BackupFacts) -> CheckResult:
 def _expiry(backup: BackupFacts) -> CheckResult:
     certificate = backup.certificate
     if certificate is None:
-        return skipped("no certificate was seen")
+        return skip("no certificate was seen")
     if certificate.not_after is None:
         return unknown(f"cannot read when it expires: {certificate.subject}")
     until = f"{certificate.not_after:%Y-%m-%d}"
@@ -75,7 +75,7 @@ def _expiry(backup: BackupFacts) -> CheckResult:
 def _name(backup: BackupFacts) -> CheckResult:
     certificate = backup.certificate
     if certificate is None:
-        return skipped("no certificate was seen")
+        return skip("no certificate was seen")
     if not certificate.names:
         return fail(f"it has no subjectAltName: {certificate.subject}")
     words = ", ".join(certificate.names[:5])
@@ -97,7 +97,7 @@ def covers(names: tuple[str, ...], host: str) -> bool:
 def _chain(backup: BackupFacts) -> CheckResult:
     certificate = backup.certificate
     if certificate is None:
-        return skipped("no certificate was seen")
+        return skip("no certificate was seen")
     if backup.distrust is None:
         return _NO_TIME
     words = backup.distrust.lower()
@@ -182,7 +182,7 @@ def _eicar(backup: BackupFacts) -> CheckResult:
 
 def _tested(backup: BackupFacts, said: DialogueAnswer | None) -> CheckResult:
     if backup.untested:
-        return skipped(backup.untested, remedy=_NAME_IT)
+        return skip(backup.untested, remedy=_NAME_IT)
     if not backup.answers:
         return _NO_SESSION
     if said is None:

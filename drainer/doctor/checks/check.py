@@ -78,12 +78,12 @@ def unknown(found: str, subject: str = "", remedy: str = "") -> CheckResult:
     return CheckResult(Grade.UNKNOWN, found, subject, remedy)
 
 
-def skipped(found: str, subject: str = "", remedy: str = "") -> CheckResult:
+def skip(found: str, subject: str = "", remedy: str = "") -> CheckResult:
     """Return: it was not asked, and why."""
     return CheckResult(Grade.SKIPPED, found, subject, remedy)
 
 
-NO_RECIPIENT = skipped(
+NO_RECIPIENT = skip(
     "no existing recipient is known",
     remedy="name one with --recipient, or in [health] accept",
 )

@@ -9,7 +9,7 @@ from drainer.doctor.checks.check import (
     CheckResult,
     fail,
     ok,
-    skipped,
+    skip,
     unknown,
     warn,
 )
@@ -38,7 +38,7 @@ def _present(domain: DomainFacts) -> CheckResult:
 
 def _null(domain: DomainFacts) -> CheckResult:
     if domain.told is not DnsStatus.FOUND:
-        return skipped("there is no MX record")
+        return skip("there is no MX record")
     nulls = [each for each in domain.exchanges if not each.host]
     if not nulls:
         return ok("no null MX")

@@ -5,7 +5,7 @@ from drainer.doctor.checks.check import (
     CheckResult,
     fail,
     ok,
-    skipped,
+    skip,
     unknown,
     warn,
 )
@@ -79,7 +79,7 @@ def _ledger(here: HostFacts) -> CheckResult:
 
 def _sources(here: HostFacts) -> CheckResult | list[CheckResult]:
     if not here.sources:
-        return skipped("no [sources.NAME] is configured")
+        return skip("no [sources.NAME] is configured")
     return [_tried(trial) for trial in here.sources]
 
 

@@ -7,7 +7,7 @@ from drainer.doctor.checks.check import (
     Grade,
     fail,
     ok,
-    skipped,
+    skip,
     unknown,
     warn,
 )
@@ -15,7 +15,7 @@ from drainer.doctor.checks.facts import PrimaryFacts
 from drainer.mail.reply import Lost, Reply
 from drainer.policy.classify.classifier import classify
 
-_NO_PRIMARY = skipped("no primary is known", remedy="name it with --primary")
+_NO_PRIMARY = skip("no primary is known", remedy="name it with --primary")
 _NULL_MX = frozenset(("1.10", "7.27"))
 """Details of RFC 7505 4.2: the domain of a sender or recipient accepts no mail."""
 _ANOTHER = "name another --spf-sender, of a domain that has SPF -all and an MX"

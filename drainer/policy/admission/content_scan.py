@@ -66,7 +66,7 @@ def hit_by(scanner: str, answer: ScanAnswer) -> ScanProblem:
     )
 
 
-def unscanned(scanner: str, reason: str, wait: timedelta) -> ScanProblem:
+def put_off(scanner: str, reason: str, wait: timedelta) -> ScanProblem:
     """Return the problem that puts a message off until a scanner answers."""
     return ScanProblem(
         code=UNSCANNED,

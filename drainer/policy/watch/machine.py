@@ -120,7 +120,7 @@ def step(
         hold = happening if happening.event is _E.HELD else None
         watch = replace(watch, hold=hold)
     if happening.event in (_E.GOOD, _E.BAD):
-        watch, happening = _checked(watch, happening, now, settings)
+        watch, happening = _count_check(watch, happening, now, settings)
     event = happening.event
     if event is _E.TIME and (watch.until is None or not watch.is_due(now)):
         return watch
@@ -136,7 +136,7 @@ def step(
     return _moved(watch, after, happening, now, settings)
 
 
-def _checked(
+def _count_check(
     watch: WatchStatus, happening: Observation, now: datetime, settings: WatchSettings
 ) -> tuple[WatchStatus, Observation]:
     """Count a check, and return what follows from it."""

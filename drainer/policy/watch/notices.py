@@ -61,7 +61,7 @@ def changes(
     now: int,
     interval: timedelta,
 ) -> tuple[list[Notice], dict[str, NoticeRecord]]:
-    """Return what to tell now, and what is told then.
+    """Return what to report now, and what has been reported then.
 
     A change that comes too early after the last one of its kind waits; if it is over by
     then, it is not told at all.

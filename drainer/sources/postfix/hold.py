@@ -117,7 +117,7 @@ class PostfixHold(PostfixQueue):
     # --- before a final dot is sent (leasing)
 
     def lease(self, owner: str) -> None:
-        """Do nothing: our held messages are ours, whoever the owner is."""
+        """Do nothing: our held messages are ours, whatever their owner is."""
 
     def renew(self) -> None:
         """Do nothing: see ``lease``."""

@@ -149,7 +149,7 @@ class PostfixSpool(PostfixHold):
         return len(self._ours())
 
     def untaken(self) -> list[UntakenPart]:
-        """Return the parts that nobody asked for; what we hold is not left out."""
+        """Return parts that the operator left out; what we hold is in none of them."""
         ours = self.on_hold
         parts = [
             part._replace(messages=part.messages - (ours if part.name == HELD else 0))

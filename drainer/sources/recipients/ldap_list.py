@@ -134,7 +134,7 @@ class LdapSearch:
     def _password(self) -> str:
         """Return the password.
 
-        Without one a server would log in nobody, and say nothing (RFC 4513 5.1.2).
+        Without one a server would accept an anonymous login (RFC 4513 5.1.2).
         """
         path = self._spec.password_file
         try:

@@ -1,1 +1,1 @@
-"""Notifications: who is told that a person is needed, or that something is over."""
+"""Notifications: drainer tells people that one is needed, or that something is over."""

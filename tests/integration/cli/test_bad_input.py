@@ -194,7 +194,7 @@ def unprivileged(*args: object) -> Result:
 
 
 @contextlib.contextmanager
-def locked(path: Path, mode: int = 0) -> Iterator[None]:
+def take_rights(path: Path, mode: int = 0) -> Iterator[None]:
     """Take away permissions for a while."""
     before = path.stat().st_mode
     path.chmod(mode)
@@ -211,7 +211,7 @@ def test_a_spool_that_may_not_be_read_is_refused(peer: StartPeer, bench: Bench) 
     bench.add(ALICE)
     drain = bench.arguments("drain", f"postfix:{bench.spool}", "--no-check")
     for folder in (bench.spool, bench.spool / "deferred"):
-        with locked(folder):
+        with take_rights(folder):
             result = unprivileged(*drain)
         assert_clear(result, 2, str(folder), "ermission denied")
     assert sent(server) == []
@@ -227,7 +227,7 @@ def test_a_file_that_may_not_be_read_is_held_and_goes_when_it_can(
     bench.add(ALICE)
     name = bench.add(BOB)
     drain = bench.arguments("drain", f"postfix:{bench.spool}", "--no-check")
-    with locked(bench.spool / "deferred" / name[0] / name):
+    with take_rights(bench.spool / "deferred" / name[0] / name):
         result = unprivileged(*drain)
     assert result.code == 5, result
     assert sent(server) == [ALICE]
@@ -245,14 +245,14 @@ def test_a_ledger_that_may_not_be_written_stops_before_anything_is_sent(
     folder = bench.root / "state"
     folder.mkdir()
     drain = ["drain", f"postfix:{bench.spool}", "--no-check", "--config", bench.config]
-    with locked(folder, 0o500):
+    with take_rights(folder, 0o500):
         result = unprivileged(*drain, "--ledger", folder / "ledger.db")
     assert_clear(result, 2, str(folder / "ledger.db"), "--ledger")
     (folder / "ledger.db").write_bytes(b"")
-    with locked(folder / "ledger.db"):
+    with take_rights(folder / "ledger.db"):
         result = unprivileged(*drain, "--ledger", folder / "ledger.db")
     assert_clear(result, 2, str(folder / "ledger.db"))
-    with locked(folder, 0o500):
+    with take_rights(folder, 0o500):
         result = unprivileged(*drain, "--ledger", folder / "deeper" / "ledger.db")
     assert_clear(result, 2, "deeper")
     assert sent(server) == []
@@ -285,7 +285,7 @@ def test_what_root_makes_in_the_services_folder_is_the_services(
 
 def test_a_configuration_that_may_not_be_read_is_refused(bench: Bench) -> None:
     """Rather than ignored."""
-    with locked(bench.config):
+    with take_rights(bench.config):
         result = unprivileged("config", "--config", bench.root / "drainer.toml")
         assert_clear(result, 2, "drainer.toml", "readable")
 

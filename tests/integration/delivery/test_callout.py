@@ -37,7 +37,7 @@ def users(count: int, domain: str = "example.org") -> list[str]:
     return [f"u{n}@{domain}" for n in range(count)]
 
 
-def knowing(known: Iterable[str]) -> Answer:
+def answer_known(known: Iterable[str]) -> Answer:
     """Return the script of a primary that knows these users only."""
     return per_recipient(dict.fromkeys(known, "250 ok"), UNKNOWN_USER)
 
@@ -104,7 +104,7 @@ def test_a_session_ends_before_the_primary_bans_us(peer: StartPeer) -> None:
     """No session hears more refusals than that, however many are under way."""
     recipients = users(60)
     known = recipients[::2]
-    primary = peer(rcpt=knowing(known), extensions=("PIPELINING",))
+    primary = peer(rcpt=answer_known(known), extensions=("PIPELINING",))
     callout = ask(primary, recipients, connections=3)
     assert {m for m, said in callout.said.items() if said.existence is KNOWN} == set(
         known
@@ -243,7 +243,7 @@ def test_random_addresses_are_refused_by_a_healthy_primary(peer: StartPeer) -> N
     """Their refusals do not show that it refuses everybody, however many domains."""
     domains = [f"d{n}.example" for n in range(30)]
     known = [f"u0@{domain}" for domain in domains]
-    primary = peer(rcpt=knowing(known), extensions=("PIPELINING",))
+    primary = peer(rcpt=answer_known(known), extensions=("PIPELINING",))
 
     async def run() -> Callout:
         callout, limiter = make(primary)

@@ -35,7 +35,7 @@ def digest_of(certificate: Certificate) -> str:
     return key_digest(ssl.PEM_cert_to_DER_cert(pem.decode()))
 
 
-def checked(bench: Bench) -> tuple[int, str, str]:
+def check(bench: Bench) -> tuple[int, str, str]:
     """Return the exit status of `check`, the stage that failed, and what it says."""
     result = call("check", "--config", bench.config, "--json")
     failed = [s for s in result.json["stages"] if s["verdict"] == "fail"]
@@ -58,7 +58,7 @@ def test_mail_goes_by_tls_from_the_start(
     assert bench.drain().code == 0
     assert len(server.accepted) == 1
     assert all(message.tls for message in server.accepted)
-    assert checked(bench)[0] == 0
+    assert check(bench)[0] == 0
 
 
 def test_what_is_wrong_with_a_certificate_is_named(
@@ -67,11 +67,11 @@ def test_what_is_wrong_with_a_certificate_is_named(
     """An unknown CA, an expired one, a key that is not the pinned one: at its stage."""
     server = peer(tls=certificate.server_context(), implicit_tls=True, lenient=True)
     unknown = bench_for(tmp_path, server.port, tls="implicit", verify=True)
-    code, stage, words = checked(unknown)
+    code, stage, words = check(unknown)
     assert (code, stage) == (3, "starttls")
     assert "self-signed" in words
     unknown.configure(primary={"verify": None, "tls_pin": ["0" * 64]})
-    code, stage, words = checked(unknown)
+    code, stage, words = check(unknown)
     assert (code, stage) == (3, "starttls")
     assert digest_of(certificate) in words
     old = expired(tmp_path, "localhost")
@@ -84,7 +84,7 @@ def test_what_is_wrong_with_a_certificate_is_named(
         host="localhost",
         tls_ca=str(old.certificate),
     )
-    code, stage, words = checked(known)
+    code, stage, words = check(known)
     assert (code, stage) == (3, "starttls")
     assert "expired" in words
 
@@ -115,7 +115,7 @@ def test_our_certificate_is_shown_to_a_primary_that_wants_it(
     bench = bench_for(tmp_path, server.port, tls="implicit")
     assert bench.drain().code != 0
     assert server.accepted == []
-    assert "may want a client certificate" in checked(bench)[2]
+    assert "may want a client certificate" in check(bench)[2]
     keys = {"tls_cert": str(ours.certificate), "tls_key": str(ours.key)}
     bench.configure(primary=keys)
     assert bench.drain().code == 0
@@ -127,7 +127,7 @@ def test_a_port_that_speaks_tls_is_named_within_seconds(
     """It is not a firewall that drops the banner."""
     server = peer(tls=certificate.server_context(), implicit_tls=True, lenient=True)
     bench = bench_for(tmp_path, server.port, banner_timeout="5m")
-    code, stage, words = checked(bench)
+    code, stage, words = check(bench)
     assert (code, stage) == (3, "banner")
     assert 'tls = "implicit"' in words
 
@@ -137,7 +137,7 @@ def test_a_port_that_waits_for_starttls_is_named(
 ) -> None:
     """The other way round: drainer speaks TLS first, and the port answers in plain."""
     bench = bench_for(tmp_path, peer(lenient=True).port, tls="implicit")
-    code, stage, words = checked(bench)
+    code, stage, words = check(bench)
     assert (code, stage) == (3, "starttls")
     assert 'set "required" for STARTTLS' in words
 

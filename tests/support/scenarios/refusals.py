@@ -136,7 +136,7 @@ def _refused_us(
 def _unknown_among(id_: str, mail: tuple[Mail, ...], who: frozenset[str]) -> Scenario:
     """Return a healthy primary that does not know some of the recipients."""
 
-    def knowing() -> Script:
+    def know_users() -> Script:
         return Script(rcpt=refusing(UNKNOWN, only(who)))
 
     outcome = Outcome(exits=(REMAIN,), refused=who)
@@ -144,8 +144,8 @@ def _unknown_among(id_: str, mail: tuple[Mail, ...], who: frozenset[str]) -> Sce
         id=id_,
         words=f"well, and {len(who)} of {len(mail)} recipients do not exist",
         mail=mail,
-        sick=knowing,
-        well=knowing,
+        sick=know_users,
+        well=know_users,
         known=outcome,
         blind=outcome,
         never=who,

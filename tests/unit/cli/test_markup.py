@@ -25,7 +25,7 @@ SECTION = re.compile(r"\[[a-z][a-z_.]*\]")
 """A section of drainer.toml, as messages name it."""
 
 
-def printed(text: str) -> str:
+def print_text(text: str) -> str:
     """Return what a console of ours shows for a text."""
     out = io.StringIO()
     LiteralConsole(file=out, width=5000, soft_wrap=True, highlight=False).print(text)
@@ -78,26 +78,27 @@ def _without_styles(text: str) -> str:
 
 def test_a_section_never_vanishes() -> None:
     """Rich alone would print `set  helo`."""
-    assert printed("set [primary] helo") == "set [primary] helo"
-    assert printed("[red]stopped[/]: [throttle] rate") == "stopped: [throttle] rate"
+    assert print_text("set [primary] helo") == "set [primary] helo"
+    assert print_text("[red]stopped[/]: [throttle] rate") == "stopped: [throttle] rate"
     assert (
-        printed("[/primary] and [Errno 2] and []") == "[/primary] and [Errno 2] and []"
+        print_text("[/primary] and [Errno 2] and []")
+        == "[/primary] and [Errno 2] and []"
     )
 
 
 @every_row(dict.fromkeys([*remedy_texts(), *REASONS]))
 def test_every_remedy_and_reason_is_printed_as_it_is_written(text: str) -> None:
     """As a line and in a table, escaped before or not."""
-    assert printed(text) == text
+    assert print_text(text) == text
     assert printed_in_a_table(text) == text
-    assert printed(escape(text)) == text
-    assert printed(f"[red]{escape(text)}[/]") == text
+    assert print_text(escape(text)) == text
+    assert print_text(f"[red]{escape(text)}[/]") == text
 
 
 @every_row(dict.fromkeys(message_texts()))
 def test_every_message_that_names_a_section_shows_it(text: str) -> None:
     """Wherever it is in the code."""
-    assert printed(text) == _without_styles(text)
+    assert print_text(text) == _without_styles(text)
 
 
 @pytest.mark.parametrize(
@@ -105,14 +106,14 @@ def test_every_message_that_names_a_section_shows_it(text: str) -> None:
 )
 def test_text_of_others_shows_its_brackets(text: str) -> None:
     """Escaped as every such text is, and never an error."""
-    assert printed(escape(text)) == text
+    assert print_text(escape(text)) == text
     assert printed_in_a_table(escape(text)) == text
 
 
 @pytest.mark.parametrize("text", ["[/]", "a [/] b [primary]"])
 def test_a_style_that_was_not_opened_is_text(text: str) -> None:
     """A message with a mistake is printed all the same."""
-    assert printed(text) == text
+    assert print_text(text) == text
 
 
 def test_escaping_again_changes_nothing() -> None:
@@ -124,4 +125,4 @@ def test_escaping_again_changes_nothing() -> None:
 def test_the_colours_of_the_doctor_are_styles() -> None:
     """A grade is printed in its colour, without the tag."""
     for colour in doctor.COLOURS.values():
-        assert printed(f"[{colour}]skipped[/]") == "skipped"
+        assert print_text(f"[{colour}]skipped[/]") == "skipped"

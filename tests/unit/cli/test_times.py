@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from drainer.cli.times import checked_time, shown_time
+from drainer.cli.times import require_time, shown_time
 from drainer.errors import UsageError
 from tests.unit.cli.test_table import Terminal
 
@@ -35,17 +35,17 @@ def test_local_on_a_terminal_and_utc_elsewhere(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(sys, "stdout", out)
         for at in (AT, AT.isoformat(), int(AT.timestamp() * 1e6)):
             assert shown_time(at) == shown
-        assert checked_time(shown) == AT
+        assert require_time(shown) == AT
         assert shown_time(None) == ""
 
 
 def test_what_an_operator_writes() -> None:
     """A time, in UTC without a zone, or so long ago."""
-    assert checked_time("2026-11-30T16:53:34") == AT
-    ago = checked_time("2h")
+    assert require_time("2026-11-30T16:53:34") == AT
+    ago = require_time("2h")
     assert ago is not None
     assert 7100 < (datetime.now(UTC) - ago).total_seconds() < 7300
-    assert checked_time("") is None
+    assert require_time("") is None
     with pytest.raises(UsageError) as caught:
-        checked_time("yesterday")
+        require_time("yesterday")
     assert "2026-11-30T19:00Z" in caught.value.hint

@@ -50,7 +50,7 @@ def test_an_outcome_of_the_check_is_logged_when_it_changes(
     caplog.set_level("INFO")
     journal = Journal("mx:25", Notifier({}))
     for problem in ("", "", "451 4.3.0 id 7A1", "451 4.3.0 id 8B2", "554 no", "", ""):
-        journal.checked(problem)
+        journal.report_check(problem)
     assert [(r.levelname, r.message) for r in caplog.records] == [
         ("INFO", "the primary passes the check"),
         ("WARNING", "the primary is not ready: 451 4.3.0 id 7A1"),

@@ -76,7 +76,7 @@ def test_how_long_an_answer_counts(ago: timedelta, *, hit: bool, counts: bool) -
     assert known is counts
 
 
-def paused(pause: ScannerPause) -> None:
+def assert_paused(pause: ScannerPause) -> None:
     """Let it fail at enough messages."""
     for n in range(FAILURES):
         assert pause.may_ask(NOW)
@@ -102,7 +102,7 @@ def test_an_answer_ends_the_count() -> None:
 def test_after_a_pause_one_message_asks() -> None:
     """While it fails the pauses follow one another, and the last one repeats."""
     pause = ScannerPause((MINUTE, 3 * MINUTE))
-    paused(pause)
+    assert_paused(pause)
     at = NOW
     for wait in (MINUTE, 3 * MINUTE, 3 * MINUTE):
         assert pause.wait(at) == wait
@@ -116,7 +116,7 @@ def test_after_a_pause_one_message_asks() -> None:
 def test_an_answer_ends_the_pause() -> None:
     """Then every message is scanned again."""
     pause = ScannerPause((MINUTE,))
-    paused(pause)
+    assert_paused(pause)
     assert pause.may_ask(NOW + MINUTE)
     assert pause.answered()
     assert pause.may_ask(NOW + MINUTE)

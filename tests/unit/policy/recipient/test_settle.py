@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from drainer.mail.message import Problem
 from drainer.mail.reply import Lost, Stage, parse_reply
-from drainer.policy.admission.content_scan import ScanAnswer, hit_by, unscanned
+from drainer.policy.admission.content_scan import ScanAnswer, hit_by, put_off
 from drainer.policy.classify.classifier import Answer
 from drainer.policy.classify.verdict import Verdict
 from drainer.policy.recipient.delivery import ClaimedRecipient
@@ -151,7 +151,7 @@ def test_a_message_that_no_scanner_sees_waits_and_spends_nothing(
 ) -> None:
     """Until the scanner's pause ends; not even a lifetime of that bounces it."""
     long = ClaimedRecipient(n=0, recipient=BOB, attempts=3, spent=timedelta(days=99))
-    problem = unscanned("av", "connection refused", wait)
+    problem = put_off("av", "connection refused", wait)
     (each,) = settled([result(problem, Stage.MAIL, claimed=long)])
     assert (each.state, each.classification.rule) == (State.DEFERRED, "unscanned")
     assert (each.attempts, each.spent) == (long.attempts, long.spent)
