@@ -57,6 +57,7 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
         "drainer.smtp.dane",
     ),
     "google": ("drainer.telemetry.otlp",),
+    "idna": ("drainer.mail.mailbox",),
     "jinja2": ("drainer.cli.report_page",),
     "ldap": ("drainer.sources.recipients.ldap_list",),
     "msgspec": ("drainer",),

@@ -37,19 +37,9 @@ def make_trust(config: Config) -> TrustSettings:
 
 
 def _names(domains: Iterable[str]) -> frozenset[str]:
-    """Return domains as DNS has them; ``.example.org`` is example.org here.
-
-    A name that IDNA 2003 would change is used as IDNA 2008 writes it, unchanged.
-    """
+    """Return domains as DNS has them; ``.example.org`` is example.org here."""
     names = [each.removeprefix(".") for each in domains]
-    return frozenset(ascii_domain(each) or _encoded(each) for each in names) - {""}
-
-
-def _encoded(name: str) -> str:
-    return ".".join(
-        label if label.isascii() else f"xn--{label.encode('punycode').decode()}"
-        for label in name.lower().split(".")
-    )
+    return frozenset(map(ascii_domain, names)) - {""}
 
 
 def make_bouncing(config: Config) -> BounceSettings | None:

@@ -105,6 +105,7 @@ def _has(mailbox: sa.ColumnElement[str], part: str) -> Sequence[sa.ColumnElement
         sa.or_(
             lowered.contains(wanted, autoescape=True),
             lowered.contains("xn--", autoescape=True),
+            mailbox.regexp_match("[^ -~]"),
         ),
     )
 

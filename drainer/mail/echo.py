@@ -11,7 +11,6 @@ Each quoted piece is found wherever it is. The time is linear in the reply and i
 was sent, and both are limited.
 """
 
-import contextlib
 import html
 import re
 from collections.abc import Iterable, Iterator
@@ -23,6 +22,7 @@ from urllib.parse import unquote
 from msgspec import Struct
 
 from drainer.mail.header import fields_of, unfold
+from drainer.mail.mailbox import ascii_domain, readable
 from drainer.mail.reply import Reply
 
 PIECE = 8
@@ -107,11 +107,8 @@ def _forms_of(address: str) -> Iterator[str]:
     yield f"{bare}@{domain}"
     yield bare
     yield domain
-    with contextlib.suppress(UnicodeError):  # not a DNS name, so in no reply
-        if not domain.isascii():
-            yield domain.encode("idna").decode()
-        elif "xn--" in domain.lower():
-            yield domain.encode().decode("idna")
+    yield ascii_domain(domain)
+    yield readable(domain)
 
 
 def _unescaped(local: str) -> str:

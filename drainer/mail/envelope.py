@@ -125,7 +125,9 @@ def _check_domain(domain: str, text: str) -> None:
         is_good = _is_literal(domain)
     else:
         is_good = bool(_DOMAIN.fullmatch(domain)) and (
-            domain.isascii() or all(map(_fits_in_dns, domain.split(".")))
+            domain.isascii()
+            or bool(ascii_domain(domain))
+            or all(map(_fits_in_dns, domain.split(".")))
         )
     if not is_good or len(domain.encode()) > MAX_DOMAIN_LENGTH:
         message = f"bad domain in {text!r}"
@@ -172,12 +174,9 @@ def domain_key(domain: str) -> str:
 
 
 def ascii_form(mailbox: str) -> str:
-    """Return a mailbox with A-labels if that makes it ASCII; else as it is."""
-    if mailbox.isascii():
-        return mailbox
+    """Return a mailbox with its domain in A-labels; as it is if that has none."""
     local, at, domain = mailbox.rpartition("@")
-    name = ascii_domain(domain) if local.isascii() else ""
-    return f"{local}{at}{name}" if name else mailbox
+    return mailbox if domain.isascii() else f"{local}{at}{domain_key(domain)}"
 
 
 def is_ascii(*mailboxes: str) -> bool:

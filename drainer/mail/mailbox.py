@@ -10,8 +10,10 @@ from functools import lru_cache
 
 MAX_DOMAIN_LENGTH = 253
 MAX_LABEL_LENGTH = 63  # RFC 1035 2.3.4
-_DEVIATIONS = frozenset("\u00df\u03c2\u200c\u200d")
-"""IDNA 2003 and 2008 convert these differently, so their meaning is unclear."""
+_ACE = "xn--"
+"""How an A-label starts (RFC 5890 2.3.2.1)."""
+_DOTS = re.compile("[\u3002\uff0e\uff61]")
+"""What separates labels besides ``.`` (UTS 46 4.5)."""
 _BATV = re.compile(r"(?:prvs=[^=]*=|btv1==[^=]*==)(?=.)")
 """The prefix that a host adds to senders of its own mail; it changes every day."""
 _QUOTED_PAIR = re.compile(r"\\(.)")
@@ -19,15 +21,13 @@ _QUOTED_PAIR = re.compile(r"\\(.)")
 
 @lru_cache(maxsize=10_000)
 def ascii_domain(domain: str) -> str:
-    """Return a domain in ASCII and lower case; '' if it is not a DNS name."""
-    name = domain.strip().rstrip(".").lower()
-    if not _DEVIATIONS.isdisjoint(name):
-        return ""
-    try:
-        name = name.encode("idna").decode() if not name.isascii() else name
-    except UnicodeError:
-        return ""
-    name = name.rstrip(".")  # also the dots of other scripts
+    """Return a domain in ASCII and lower case; '' if it is not a DNS name.
+
+    Its letters are mapped as servers map them (UTS 46, non-transitional, the default
+    of Postfix since 3.3). A label may be one that no registry gives out.
+    """
+    name = domain.strip()
+    name = (name.lower() if name.isascii() else _a_labels(name)).rstrip(".")
     labels = name.split(".")
     if len(name) > MAX_DOMAIN_LENGTH or not all(
         0 < len(each) <= MAX_LABEL_LENGTH for each in labels
@@ -37,26 +37,45 @@ def ascii_domain(domain: str) -> str:
     return name if legal else ""
 
 
+def _a_labels(name: str) -> str:
+    import idna  # noqa: PLC0415 - its tables take long to load, and few names need them
+
+    try:
+        mapped = idna.uts46_remap(name, std3_rules=False)
+    except idna.IDNAError:
+        return ""
+    labels = mapped.split(".")
+    if any(each.startswith(_ACE) and not each.isascii() for each in labels):
+        return ""  # RFC 5891 4.2.3.1
+    return ".".join(
+        each if each.isascii() else f"{_ACE}{each.encode('punycode').decode()}"
+        for each in labels
+    )
+
+
 def readable(text: str) -> str:
     """Return a mailbox, a domain or a part of one as people compare it.
 
     That is lower case, with U-labels (RFC 5890 2.3.2.1). Two spellings of a domain
     become one, and a part of a word stays a part of it.
     """
-    lowered = text.lower()
-    if lowered.isascii() and "xn--" not in lowered:
-        return lowered
-    local, at, domain = lowered.rpartition("@")
-    return f"{local}{at}{'.'.join(map(_readable_label, domain.split('.')))}"
+    if text.isascii() and _ACE not in text.lower():
+        return text.lower()
+    local, at, domain = text.rpartition("@")
+    labels = _DOTS.sub(".", domain).split(".")
+    return f"{local.lower()}{at}{'.'.join(map(_readable_label, labels))}"
 
 
 @lru_cache(maxsize=10_000)
 def _readable_label(label: str) -> str:
-    name = ascii_domain(label) or label
+    name = ascii_domain(label) or label.lower()
+    if not name.startswith(_ACE):
+        return name
     try:
-        return name.encode().decode("idna") if name.startswith("xn--") else name
+        shown = name.removeprefix(_ACE).encode("ascii").decode("punycode")
     except UnicodeError:
-        return label
+        return name
+    return shown if name == ascii_domain(shown) else name
 
 
 def unquote(local: str) -> str:

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-from drainer.mail.envelope import AddressError, parse_mailbox
+from drainer.mail.envelope import AddressError, domain_key, parse_mailbox
 from drainer.mail.mailbox import ascii_domain, mailbox_key
 from drainer.policy.census.existence import (
     CATCH_ALL,
@@ -49,7 +49,7 @@ class AddressTable:
 
     def has_domain(self, domain: str) -> bool:
         """Return whether it has an entry of a domain."""
-        return _domain_key(domain) in self._domains
+        return domain_key(domain) in self._domains
 
     def add(self, entry: str) -> bool:
         """Add an address, or ``@domain``; return False if it is neither."""
@@ -96,10 +96,6 @@ class AddressTable:
         if local == "postmaster":
             return self._postmaster
         return self._absent
-
-
-def _domain_key(domain: str) -> str:
-    return ascii_domain(domain) or domain.rstrip(".").lower()
 
 
 def refuses(value: str) -> bool:

@@ -188,6 +188,23 @@ def test_only_a_domain_that_is_not_ascii_needs_no_smtputf8(
     ]
 
 
+def test_all_spellings_of_a_domain_take_one_way(peer: StartPeer, bench: Bench) -> None:
+    """What [primary] domains and a filter name in one spelling is meant in each."""
+    server = peer(extensions=("PIPELINING", "8BITMIME"))
+    bench.port = server.port
+    bench.configure(primary={"domains": ["stra\u00dfe.example", "ex.example"]})
+    wide = ("c@\uff45x.example", "d@ex\u3002Example")
+    bench.add("a@STRA\u1e9eE.example", "b@XN--strae-oqa.example", *wide)
+    assert bench.drain().code == 0
+    (message,) = server.accepted
+    sharp, plain = "xn--strae-oqa.example", "ex.example"
+    assert message.forward_paths == [
+        f"a@{sharp}", "b@XN--strae-oqa.example", f"c@{plain}", f"d@{plain}",
+    ]  # fmt: skip
+    found = bench.run("list", "--json", "--domain", plain).lines
+    assert {each["forward_path"] for each in found} == set(wide)
+
+
 def test_an_address_that_needs_smtputf8_holds_itself_alone(
     peer: StartPeer, bench: Bench
 ) -> None:

@@ -24,7 +24,8 @@ from drainer.mail.mailbox import (
         ("bob@BU\u0308CHER.example", "bob@xn--bcher-kva.example"),
         ("bob@XN--BCHER-KVA.example", "bob@xn--bcher-kva.example"),
         ("bob@sender\u3002example\uff0e", "bob@sender.example"),
-        ("bob@stra\u00dfe.example", ""),
+        ("bob@stra\u00dfe.example", "bob@xn--strae-oqa.example"),
+        ("bob@a\ufffd.example", ""),
         ("bob@[192.0.2.1]", ""),
         ("bob", ""),
         ("@sender.example", ""),
@@ -58,7 +59,7 @@ def test_the_canonical_mailbox(text: str, canonical: str) -> None:
         ("prvs=bob@sender.example", "", "prvs=bob@sender.example"),
         ("prvs=x=@sender.example", "", "prvs=x=@sender.example"),
         ("bob@[192.0.2.1]", "+", "bob@[192.0.2.1]"),
-        ("BOB@stra\u00dfe.example.", "+", "bob@stra\u00dfe.example"),
+        ("BOB@stra\u00dfe.example.", "+", "bob@xn--strae-oqa.example"),
         ("postmaster", "+", "postmaster"),
         ("", "+", ""),
     ],
@@ -86,6 +87,26 @@ def test_a_name_in_other_scripts_may_end_in_a_dot_of_theirs() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("stra\u00dfe", "xn--strae-oqa"),
+        ("STRA\u1e9eE", "xn--strae-oqa"),
+        ("\u03b2\u03cc\u03bb\u03bf\u03c2", "xn--nxasmm1c"),
+        ("\u0392\u038c\u039b\u039f\u03a3", "xn--nxasmq6b"),
+        ("\u0646\u0627\u0645\u0647\u200c\u0627\u06cc", "xn--mgba3gch31f060k"),
+        ("\u0dc1\u0dca\u200d\u0dbb\u0dd3", "xn--10cl1a0b660p"),
+        ("\U0001f4a9", "xn--ls8h"),
+    ],
+    ids=["sharp s", "its capital", "final sigma", "Greek capitals", "ZWNJ", "ZWJ", "?"],
+)
+def test_a_u_label_and_its_a_label_are_one(name: str, label: str) -> None:
+    """UTS 46, non-transitional: as servers and registries that know IDNA 2008 do it."""
+    assert ascii_domain(f"{name}.example") == f"{label}.example"
+    assert readable(f"a@{name}.example") == readable(f"A@{label.upper()}.EXAMPLE")
+    assert readable(name) in readable(f"a@{label}.example")
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("Bob@Sender.Example.", "bob@sender.example."),
@@ -97,6 +118,9 @@ def test_a_name_in_other_scripts_may_end_in_a_dot_of_theirs() -> None:
         ("a@\uff45x.example", "a@ex.example"),
         ("a@xn--\u00fc.example", "a@xn--\u00fc.example"),
         ("a@xn--99999999.example", "a@xn--99999999.example"),
+        ("a@xn--abc.example", "a@xn--abc.example"),
+        ("a@xn--bcher-2pa.Example", "a@xn--bcher-2pa.example"),
+        ("a@b\u00fccher\u3002example", "a@b\u00fccher.example"),
         ("", ""),
     ],
 )

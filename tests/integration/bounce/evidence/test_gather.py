@@ -155,7 +155,8 @@ def test_organisational_domains(domain: str, organisation: str) -> None:
     [
         ("Sender.Example.", "sender.example"),
         ("b\u00fccher.example", "xn--bcher-kva.example"),
-        ("stra\u00dfe.example", ""),
+        ("stra\u00dfe.example", "xn--strae-oqa.example"),
+        ("a\ufffd.example", ""),
         ("[192.0.2.1]", ""),
         ("a..b", ""),
         ("x" * 64 + ".example", ""),

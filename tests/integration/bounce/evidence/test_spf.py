@@ -328,5 +328,7 @@ def test_a_sender_in_another_script() -> None:
         "xn--bcher-kva.example",
         "pass",
     )
-    doubtful = facts_of(Zone(), sender="bob@stra\u00dfe.example")
-    assert (doubtful.domain, doubtful.spf) == ("", None)
+    sharp = facts_of(Zone(), sender="bob@stra\u00dfe.example")
+    assert sharp.domain == "xn--strae-oqa.example"
+    nameless = facts_of(Zone(), sender="bob@a\ufffd.example")
+    assert (nameless.domain, nameless.spf) == ("", None)
