@@ -128,8 +128,6 @@ class BoundMapping(Struct, frozen=True, kw_only=True):
     open_states: tuple[Any, ...] = ()
     #: The charset of texts, as the database names it; '' = unknown.
     charset: str = ""
-    #: Whether the content is a text.
-    is_text: bool = False
     #: Whether SQLite can read a part of a content without the rest.
     has_blobs: bool = False
 
@@ -160,6 +158,9 @@ def bind(connection: sa.Connection, mapping: TableMapping) -> BoundMapping:
         columns[part] = _column(found, name, part)
     if mapping.query:
         columns |= _look_at_a_row(connection, found, columns, mapping)
+        content = columns["content"]
+        if dialect == "postgresql" and isinstance(content.type, sa.types.NullType):
+            columns["content"] = sa.type_coerce(content, sa.Text())  # citext, xml
     else:
         _check_types(columns, mapping)
         if dialect != "sqlite" and isinstance(
@@ -181,7 +182,6 @@ def bind(connection: sa.Connection, mapping: TableMapping) -> BoundMapping:
         children=children,
         open_states=_open_states(connection, columns, mapping),
         charset=charset,
-        is_text=isinstance(columns["content"].type, sa.String),
         has_blobs=_has_blobs(connection, mapping, charset),
     )
 

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from msgspec.structs import replace
 
 from drainer.errors import MessageUnreadable, UsageError
-from drainer.mail.message import Message, Problem
+from drainer.mail.message import Message
 from drainer.sources.common.files import HELD_BYTES, unescape_name
 from drainer.sources.database.mapping import (
     TEXTS,
@@ -18,17 +17,15 @@ from drainer.sources.database.mapping import (
     TableMapping,
     value_of,
 )
-from drainer.sources.database.rows import HEAD_BYTES, RowsPlace, bytes_of, message_of
+from drainer.sources.database.rows import HEAD_BYTES, RowsPlace, message_of
 from drainer.sources.database.store import DatabaseStore
 from drainer.sources.database.text_column import (
     has_octets,
-    may_lack_bytes,
     octets_of,
     text_of,
 )
 
 PAGE = 100
-_LOST_BYTES = "its writer may have lost bytes: a text with U+FFFD that names no UTF-8"
 
 Row = dict[str, Any]
 
@@ -114,12 +111,7 @@ class RowReader:
     ) -> KnownRow:
         if row["head"] is None and row["size"]:
             row["head"] = _blob(connection, self._mapping, row["id"], (0, HEAD_BYTES))
-        message = message_of(self._place, row, children.get(row["id"], ()))
-        is_text = self._store.bound(connection).is_text
-        if is_text and not message.problem and may_lack_bytes(bytes_of(row["head"])):
-            problem = Problem(code="unproven", detail=_LOST_BYTES)
-            message = replace(message, problem=problem)
-        return KnownRow(row, message)
+        return KnownRow(row, message_of(self._place, row, children.get(row["id"], ())))
 
     def _children(
         self, connection: sa.Connection, bound: BoundMapping, rows: Sequence[Row]

@@ -30,7 +30,6 @@ _TEXT_OIDS: Final = frozenset((18, 19, 25, 1042, 1043))
 _BYTES_OIDS: Final = frozenset((17,))
 _TEXT_FIELDS: Final = frozenset((249, 250, 251, 252, 253, 254))
 """pymysql.constants.FIELD_TYPE: all texts, and the bytes too."""
-_LOST: Final = "\ufffd".encode()
 
 
 def is_stored_octets(kind: sa.types.TypeEngine[Any]) -> bool:
@@ -105,15 +104,6 @@ def text_of(stored: bytes, charset: str) -> str:
     if codec in ("", "utf-8", "ascii"):
         return stored.decode(errors="surrogateescape")
     return stored.decode(codec, errors="replace")
-
-
-def may_lack_bytes(head: bytes) -> bool:
-    """Return whether a program seems to have lost bytes before it stored a text.
-
-    It has U+FFFD, which stands for those, and no part of it says that it is UTF-8.
-    """
-    low = head.lower() if _LOST in head else b""
-    return bool(low) and not (b"utf-8" in low or b"utf8" in low)
 
 
 def type_of(dialect: str, code: object) -> sa.types.TypeEngine[Any]:

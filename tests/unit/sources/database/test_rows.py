@@ -110,6 +110,15 @@ def test_the_identity_of_an_imported_message_is_its_own() -> None:
     assert other.id != name
 
 
+def test_a_row_without_a_content_is_no_message() -> None:
+    """NULL is no empty mail: nothing says what the backup accepted."""
+    row = {"id": 1, "head": None, "arrived": 0, "reverse_path": "", "recipients": "a@b"}
+    found = message_of(place("one"), row | {"size": None})
+    assert found.problem is not None
+    assert found.problem.detail == "its content is NULL"
+    assert message_of(place("one"), row | {"size": 0}).problem is None
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -1,11 +1,10 @@
-"""Texts of a database: charsets by name, addresses, and lost bytes."""
+"""Texts of a database: charsets by name and addresses."""
 
 import pytest
 
 from drainer.sources.database.text_column import (
     codec_of,
     is_charset,
-    may_lack_bytes,
     text_of,
 )
 
@@ -38,11 +37,3 @@ def test_an_address_is_utf_8_or_in_the_charset_of_its_column() -> None:
     assert text_of(b"j\xf6rg@x", "latin1") == "jörg@x"
     assert text_of(b"j\xf6rg@x", "utf8mb4") == "j\udcf6rg@x"
     assert text_of(b"j\xf6rg@x", "SQL_ASCII") == "j\udcf6rg@x"
-
-
-def test_a_replaced_character_is_suspicious_without_utf_8() -> None:
-    """A mail in UTF-8 may quote one."""
-    lost = "\ufffd".encode()
-    assert may_lack_bytes(b"Subject: x\n\ncaf" + lost)
-    assert not may_lack_bytes(b'Content-Type: text/plain; charset="UTF-8"\n\n' + lost)
-    assert not may_lack_bytes(b"Subject: x\n\ncaf\xe9")
