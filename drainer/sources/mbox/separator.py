@@ -9,12 +9,15 @@ forms are in use:
   (Mailman's archives);
 - ``From - DATE`` and a bare ``From`` (Thunderbird).
 
+A From_ line in other letters or with another blank, and a line of MMDF, are in doubt.
+
 No line that may be a separator is silently content. If one is not understood, or is
 not where a separator belongs, drainer reports the doubt, and the messages on both sides
 of it are held.
 """
 
 import re
+from codecs import BOM_UTF8
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Final, NamedTuple
 
@@ -67,7 +70,13 @@ _CANDIDATE = re.compile(
 """The word, with a time or a dash behind it, or a field or a quote after its line; or
 not at the start of a line, with the start of a date behind its second word, and a line
 end after it."""
-_LINE = re.compile(rb"From(?P<rest>(?:[ \t][^\r\n]*)?)(?P<end>\r\n|\n|\r)")
+_ODD = rb"(?!From[ \t\r\n])(?i:from)(?=[ \t\v\f\r\n\xa0]|\xc2\xa0)"
+"""The word in other letters, or with a blank behind it that is no space of ASCII."""
+_ODD_CANDIDATE = re.compile(rb"\n(?:\x01{4}[\r\n]|%s)" % _ODD)
+_LINE = re.compile(
+    rb"(?:From(?=[ \t\r\n])|(?P<odd>%s))(?P<rest>[^\r\n]*)(?P<end>\r\n|\n|\r)" % _ODD
+)
+MMDF_LINE = re.compile(rb"\x01{4}(?:\r\n|\n|\r)")
 _QUOTE = re.compile(rb"[\r\n]>+\Z")
 """What makes a From_ line content, or a second one in a header section."""
 _UUCP_LINE = re.compile(rb">+From [^\r\n]*(?:\r\n|\n|\r)")
@@ -108,7 +117,11 @@ def find_candidate(block: bytes, position: int) -> int:
     Bytes before the position are looked at, and up to OVERLAP_BYTES behind the result.
     """
     found = _CANDIDATE.search(block, position)
-    return found.start() if found else -1
+    end = found.start() if found else len(block)
+    odd = _ODD_CANDIDATE.search(block, max(position - 1, 0), end)
+    if odd:
+        return odd.start() + 1
+    return end if found else -1
 
 
 def separator_at(
@@ -119,32 +132,47 @@ def separator_at(
     ``before`` is empty at the top of the file. None for a line that is content. Without
     ``needs_blank`` a separator needs no empty line before it.
     """
+    if mmdf := MMDF_LINE.match(window):
+        starts_line = before[-1:] in (b"", b"\n")
+        return Separator(mmdf[0], "it separates in MMDF") if starts_line else None
     found = _LINE.match(window[:MAX_LINE_BYTES])
     if found is None:
         return None
+    is_apart = not (before and needs_blank) or before.endswith((b"\n\n", b"\n\r\n"))
     is_dated = bool(_date(found["rest"])) or _is_thunderbirds(found["rest"])
     follows = _what_follows(window, found.end())
-    is_bare = found["rest"].strip(b" ") in (b"", b"-")
-    is_mail = follows in ("mail", "top")
-    doubt = ""
-    if is_dated:
-        doubt = "" if follows != "text" else "no header field follows it"
-    elif is_mail or (is_bare and follows == "field"):
-        is_usual = is_bare and found["rest"] and is_mail
-        doubt = "" if is_usual else "its form is not known"
-    else:
+    doubt = _doubt_of_form(found, follows, is_dated=is_dated, is_apart=is_apart)
+    if doubt is None:
         return None
     if before and before[-1:] != b"\n":
         if _QUOTE.search(before):
             return None
-        if before[-1:] not in b"\r\0" and not (is_dated and follows == "top"):
+        is_sure = before == BOM_UTF8 or (is_dated and follows == "top")
+        if before[-1:] not in b"\r\0" and not is_sure:
             return None
         doubt = "it does not start a line"
-    elif before and needs_blank and not before.endswith((b"\n\n", b"\n\r\n")):
+    elif not is_apart:
         doubt = "no empty line is before it"
     elif found["end"] == b"\r":
         doubt = "it ends in a bare CR"
     return Separator(found[0], doubt)
+
+
+def _doubt_of_form(
+    line: re.Match[bytes], follows: str, *, is_dated: bool, is_apart: bool
+) -> str | None:
+    """Return what is odd about the form of a line; None for a line that is content."""
+    is_mail = follows in ("mail", "top")
+    may_be_one = is_mail or (is_apart and follows == "fields")
+    if line["odd"] is not None:
+        may_be_one &= is_apart
+    elif is_dated:
+        return "" if follows != "text" else "no header field follows it"
+    elif line["rest"].strip(b" ") in (b"", b"-"):
+        if line["rest"] and is_mail:
+            return ""
+        may_be_one |= follows == "field"
+    return "its form is not known" if may_be_one else None
 
 
 def starts_as_mail(window: bytes) -> bool:
@@ -175,10 +203,11 @@ def _is_thunderbirds(rest: bytes) -> bool:
 
 
 def _what_follows(window: bytes, position: int) -> str:
-    """Return what the lines are: 'end', 'blank', 'text', 'field', 'mail' or 'top'.
+    """Return what the lines are: end, blank, text, field, fields, mail or top.
 
-    'mail' has a field that mail has among its first ones; another field may be a
-    sentence with a colon. 'top' starts with a field that a delivery puts on top.
+    'mail' has a field that mail has among its first ones; 'fields' are others up to an
+    empty line, and 'field' may be a sentence with a colon. 'top' starts with a field
+    that a delivery puts on top.
     """
     for _ in range(_MAX_FIELDS):
         line = _UUCP_LINE.match(window, position)
@@ -195,7 +224,8 @@ def _what_follows(window: bytes, position: int) -> str:
     for _ in range(_MAX_FIELDS):
         field = _FIELD.match(window, position)
         if not field:
-            break
+            is_end = window[position : position + 1] in (b"", b"\r", b"\n")
+            return "fields" if is_end and follows == "field" else follows
         if follows == "text" and _TOP_FIELD.fullmatch(field[1]):
             return "top"
         if _MAIL_FIELD.fullmatch(field[1]):
@@ -203,7 +233,7 @@ def _what_follows(window: bytes, position: int) -> str:
         follows = "field"
         folded = _FOLDED.match(window, field.end())
         position = folded.end() if folded else field.end()
-    return follows
+    return "fields"
 
 
 def arrived(line: bytes) -> datetime | None:

@@ -38,7 +38,7 @@ from drainer.sources.mbox.file import MboxSnapshot, canonical_file, opened, sign
 from drainer.sources.mbox.framing import Span, Spans, has_header_end, identity
 from drainer.sources.mbox.quotes import VARIANTS, unquote
 from drainer.sources.mbox.reader_state import reader_state
-from drainer.sources.mbox.separator import arrived
+from drainer.sources.mbox.separator import MMDF_LINE, WINDOW_BYTES, arrived
 from drainer.sources.protocol import SourceFormat, SourceOption
 
 
@@ -115,6 +115,10 @@ class Mbox:
         Raises SourceError also when the file is rewritten in the meantime.
         """
         with opened(self._path) as file:
+            if MMDF_LINE.match(file.read(0, WINDOW_BYTES)):
+                message = f"{self._path} is an MMDF file, not an mbox"
+                hint = "convert it first: open it with mutt, and save all to a Maildir"
+                raise SourceError(message, hint=hint)
             try:
                 for item in self._items(file):
                     spooled = self._spooled(file, item)

@@ -60,6 +60,23 @@ def scanned(source: Mbox) -> list[Message]:
 # ---- what is listed
 
 
+def test_a_file_in_mmdf_is_refused(path: Path) -> None:
+    """Its separators are others; nothing is listed."""
+    mark = b"\1\1\1\1\n"
+    path.write_bytes(b"".join(mark + mail(f"m{n}") + mark for n in range(2)))
+    with pytest.raises(SourceError, match="is an MMDF file"):
+        list(Mbox(path).scan())
+
+
+def test_no_letter_leaves_within_another_one(path: Path) -> None:
+    """Whatever separates them: drainer does not know the form, and holds both."""
+    for mark in (b"FROM a@b\n", b"From\xc2\xa0a@b Sat Apr 12 2025\n", b"\1\1\1\1\n",
+                 b"From a@b some day\n"):  # fmt: skip
+        second = mark + b"X: y\n\nfor another one\n\n"
+        path.write_bytes(mail("m0") + second + mail("m2"))
+        assert codes(Mbox(path)) == ["corrupt", "corrupt", ""]
+
+
 def test_every_message_is_listed_with_envelope_and_content(path: Path) -> None:
     """The delivery fields, the From_ line and the blank line are not part of it."""
     source = Mbox(path)

@@ -1,8 +1,15 @@
 """Which lines of an mbox separate messages, and which ones are in doubt."""
 
+from codecs import BOM_UTF8
+
 import pytest
 
-from drainer.sources.mbox.separator import Separator, arrived, separator_at
+from drainer.sources.mbox.separator import (
+    Separator,
+    arrived,
+    find_candidate,
+    separator_at,
+)
 
 HEADER = b"Return-Path: <s@example.com>\n"
 BLANK = b"x\n\n"
@@ -96,6 +103,43 @@ def test_a_line_that_is_not_understood_is_in_doubt_before_a_header_section(
         assert doubt(line, after) == "its form is not known"
     for after in (b"text\n", b"https://a/\n", b"\n", b""):
         assert doubt(line, after) is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"from a@b Mon Nov 23 17:06:59 2026\n", b"FROM a@b some day\r\n", b"fRom\n",
+        b"From\xc2\xa0a@b Mon Nov 23 17:06:59 2026\n", b"From\xa0a@b\n", b"From\va@b\n",
+    ],
+)  # fmt: skip
+def test_a_line_in_other_letters_is_in_doubt_before_a_header_section(
+    line: bytes,
+) -> None:
+    """Only after an empty line: in a text it is a word at the start of a line."""
+    for after in (HEADER, b"X: y\n\ntext\n", b"X: y\n z\nY: z\n"):
+        assert doubt(line, after) == "its form is not known"
+        assert doubt(line, after, before=b"yz\n") is None
+        assert find_candidate(BLANK + line + after, 3) == 3
+    for after in (b"text\n", b"Note: it\nis text\n", b"\n"):
+        assert doubt(line, after) is None
+
+
+def test_fields_that_are_no_mails_make_a_header_section_with_their_end() -> None:
+    """An unknown form before them; a sentence with a colon goes on as a text."""
+    for line in (b"From a@b some day\n", b"From a@b on 23.11.2026\n"):
+        assert doubt(line, b"X: y\n\ntext\n") == "its form is not known"
+        assert doubt(line, b"X: y\n") == "its form is not known"
+        assert doubt(line, b"X: y\n\n", before=b"yz\n") is None
+        assert doubt(line, b"X: y\ntext\n") is None
+
+
+def test_a_line_of_mmdf_is_in_doubt() -> None:
+    """Four ^A are a line of nothing else; a mark at the start of a file is no text."""
+    assert doubt(b"\1\1\1\1\n", before=b"yz\n") == "it separates in MMDF"
+    assert find_candidate(b"x\n\1\1\1\1\n", 0) == 2
+    assert doubt(b"\1\1\1\1\n", before=b"xyz") is None
+    line = b"From a@b Mon Nov 23 17:06:59 2026\n"
+    assert doubt(line, b"To: x\n", before=BOM_UTF8) == "it does not start a line"
 
 
 def test_a_sentence_with_a_colon_is_no_header_field() -> None:
