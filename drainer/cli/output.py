@@ -66,7 +66,7 @@ def warn_of_skipped(sources: Iterable[Source]) -> None:
         if isinstance(source, ArchiveSource) and source.skipped:
             words = (f"{kind}: {n}" for kind, n in sorted(source.skipped.items()))
             warn(
-                f"{printable(source.url)} has members that are no files"
+                f"{printable(source.url)} has members that are no mail"
                 f" ({', '.join(words)}): drainer follows no link, and lists one only"
                 " where mail belongs"
             )

@@ -25,7 +25,7 @@ from drainer.policy.pacing.rate import parse_size
 from drainer.runtime.folders import real_path
 from drainer.runtime.locks import try_lock
 from drainer.sources.common.claim import FileSource
-from drainer.sources.common.files import unusable
+from drainer.sources.common.files import unescape_name, unusable
 from drainer.sources.protocol import (
     PartialSource,
     Source,
@@ -61,14 +61,17 @@ class ArchiveSource:
 
     acknowledges = False
 
-    def __init__(self, url: str, inner: Source, skipped: Mapping[str, int]) -> None:
+    def __init__(
+        self, url: str, inner: Source, spool: Path, skipped: Mapping[str, int]
+    ) -> None:
         """Give the source of the unpacked files the URL of the archive.
 
-        ``skipped`` counts the members that are no files, by their kind.
+        ``skipped`` counts the members that are no mail, by their kind.
         """
         self.url = url
         self.skipped = dict(skipped)
         self._inner = inner
+        self._spool = spool
 
     def refuse_if_live(self) -> None:
         """Never refuse: no server works in an archive."""
@@ -87,7 +90,13 @@ class ArchiveSource:
             yield self._renamed(spooled)
 
     def _renamed(self, spooled: SpooledMessage) -> SpooledMessage:
-        return replace(spooled, message=replace(spooled.message, source=self.url))
+        message, problem = spooled.message, spooled.message.problem
+        if problem and problem.code == "not-a-file":
+            with suppress(OSError):  # no link of ours
+                kind = (self._spool / unescape_name(message.locator)).readlink().name
+                problem = replace(problem, detail=f"it is a {kind}")
+        message = replace(message, source=self.url, problem=problem)
+        return replace(spooled, message=message)
 
     def open(self, message: Message) -> SpooledMessage:
         """Find a message again."""
@@ -157,7 +166,9 @@ def open_archive(
         skipped = unpack(resolved, packing(path.name), folder, most)
         spool = _find_spool(folder, scheme, format_, resolved)
         inner = format_.make(spool, **keywords)
-        return ArchiveSource(f"{scheme}:{resolved}", inner, skipped)
+        if elsewhere := _files_elsewhere(folder, spool, format_.marks):
+            skipped["other file"] = elsewhere
+        return ArchiveSource(f"{scheme}:{resolved}", inner, spool, skipped)
     except BaseException:
         _remove(str(folder))
         raise
@@ -191,6 +202,19 @@ def _find_spool(
     what = f"several: {names}" if found else "none"
     message = f"{archive} should contain one {scheme} spool; it contains {what}"
     raise SourceError(message, hint="unpack it yourself, and name the folder")
+
+
+def _files_elsewhere(folder: Path, spool: Path, marks: Sequence[str]) -> int:
+    """Return how many files are not where the format has mail, as in a chroot jail."""
+    count = 0
+    for place, below, files in os.walk(folder):
+        if Path(place).is_relative_to(spool):
+            if not marks:
+                below.clear()
+                continue
+            below[:] = [name for name in below if name not in marks]
+        count += sum(not Path(place, name).is_symlink() for name in files)
+    return count
 
 
 def _private_directory() -> Path:

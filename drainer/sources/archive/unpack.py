@@ -21,6 +21,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import closing, suppress
+from functools import partial
 from gzip import BadGzipFile
 from lzma import LZMAError
 from pathlib import Path
@@ -40,8 +41,8 @@ from drainer.sources.common.files import CHUNK_BYTES, escape_name, kind_of, open
 _MAX_DEPTH = 32
 _HEADER_BYTES = 1024 * 1024
 _DIRECTORY_BYTES = 64 * 1024 * 1024
-_NOWHERE = "/dev/null/no-file"
-"""Where a link leads that stands for a member: nothing can be below /dev/null."""
+NOWHERE = "/dev/null/"
+"""Where a link leads that stands for a member, with its kind behind it: nowhere."""
 _ENCRYPTED = 0x1
 _UNIX = 3
 _PLAIN_PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -253,7 +254,7 @@ def _write(member: _Member, root: int) -> None:
     if not path:
         _refuse(member.name, "it has no name")
     if member.other:
-        _create(path, member.name, root, _place_link)
+        _create(path, member.name, root, partial(_place_link, member.other))
         return
     descriptor = _create(path, member.name, root, _open_new)
     try:
@@ -289,9 +290,9 @@ def _open_new(path: str, root: int) -> int:
     return os.open(path, flags, 0o600, dir_fd=root)
 
 
-def _place_link(path: str, root: int) -> int:
+def _place_link(kind: str, path: str, root: int) -> int:
     """Put a link that leads nowhere in the place of a member; return 0."""
-    os.symlink(_NOWHERE, path, dir_fd=root)
+    os.symlink(f"{NOWHERE}{kind}", path, dir_fd=root)
     return 0
 
 

@@ -259,8 +259,12 @@ def test_a_jail_with_absolute_names_is_read_for_the_mail_in_it(tmp_path: Path) -
             tar.addfile(info, io.BytesIO(data))
     source = open_source(f"postfix:{path}", options={})
     assert isinstance(source, archive.ArchiveSource)
+    logs = [
+        p for log in ("defer", "bounce", "trace") for p in (folder / log).rglob("*")
+    ]
     assert source.skipped == {
         "symbolic link": 3, "hard link": 1, "device": 2, "named pipe": 1,
+        "other file": 2 + sum(each.is_file() for each in logs),
     }  # fmt: skip
     found = listed(source)
     expected = listed(open_source(f"postfix:{folder}", options={"ack": "keep"}))
@@ -295,6 +299,29 @@ def test_a_link_among_the_mail_is_listed_and_not_followed(
     assert len(problems) == 2
     assert problems["l"] is not None
     assert problems["l"].code == "not-a-file"
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (tarfile.LNKTYPE, "hard link"),
+        (tarfile.FIFOTYPE, "named pipe"),
+        (tarfile.CHRTYPE, "device"),
+    ],
+)
+def test_what_is_no_file_is_named_for_what_it_is(
+    tmp_path: Path, kind: bytes, words: str
+) -> None:
+    """In the counts and in the problem; files outside of the folders are counted."""
+    path = tmp_path / "x.tar"
+    odd = member("mail/cur/l:2,S", kind=kind, target=NAME)
+    others = (member("mail/dovecot-uidlist", b"x"), member("etc/hosts", b"y"))
+    source = open_source(f"maildir:{tar_of(path, odd, *others)}", options={})
+    assert isinstance(source, archive.ArchiveSource)
+    assert source.skipped == {words: 1, "other file": 2}
+    messages = [each.message for each in source.scan()]
+    (problem,) = (m.problem for m in messages if m.problem)
+    assert (problem.code, problem.detail) == ("not-a-file", f"it is a {words}")
 
 
 def test_a_sparse_file_is_skipped_and_what_follows_it_is_read(tmp_path: Path) -> None:
