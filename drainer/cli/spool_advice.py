@@ -22,7 +22,7 @@ from drainer.sources.common.queue_directory import QueueDirectory
 from drainer.sources.exim.source import EximSpool
 from drainer.sources.postfix.hold import PostfixHold
 from drainer.sources.postfix.instance import DEFAULT_DIRECTORY, PostfixInstance
-from drainer.sources.postfix.layout import DEFAULT_QUEUES
+from drainer.sources.postfix.layout import DEFAULT_QUEUES, HELD, UNCLEANED
 from drainer.sources.postfix.live import PostfixLive
 from drainer.sources.postfix.original import find_original
 from drainer.sources.postfix.source import PostfixQueue
@@ -108,10 +108,12 @@ def advice_on(source: Source, outcome: DrainOutcome) -> SpoolAdvice:
 
 
 def _on_settled(source: PostfixSpool, outcome: DrainOutcome) -> SpoolAdvice:
-    left = sum(1 for queue in DEFAULT_QUEUES for _ in source.walk((queue,)))
+    queues = (*DEFAULT_QUEUES, UNCLEANED)
+    left = sum(1 for queue in queues for _ in source.walk((queue,)))
+    others = sum(1 for _ in source.walk((HELD,))) - source.on_hold
     words = (
         f"{source.url} is settled: {left} messages are left to Postfix,"
-        f" {source.on_hold} stay on hold for drainer."
+        f" {source.on_hold} stay on hold for drainer, {max(others, 0)} for others."
     )
     if left and outcome.code in _NOT_READY:
         words += (

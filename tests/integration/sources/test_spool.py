@@ -118,6 +118,8 @@ def test_a_stopped_queue_is_settled_as_its_own_server_would(
     late = submit(backup, ["late@example.org"])
     other = submit(backup, ["three@example.org", "x@elsewhere.example"])
     backup.stop()
+    dropped = backup.queue_dir / "maildrop" / "A1B2C3D4E5"
+    dropped.write_bytes(b"Postfix takes it when it starts")
     drainer.environment["DRAINER_PRIMARY__DOMAINS"] = '["example.org"]'
     server = primary(
         rcpt=per_recipient(
@@ -126,6 +128,11 @@ def test_a_stopped_queue_is_settled_as_its_own_server_would(
     )
     result = drain(drainer, source(backup), server)
     assert result.code == 5, result.stderr
+    counted = (
+        "2 messages are left to Postfix, 2 stay on hold for drainer, 1 for others."
+    )
+    assert counted in result.stderr + result.stdout
+    dropped.unlink()
     assert names(backup, "hold") == {*admins, *mixed, *late}
     assert names(backup, "deferred") == set(other), "Postfix has a recipient of it left"
     text = backup.postcat(["-eq", mixed[0]]).decode()
