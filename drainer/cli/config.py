@@ -16,6 +16,7 @@ from drainer.config.build.routes import make_route_table
 from drainer.config.build.server_routes import exim_toml, postfix_toml
 from drainer.config.check import FAIL, ConfigFinding, check_config
 from drainer.config.render import commented_toml
+from drainer.config.route_section import without_login
 from drainer.delivery.mx_hosts import with_mx_hosts
 from drainer.errors import UsageError
 from drainer.mail.envelope import domain_of
@@ -145,6 +146,10 @@ def config(
     }
     for name, table in {**facts, **tables}.items():
         _print_table(f"[{name}]", table)
+    for domain in without_login(known):
+        typer.echo(
+            f"# the route of {domain} has no login: that of [primary] is its own"
+        )
     for table in own:
         _print_table("[[routes]]", table)
 

@@ -358,6 +358,12 @@ class PrimarySection(Section):
         if self.token_command and not self.username:
             message = "token_command needs username"
             raise ValueError(message)
+        if self.username and self.hosts == BY_MX and self.tls != DANE:
+            message = (
+                'username needs named hosts: with hosts = "mx", DNS could send the'
+                ' password to any server; or set tls = "dane"'
+            )
+            raise ValueError(message)
         if self.username and self.forward_client == "xclient":
             message = (
                 'forward_client = "xclient" resets the login that username needs;'

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from drainer.config import Config
-from drainer.config.route_section import SECTION_OF, RouteSection
+from drainer.config.route_section import OWN_KEYS, SECTION_OF, RouteSection
 from drainer.config.scan import ScannerSection
 
 _HEAD = """\
@@ -18,7 +18,8 @@ _HEAD = """\
 """
 _ROUTES = """
 # Another primary for some recipient domains: a table for each. Any key of [primary],
-# [health], [throttle] and [breaker] that differs may stand here.
+# [health], [throttle] and [breaker] that differs may stand here. Its login, client
+# certificate, pinned keys and known-good recipients are its own.
 #
 # [[routes]]
 # domains = ["example.net", ".example.net"]
@@ -116,5 +117,7 @@ def _routes_markdown() -> str:
         f"\n## [[routes]]\n\n{(RouteSection.__doc__ or '').strip()}\n\n"
         "| key | type | default | meaning |\n|---|---|---|---|\n"
         f"| `{key}` | list of strings | none | {domains.description} |\n\n"
-        f"Keys that a route may set:\n\n{rows}"
+        f"Keys that a route may set:\n\n{rows}\n"
+        f"Of the sections, a route has no {', '.join(f'`{key}`' for key in OWN_KEYS)}:"
+        " it sets its own, because another server must not see a secret.\n"
     )

@@ -1,10 +1,12 @@
 """``[[routes]]``: other ways for some recipient domains.
 
 A route has the values of ``[primary]``, ``[health]``, ``[throttle]`` and ``[breaker]``,
-but for the keys that it sets itself. So a route is a configuration like the whole one.
+but for the keys that it sets itself, and for what concerns one server only: its hosts,
+our login there and its known-good recipients. So a route is a configuration like the
+whole one.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Protocol, Self, TypeVar
 
 from pydantic import Field, ValidationError, create_model, field_validator
@@ -28,6 +30,22 @@ _COMMON = {
     "breaker": (),
 }
 """Keys that are the same for all routes."""
+_OWN = {
+    "primary": (
+        "username",
+        "password_file",
+        "password",
+        "token_command",
+        "tls_pin",
+        "tls_cert",
+        "tls_key",
+        "tls_key_password_file",
+    ),
+    "health": ("accept",),
+}
+"""Keys that no route has from the sections: another server must not see a secret."""
+OWN_KEYS = tuple(key for keys in _OWN.values() for key in keys)
+_HOSTS = ("host", "hosts")
 
 
 def _inherited() -> Iterator[tuple[str, str, Any]]:
@@ -118,6 +136,23 @@ def route_configs(config: C) -> list[C]:
     return found
 
 
+def own_keys(config: _WholeConfig) -> dict[str, Any]:
+    """Return what the sections say about the servers of ``[primary]`` only."""
+    return {
+        key: getattr(section, key)
+        for name, keys in _OWN.items()
+        for key in keys
+        if key in (section := getattr(config, name)).model_fields_set
+    }
+
+
+def without_login(config: _WholeConfig) -> Sequence[str]:
+    """Return the first domains of routes without the login that ``[primary]`` has."""
+    if not config.primary.username:
+        return ()
+    return [each.domains[0] for each in config.routes if not each.username]
+
+
 def _derive(config: C, n: int) -> C:
     route = config.routes[n]
     given = {key: getattr(route, key) for key in route.model_fields_set}
@@ -125,23 +160,32 @@ def _derive(config: C, n: int) -> C:
     changed: dict[str, Section] = {}
     for name, kind in _SECTIONS.items():
         base = getattr(config, name)
-        values = {key: getattr(base, key) for key in base.model_fields_set}
+        left_out = (*_HOSTS, *_OWN.get(name, ()))
+        values = {
+            key: getattr(base, key) for key in base.model_fields_set - {*left_out}
+        }
         own = {key: given[key] for key in given if SECTION_OF[key] == name}
         if name == "primary":
-            values = {k: values[k] for k in values if k not in ("host", "hosts")}
             own["domains"] = domains
         try:
             changed[name] = kind(**values | own)
         except ValidationError as error:
-            words = "; ".join(
-                ": ".join(
-                    [*map(str, each["loc"][:1]), each["msg"].removeprefix(_PYDANTIC)]
-                )
-                for each in error.errors()
-            )
-            message = f"the route of {domains[0]}: {words}"
+            message = f"the route of {domains[0]}: {_words(error)}"
             raise ValueError(message) from None
     if not getattr(changed["primary"], "is_named", False):
         message = f"the route of {domains[0]} names no host"
         raise ValueError(message)
     return config.model_copy(update=changed | {"routes": ()})
+
+
+def _words(error: ValidationError) -> str:
+    """Return what is wrong; the environment has a password for [primary] only."""
+    return "; ".join(
+        ": ".join(
+            [
+                *map(str, each["loc"][:1]),
+                each["msg"].removeprefix(_PYDANTIC).partition(", or DRAINER_")[0],
+            ]
+        )
+        for each in error.errors()
+    )

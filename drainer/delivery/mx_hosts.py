@@ -13,9 +13,10 @@ from drainer.bounce.evidence.request import DnsServers
 from drainer.config import Config, own_hostname
 from drainer.config.build.routes import route_name
 from drainer.config.primary import BY_MX, DANE
-from drainer.config.route_section import RouteSection, route_configs
+from drainer.config.route_section import RouteSection, own_keys, route_configs
 from drainer.delivery.mx_refresh import MxSettings
 from drainer.errors import PrimaryNotReady, UsageError
+from drainer.mail.envelope import domain_of
 from drainer.policy.admission.mx import MxGroup, divide_servers
 
 if TYPE_CHECKING:
@@ -144,7 +145,8 @@ def _sections(config: Config) -> Iterable[RouteSection]:
     """Yield the routes, that of [primary] too if it goes by MX."""
     if config.primary.hosts == BY_MX:
         domains = _named(config.primary.domains)
-        yield RouteSection.model_validate({"domains": domains, "hosts": BY_MX})
+        own = own_keys(config)
+        yield RouteSection.model_validate({"domains": domains, "hosts": BY_MX} | own)
     yield from config.routes
 
 
@@ -182,7 +184,14 @@ def _divide(
 
 
 def _at(section: RouteSection, group: MxGroup) -> RouteSection:
-    update = {"hosts": group.tiers, "domains": group.domains}
+    """Return the route to a group; it does not know the addresses of others."""
+    others = {*section.domains} - {*group.domains}
+    known = getattr(section, "accept", None) or ()
+    update = {
+        "hosts": group.tiers,
+        "domains": group.domains,
+        "accept": tuple(each for each in known if domain_of(each) not in others),
+    }
     changed = section.model_copy(update=update)
     changed.model_fields_set.update(update)
     return changed

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from drainer.config import load as config_file
+from drainer.delivery.mx_hosts import routes_now
 from drainer.smtp.certificate import key_digest
 from tests.support.command.runner import Bench, call
 from tests.support.dns.zones import SERVFAIL, Zone, serving
@@ -172,3 +174,16 @@ def test_by_mx_the_domains_must_be_named(bench: Bench) -> None:
     result = bench.drain()
     assert result.code == 2
     assert "needs the names of the domains" in result.stderr
+
+
+def test_the_routes_of_primary_have_what_is_its_own(bench: Bench, zone: Zone) -> None:
+    """The pins, and the known-good recipients of the domains of each."""
+    domains, known = ["a.example", "b.example"], ["u@a.example", "u@b.example"]
+    pin = "00" * 32
+    bench.configure(primary={"domains": domains, "tls_pin": [pin], "tls": "required"})
+    bench.configure(health={"accept": known})
+    for n, domain in enumerate(domains):
+        zone.add(domain, "MX", f"10 mx{n}.invalid")
+    found = routes_now(config_file.load(bench.config, {}))
+    assert [each.health.accept for each in found] == [(known[0],), (known[1],)]
+    assert {each.primary.tls_pin for each in found} == {(pin,)}

@@ -9,7 +9,12 @@ from drainer.config import load as config_file
 from drainer.config.build.routes import make_route, make_route_table
 from drainer.config.health import HealthSection
 from drainer.config.primary import PrimarySection
-from drainer.config.route_section import SECTION_OF, route_configs
+from drainer.config.route_section import (
+    OWN_KEYS,
+    SECTION_OF,
+    route_configs,
+    without_login,
+)
 from drainer.config.throttle import BreakerSection, ThrottleSection
 from drainer.errors import UsageError
 from drainer.smtp.route import Host
@@ -151,3 +156,50 @@ def test_no_key_has_two_sections() -> None:
     keys = [key for section in sections for key in section.model_fields]
     assert len(keys) == len(set(keys))
     assert set(SECTION_OF) < set(keys)
+
+
+SECRETS = (
+    'username = "u"\npassword = "p"\ntls_pin = ["' + "00" * 32 + '"]\n'
+    'tls_cert = "c.pem"\ntls_key = "k.pem"\ntls_key_password_file = "w"\n'
+)
+
+
+def test_no_secret_of_the_primary_goes_to_another_server(tmp_path: Path) -> None:
+    """Login, client certificate, pins and known-good recipients are its own."""
+    text = (
+        f'{PRIMARY}{SECRETS}[health]\naccept = ["a@example.org"]\nsender = "s@a.b"\n'
+        '[[routes]]\ndomains = ["a.example"]\nhost = "mx2"\n'
+        '[[routes]]\ndomains = ["b.example"]\nhost = "mx3"\nusername = "v"\n'
+        'password_file = "w"\n'
+    )
+    config = load(tmp_path, text)
+    bare, own, first = route_configs(config)
+    for key in OWN_KEYS:
+        section = "health" if key == "accept" else "primary"
+        assert getattr(getattr(bare, section), key) == (
+            type(getattr(bare, section)).model_fields[key].default
+        )
+    assert (bare.primary.tls, bare.health.sender) == ("opportunistic", "s@a.b")
+    assert make_route(bare).login is None
+    assert (own.primary.username, own.primary.password_file) == ("v", "w")
+    assert not own.primary.password.get_secret_value()
+    assert first.primary.tls_cert == "c.pem"
+    assert without_login(config) == ["a.example"]
+
+
+def test_a_route_with_half_a_login_is_refused(tmp_path: Path) -> None:
+    """The password of [primary], from the file or the environment, is not its own."""
+    text = (
+        PRIMARY
+        + 'username = "u"\npassword = "p"\n[[routes]]\ndomains = ["a.example"]\n'
+    )
+    with pytest.raises(UsageError, match=r"username needs password_file$"):
+        load(tmp_path, text + 'host = "mx2"\nusername = "v"\n')
+
+
+def test_dns_does_not_choose_who_gets_a_password(tmp_path: Path) -> None:
+    """With hosts = "mx", a login needs DNSSEC."""
+    text = '[primary]\nhosts = "mx"\nusername = "u"\npassword = "p"\n'
+    with pytest.raises(UsageError, match="username needs named hosts"):
+        load(tmp_path, text)
+    assert load(tmp_path, text + 'tls = "dane"\n').primary.username == "u"
