@@ -109,7 +109,6 @@ DRIVEN_BY: Final = {
     "sources.database": "integration/sources/test_database.py",
     "sources.eml": "integration/sources/test_eml.py",
     "sources.exim": "integration/sources/test_exim.py",
-    "smtp.dane": "integration/smtp/test_postfix_tls.py",
     "sources.exim.configuration": "integration/sources/test_exim_configuration.py",
     "sources.haraka": "integration/sources/test_haraka.py",
     "sources.maildir": "integration/sources/test_maildir.py",

@@ -61,10 +61,11 @@ class PrimarySection(Section):
     )
     tls: Literal["off", "opportunistic", "required", "implicit", "dane"] = Field(
         "opportunistic",
-        description="STARTTLS. `opportunistic` sends unencrypted where TLS fails."
-        " `verify`, `tls_pin` or a username makes it required. `implicit` = TLS from"
-        " the start, as on port 465, where it is the default. `dane` = required, with"
-        " a certificate that TLSA records name; `[bounce] dns_servers` must validate.",
+        description="STARTTLS. `opportunistic` sends unencrypted where TLS fails,"
+        " unless DNSSEC proves TLSA records (DANE). `verify`, `tls_pin` or a username"
+        " makes it required. `implicit` = TLS from the start, as on port 465, where it"
+        " is the default. `dane` = required, with a certificate that TLSA records name;"
+        " `[bounce] dns_servers` must validate.",
     )
     tls_minimum: Literal["1.0", "1.1", "1.2", "1.3"] = Field(
         "1.2",

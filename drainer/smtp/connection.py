@@ -20,7 +20,7 @@ from drainer.mail.reply import Lost, Reply, Stage
 from drainer.runtime.host_limits import limit_behind
 from drainer.smtp.aiosmtplib_reply import lost_of, refusal_of, reply_of, unasked
 from drainer.smtp.certificate import key_digest
-from drainer.smtp.dane import DaneFailure, Tlsa, chain_of, find_tlsa
+from drainer.smtp.dane import DaneFailure, TlsaSilence, Tlsa, chain_of
 from drainer.smtp.dialogue import LoggedProtocol, session_log, wire_class
 from drainer.smtp.login import LoginImpossible, login_attempt
 from drainer.smtp.protocol import SmtpProtocol, spare_descriptor
@@ -161,17 +161,20 @@ class _Handshake:
             self._smtp.close()
 
     async def _find_tlsa(self) -> None:
-        """Ask which certificate the server has, if the route wants DANE."""
-        start = time.monotonic()
-        if self.route.dane is None:
+        """Ask which certificate the server has; TLS is required if DNS says it."""
+        start, route = time.monotonic(), self.route
+        if route.dane is None or route.tls == "off" or route.socket_path:
             return
         try:
-            self._tlsa = await find_tlsa(
-                self.route.dane, self.route.host, self.route.port
-            )
+            self._tlsa = await route.dane.find(route.host, route.port)
+        except TlsaSilence as failure:
+            lost = Lost(reason="unresolved", detail=str(failure))
+            raise self._fail(Stage.CONNECT, lost, start) from None
         except DaneFailure as failure:
             lost = Lost(reason="tls", detail=str(failure))
             raise self._fail(Stage.STARTTLS, lost, start) from None
+        if self._tlsa is not None and route.tls != "implicit":
+            self.route = replace(route, tls="required")
 
     async def _reach(self) -> socket.socket:
         """Connect to the first address that answers; each try is a step."""
@@ -207,7 +210,7 @@ class _Handshake:
     def _context(self) -> ssl.SSLContext:
         route = self.route
         return client_context(
-            verify=route.verifies and route.dane is None,
+            verify=route.verifies and not route.requires_dane,
             minimum=route.tls_minimum,
             files=route.tls_files,
         )
@@ -246,7 +249,7 @@ class _Handshake:
             )
             lost = Lost(reason="tls", detail=detail)
             raise self._fail(Stage.STARTTLS, lost, time.monotonic())
-        if pins or self._tlsa is not None:
+        if pins or (self._tlsa is not None and self._tlsa.records):
             facts["verified"] = True
 
     async def _ehlo(self, smtp: aiosmtplib.SMTP) -> Reply:
@@ -362,6 +365,7 @@ class _Handshake:
         spare = spare_descriptor(transport)
         wire.attach(cast("asyncio.Transport", transport), spare)
         context = transport.get_extra_info("sslcontext")
+        tls = [each for each in self._steps if each.stage is Stage.STARTTLS]
         return Connection(
             wire=wire,
             address=self._address,
@@ -371,7 +375,7 @@ class _Handshake:
             steps=tuple(self._steps),
             opened=time.monotonic(),
             tls=context is not None,
-            verified=context is not None and self.route.verifies,
+            verified=bool(tls and tls[-1].facts.get("verified")),
             host=self.route.host,
         )
 

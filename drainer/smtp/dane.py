@@ -2,12 +2,16 @@
 
 drainer believes the resolver that it asks: an answer counts if the resolver says that
 it has validated it (the AD bit). So that resolver must validate, and the way to it must
-be safe.
+be safe. An answer is kept until its TTL ends, so that few sessions wait for DNS.
 """
 
 import hashlib
+import ipaddress
+import logging
 import ssl
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec import Struct
@@ -27,10 +31,17 @@ _DIGESTS: Mapping[int, Callable[[bytes], bytes]] = {
     2: lambda data: hashlib.sha512(data).digest(),
 }
 MAX_RECORDS = 100
+LEAST, MOST, ABSENT = 5.0, 3600.0, 300.0
+"""Seconds for which an answer is kept; the last, if a server has no DANE."""
+
+_log = logging.getLogger(__name__)
 
 
 class DaneSettings(Struct, frozen=True, kw_only=True):
     """Whom drainer asks for TLSA records; no addresses = the resolvers of this host."""
+
+    #: Whether a server without records that count gets nothing.
+    required: bool = False
 
     addresses: tuple[str, ...] = ()
     port: int = 53
@@ -40,6 +51,14 @@ class DaneSettings(Struct, frozen=True, kw_only=True):
 
 class DaneFailure(Exception):
     """A server has no TLSA record that counts, or its certificate has none of them."""
+
+
+class DnsSilence(DaneFailure):
+    """DNS does not answer now."""
+
+
+class TlsaSilence(DnsSilence):
+    """Nor for TLSA records that could be there: nothing may go out (RFC 7672 2.1.2)."""
 
 
 class TlsaRecord(NamedTuple):
@@ -57,10 +76,15 @@ class TlsaRecord(NamedTuple):
 
 
 class Tlsa(NamedTuple):
-    """The records of a server, and the names that its certificate may have."""
+    """The records of a server, and the names that its certificate may have.
+
+    Without any record that counts, the server has TLS with any certificate.
+    """
 
     records: tuple[TlsaRecord, ...]
     names: tuple[str, ...]
+    #: Seconds for which they are valid.
+    ttl: float = ABSENT
 
     def check(self, chain: Sequence[bytes]) -> None:
         """Raise DaneFailure unless a record names this chain (DER, the leaf first).
@@ -68,6 +92,8 @@ class Tlsa(NamedTuple):
         A certificate of the server itself counts whatever its names and dates are (RFC
         7672 3.1.1); one of its CA vouches for a name, and for now (3.1.2).
         """
+        if not self.records:
+            return
         for record in self.records:
             if record.usage == _END_ENTITY and record.matches(chain[0]):
                 return
@@ -85,22 +111,92 @@ class Tlsa(NamedTuple):
             yield record.data  # then the server need not send it
 
 
-async def find_tlsa(settings: DaneSettings, host: str, port: int) -> Tlsa:
-    """Return the TLSA records of a server; raise DaneFailure if none counts.
+class Dane:
+    """The TLSA records of the servers of a route, each asked for once in its TTL."""
+
+    def __init__(self, settings: DaneSettings) -> None:
+        """Start without any answer."""
+        self.settings = settings
+        #: By server: until when an answer is valid, and the answer.
+        self._kept: dict[tuple[str, int], tuple[float, Tlsa | DaneFailure]] = {}
+
+    async def find(self, host: str, port: int) -> Tlsa | None:
+        """Return the records of a server; None = it has no DANE.
+
+        Nothing is asked about an address, or about a name of this network only. While
+        DNS does not answer, the last answer stays. Raises TlsaSilence if there is none
+        and the zone is proven, and DaneFailure if DANE is required and does not count.
+        """
+        server = host.rstrip(".").lower(), port
+        until, answer = self._kept.get(server, (0.0, None))
+        if answer is None or until <= time.monotonic():
+            if answer is not None:  # other sessions do not wait meanwhile
+                self._keep(server, answer, LEAST)
+            answer, seconds = await self._ask(server, answer)
+            self._keep(server, answer, seconds)
+        if isinstance(answer, Tlsa):
+            return answer
+        if self.settings.required or isinstance(answer, TlsaSilence):
+            raise type(answer)(*answer.args)
+        return None
+
+    async def _ask(
+        self, server: tuple[str, int], last: Tlsa | DaneFailure | None
+    ) -> tuple[Tlsa | DaneFailure, float]:
+        """Return an answer, and for how many seconds it is valid."""
+        try:
+            found = await find_tlsa(self.settings, *server)
+        except DnsSilence as silence:
+            if isinstance(last, Tlsa):
+                return last, LEAST
+            return silence, LEAST if isinstance(silence, TlsaSilence) else ABSENT
+        except DaneFailure as failure:
+            return failure, ABSENT
+        return found, found.ttl
+
+    def _keep(
+        self, server: tuple[str, int], answer: Tlsa | DaneFailure, seconds: float
+    ) -> None:
+        kept = min(MOST, max(LEAST, seconds))
+        self._kept[server] = time.monotonic() + kept, answer
+
+
+async def find_tlsa(settings: DaneSettings, name: str, port: int) -> Tlsa:
+    """Ask for the TLSA records of a server; raise DaneFailure if none counts.
+
+    ``name`` is in lower case, without a final dot.
 
     For an alias that DNSSEC proves, those of its target go first (RFC 7672 2.2.2).
+    Unless DANE is required, DNSSEC must prove the server's address, too: otherwise
+    nothing more is asked. Many servers of zones without DNSSEC fail at such questions.
     """
-    name = host.rstrip(".").lower()
+    if _is_address(name) or not (settings.required or "." in name):
+        message = f"{name} is no full host name, so that it has no TLSA record"
+        raise DaneFailure(message)
     resolver = _resolver(settings)
+    target = await _target(resolver, name, required=settings.required)
     failure = DaneFailure(f"{name} has no TLSA record")
-    for base in dict.fromkeys((await _target(resolver, name), name)):
+    for base in dict.fromkeys((target, name)):
         try:
-            records = await _records(resolver, f"_{port}._tcp.{base}")
+            records, ttl = await _records(resolver, f"_{port}._tcp.{base}")
+        except TlsaSilence:
+            raise
         except DaneFailure as error:
             failure = error
         else:
-            return Tlsa(records, (base, name))
+            if records or not settings.required:
+                return Tlsa(records, (base, name), ttl)
+            words = f"_{port}._tcp.{base} has no TLSA record that SMTP uses"
+            failure = DaneFailure(f"{words} (usage 2 or 3)")
     raise failure
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _resolver(settings: DaneSettings) -> "dns.asyncresolver.Resolver":
@@ -125,7 +221,7 @@ async def _ask(
 ) -> "dns.resolver.Answer":
     """Return an answer that DNSSEC proves; it may have no records.
 
-    Raises DaneFailure for any other.
+    Raises DaneFailure for any other, DnsSilence if there is none.
     """
     import dns.exception  # noqa: PLC0415
     import dns.flags  # noqa: PLC0415
@@ -140,35 +236,49 @@ async def _ask(
         raise DaneFailure(message) from None
     except (dns.exception.DNSException, OSError, ValueError, EOFError) as error:
         message = f"DNS does not answer for the {kind} record of {name}: {error}"
-        raise DaneFailure(message) from None
+        raise DnsSilence(message) from None
     if not found.response.flags & dns.flags.AD:
         message = f"the resolver does not prove the {kind} record of {name} by DNSSEC"
         raise DaneFailure(message)
     return found
 
 
-async def _target(resolver: "dns.asyncresolver.Resolver", name: str) -> str:
-    """Return what a host is an alias of, if DNSSEC proves it; otherwise the host."""
+async def _target(
+    resolver: "dns.asyncresolver.Resolver", name: str, *, required: bool
+) -> str:
+    """Return what a host is an alias of, if DNSSEC proves it.
+
+    Otherwise it is the host; DaneFailure unless DANE is ``required``. If DNS does not
+    answer, the address of the host comes from elsewhere, and nothing says that its zone
+    has DNSSEC.
+    """
     try:
         found = await _ask(resolver, name, "A")
-    except DaneFailure:
-        return name
+    except DaneFailure as error:
+        if required:
+            return name
+        if isinstance(error, DnsSilence):
+            _log.warning(f"drainer cannot ask for DANE of {name}: {error}")
+        raise
     return found.canonical_name.to_text(omit_final_dot=True).lower()
 
 
 async def _records(
     resolver: "dns.asyncresolver.Resolver", name: str
-) -> tuple[TlsaRecord, ...]:
-    found = (await _ask(resolver, name, "TLSA")).rrset or ()
-    records = [
-        TlsaRecord(each.usage, each.selector, each.mtype, each.cert) for each in found
-    ]
-    usable = tuple(each for each in records[:MAX_RECORDS] if _counts(each))
-    if not usable:
-        which = "that SMTP uses (usage 2 or 3)" if records else ""
-        message = f"{name} has no TLSA record {which}".rstrip()
+) -> tuple[tuple[TlsaRecord, ...], float]:
+    """Return the records that count, and their TTL; DaneFailure if there is none."""
+    try:
+        found = (await _ask(resolver, name, "TLSA")).rrset
+    except DnsSilence as silence:
+        raise TlsaSilence(*silence.args) from None
+    if not found:
+        message = f"{name} has no TLSA record"
         raise DaneFailure(message)
-    return usable
+    records = (
+        TlsaRecord(each.usage, each.selector, each.mtype, each.cert) for each in found
+    )
+    usable = tuple(each for each in islice(records, MAX_RECORDS) if _counts(each))
+    return usable, float(found.ttl)
 
 
 def _counts(record: TlsaRecord) -> bool:

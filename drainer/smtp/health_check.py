@@ -194,7 +194,7 @@ async def _add_failure(
     if _ended_after_handshake(route, steps):
         hint = remedies.AFTER_HANDSHAKE
     bad = isinstance(step.answer, Lost) and step.answer.reason == "tls"
-    if step.stage is Stage.STARTTLS and bad and route.verifies:
+    if step.stage is Stage.STARTTLS and bad and (route.verifies or route.dane):
         step = replace(step, facts=step.facts | await _certificate_of(route))
         if _is_nameless(step.facts):
             hint = remedies.NO_NAMES

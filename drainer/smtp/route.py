@@ -7,7 +7,7 @@ aiosmtplib opens the connection and does EHLO, STARTTLS and AUTH
 
 from msgspec import Struct, field
 
-from drainer.smtp.dane import DaneSettings
+from drainer.smtp.dane import Dane
 from drainer.smtp.tls import NO_FILES, TlsFiles
 
 LMTP = "lmtp"
@@ -81,8 +81,8 @@ class Route(Struct, frozen=True, kw_only=True):
     #: Whether the certificate must be valid for the host; that requires TLS.
     verify: bool = False
     tls_files: TlsFiles = NO_FILES
-    #: Let DNS say which certificate is valid (RFC 7672), instead of CAs; None = do not.
-    dane: DaneSettings | None = None
+    #: Let DNS say which certificate is valid, where it does (RFC 7672); None = do not.
+    dane: Dane | None = None
     login: Login | None = None
     #: 'off', 'xforward', 'xclient' or 'auto': how the primary learns of the client.
     forward_client: str = "off"
@@ -118,8 +118,13 @@ class Route(Struct, frozen=True, kw_only=True):
     @property
     def verifies(self) -> bool:
         """Whether the certificate is verified: a password goes to no other server."""
-        names_key = bool(self.tls_files.pins) or self.dane is not None
+        names_key = bool(self.tls_files.pins) or self.requires_dane
         return self.verify or self.login is not None or names_key
+
+    @property
+    def requires_dane(self) -> bool:
+        """Whether a server without DANE gets nothing."""
+        return self.dane is not None and self.dane.settings.required
 
     @property
     def requires_tls(self) -> bool:

@@ -13,7 +13,7 @@ from drainer.errors import UsageError
 from drainer.mail.envelope import ascii_form, domain_of
 from drainer.policy.admission.routes import OTHERS, RouteTable
 from drainer.runtime.private_files import read_password
-from drainer.smtp.dane import DaneSettings
+from drainer.smtp.dane import Dane, DaneSettings
 from drainer.smtp.health_check import HealthProbe
 from drainer.smtp.route import Host, Login, Route, Timeouts
 from drainer.smtp.tls import TlsFiles, client_context
@@ -68,15 +68,19 @@ def _tls(primary: PrimarySection) -> str:
     return "implicit" if primary.port == IMPLICIT_PORT else "required"
 
 
-def _dane(config: Config) -> DaneSettings | None:
-    bounce = config.bounce
-    if config.primary.tls != DANE:
+def _dane(config: Config) -> Dane | None:
+    """Return how to ask for TLSA records; CAs or pins that are required go before."""
+    bounce, primary = config.bounce, config.primary
+    names_key = primary.verify or bool(primary.tls_pin)
+    if primary.tls == "off" or (names_key and primary.tls != DANE):
         return None
-    return DaneSettings(
+    settings = DaneSettings(
+        required=primary.tls == DANE,
         addresses=bounce.dns_servers,
         port=bounce.dns_port,
         timeout=bounce.dns_timeout.total_seconds(),
     )
+    return Dane(settings)
 
 
 def _tls_files(primary: PrimarySection) -> TlsFiles:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from drainer.bounce.evidence.request import DnsServers
 from drainer.smtp.certificate import is_issued_by, public_key
-from drainer.smtp.dane import DaneSettings, find_tlsa
+from drainer.smtp.dane import Dane, DaneSettings
 from tests.support.command.runner import Bench, call
 from tests.support.dns.zones import Zone, serving
 from tests.support.mta.postfix import free_port, instance_directory, missing_reason
@@ -264,13 +264,16 @@ def test_the_records_of_an_alias_are_those_of_its_target(
     zone: tuple[Zone, DnsServers],
 ) -> None:
     """If DNSSEC proves the alias; those of the alias itself go second."""
-    settings = DaneSettings(addresses=zone[1].addresses, port=zone[1].port)
+    dns = zone[1]
+    settings = DaneSettings(required=True, addresses=dns.addresses, port=dns.port)
     zone[0].add("mx.example", "CNAME", "host.example")
     zone[0].add("host.example", "A", "192.0.2.1")
     record = "3 1 1 " + "ab" * 32
     zone[0].records["_25._tcp.mx.example"] = [("TLSA", record)]
-    found = asyncio.run(find_tlsa(settings, "MX.example.", 25))
+    found = asyncio.run(Dane(settings).find("MX.example.", 25))
+    assert found is not None
     assert found.names == ("mx.example", "mx.example")
     zone[0].records["_25._tcp.host.example"] = [("TLSA", record)]
-    found = asyncio.run(find_tlsa(settings, "mx.example", 25))
+    found = asyncio.run(Dane(settings).find("mx.example", 25))
+    assert found is not None
     assert found.names == ("host.example", "mx.example")

@@ -484,7 +484,21 @@ def test_dane_requires_tls_and_asks_the_dns_servers(port: int, tls: str) -> None
     assert route.tls == tls
     assert route.requires_tls
     assert route.dane is not None
-    assert (route.dane.addresses, route.dane.port) == (("127.0.0.1",), 5353)
+    asked = route.dane.settings
+    assert (asked.addresses, asked.port, asked.required) == (("127.0.0.1",), 5353, True)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"tls": "off"}, {"verify": True}, {"tls_pin": ["00" * 32]}, {}],
+)
+def test_dns_is_asked_for_certificates_where_nothing_else_names_them(
+    keys: dict[str, object],
+) -> None:
+    """A CA or a pin that is required goes before DANE."""
+    route = make_route(config_file.load(None, {"primary": {"host": "mx1"} | keys}))
+    assert (route.dane is None) == bool(keys)
+    assert not route.requires_dane
 
 
 def test_a_password_may_lie_in_a_file(place: Path) -> None:
