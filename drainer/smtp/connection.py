@@ -20,7 +20,7 @@ from drainer.mail.reply import Lost, Reply, Stage
 from drainer.runtime.host_limits import limit_behind
 from drainer.smtp.aiosmtplib_reply import lost_of, refusal_of, reply_of, unasked
 from drainer.smtp.certificate import key_digest
-from drainer.smtp.dane import DaneFailure, TlsaSilence, Tlsa, chain_of
+from drainer.smtp.dane import DaneFailure, Tlsa, TlsaSilence, chain_of
 from drainer.smtp.dialogue import LoggedProtocol, session_log, wire_class
 from drainer.smtp.login import LoginImpossible, login_attempt
 from drainer.smtp.protocol import SmtpProtocol, spare_descriptor

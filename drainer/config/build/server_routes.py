@@ -85,9 +85,23 @@ def postfix_toml(directory: str) -> str:
         hostname=postfix.hostname,
         url=f"postfix:live={postfix.directory}",
         nexthops=postfix.nexthops(),
+        doubts=_address_doubts(postfix),
         recipients=postfix.relay_recipients(),
     )
     return _toml(server)
+
+
+def _address_doubts(postfix: PostfixInstance) -> Iterator[str]:
+    """Yield what Postfix does for an address: routes are by domain."""
+    found: dict[str, list[str]] = {}
+    for table, address in postfix.address_transports():
+        found.setdefault(table, []).append(address)
+    for table, (first, *more) in found.items():
+        if not first:
+            yield f"drainer cannot list {table}: it may have transports for addresses"
+        else:
+            others = f" and {len(more)} more" if more else ""
+            yield f"{table} has a transport for {first}{others}; routes are by domain"
 
 
 def exim_toml(file: str) -> str:

@@ -198,7 +198,7 @@ class EximConfiguration:
         if not text:
             return domains
         questions = {
-            domain: f"${{if match_domain{{{_name(domain)}}}{{{items}}}{{yes}}}}"
+            domain: f"${{if match_domain{{{_name(domain)}}}{{\\N{items}\\N}}{{yes}}}}"
             for domain, items in self._values(domains, text).items()
         }
         found = self._evaluate(questions)

@@ -188,6 +188,19 @@ class PostfixInstance:
                     return self._with_path(parse_transport(entry, default))
         return self._with_path(parse_transport(default))
 
+    def address_transports(self) -> Iterator[tuple[str, str]]:
+        """Yield addresses that have a transport of their own, each with its table.
+
+        A table that cannot be listed has no address here: '' stands for any.
+        """
+        for table in _words(self._parameters["transport_maps"]):
+            try:
+                keys = list(self._keys(table.removeprefix("proxy:")))
+            except ValueError:
+                yield table, ""
+            else:
+                yield from ((table, key) for key in keys if "@" in key)
+
     def _with_path(self, nexthop: Nexthop) -> Nexthop:
         """Complete the path of a Unix socket: lmtp(8) works in the queue directory."""
         if not nexthop.host.startswith("unix:"):

@@ -107,6 +107,11 @@ class PostfixLive(PostfixHold):
         """Return the domains by the server that Postfix sends them to."""
         found = self._postfix.nexthops()
         doubts = [each.doubt for each in found if each.doubt]
+        doubts += [
+            f"{table} has a transport for {address}; drainer's routes are by domain"
+            for table, address in self._postfix.address_transports()
+            if address
+        ]
         if doubts:
             command = f"drainer init --from-postfix {self._postfix.directory}"
             hint = f"give --to, or write a configuration with: {command}"

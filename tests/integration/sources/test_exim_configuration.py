@@ -185,6 +185,7 @@ others:
     ("listed", "router", "words"),
     [
         ("^a.*\\\\.example\\$ : a.example", "driver = dnslookup", "^a.*"),
+        ("^[a-z]{1,3}\\\\.example\\$ : a.example", "driver = dnslookup", "^[a-z]{1,3}"),
         ("a.example", "driver = accept", "router r (driver accept)"),
         ("a.example", "driver = dnslookup\n domains = b.example", "no router of Exim"),
         (
@@ -223,3 +224,32 @@ def test_what_exim_cannot_evaluate_is_told_in_its_words(
     """Then drainer cannot know the routes, and writes nothing."""
     with pytest.raises(SourceError, match=words):
         backup.toml(text)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"^[a-b]{1,3}\\.example\$",
+        r"\N^[a-b]{1}\.example$\N",
+        r'"^\\\\w{1,3}[.]example\\$"',
+    ],
+)
+def test_a_pattern_with_braces_is_asked_from_exim(backup: Backup, pattern: str) -> None:
+    """Which known domains it has; a person must look for others."""
+    text = f"""
+domainlist relay_to_domains = a.example : b.example : c.example.net
+begin routers
+by_hand:
+  driver = manualroute
+  domains = {pattern}
+  transport = remote
+  route_list = * h1
+others:
+  driver = dnslookup
+  transport = remote
+"""
+    assert backup.routes(text) == [
+        {"domains": ["a.example", "b.example"], "host": "h1", "port": 587},
+        {"domains": ["c.example.net"], "hosts": "mx"},
+    ]
+    assert "REVIEW: drainer cannot list the domains of ^" in backup.toml(text)
