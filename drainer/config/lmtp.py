@@ -64,7 +64,11 @@ def _refuse_tls(primary: _Primary, path: str) -> None:
     }
     for name, is_set in needs.items():
         if is_set:
-            message = f"{name} requires TLS, which a Unix socket ({path}) does not have"
+            remedy = 'set tls = "off"' if name.startswith("tls =") else "remove it"
+            message = (
+                f"{name} requires TLS, which a Unix socket ({path}) does not have:"
+                f" {remedy}, or name the socket in a table of its own"
+            )
             raise ValueError(message)
 
 

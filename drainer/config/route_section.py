@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, create_model, field_validator
 from pydantic.fields import FieldInfo
 
 from drainer.config.health import HealthSection
+from drainer.config.host import is_socket
 from drainer.config.primary import PrimarySection
 from drainer.config.section import Section, domain_names
 from drainer.config.throttle import BreakerSection, ThrottleSection
@@ -160,13 +161,12 @@ def _derive(config: C, n: int) -> C:
     changed: dict[str, Section] = {}
     for name, kind in _SECTIONS.items():
         base = getattr(config, name)
-        left_out = (*_HOSTS, *_OWN.get(name, ()))
-        values = {
-            key: getattr(base, key) for key in base.model_fields_set - {*left_out}
-        }
         own = {key: given[key] for key in given if SECTION_OF[key] == name}
+        left_out = {*_OWN.get(name, ())}
         if name == "primary":
+            left_out.update(_unsuited(own, config.primary.protocol))
             own["domains"] = domains
+        values = {key: getattr(base, key) for key in base.model_fields_set - left_out}
         try:
             changed[name] = kind(**values | own)
         except ValidationError as error:
@@ -176,6 +176,16 @@ def _derive(config: C, n: int) -> C:
         message = f"the route of {domains[0]} names no host"
         raise ValueError(message)
     return config.model_copy(update=changed | {"routes": ()})
+
+
+def _unsuited(own: Mapping[str, Any], protocol: str) -> Iterator[str]:
+    """Yield the keys of ``[primary]`` that do not fit the hosts of a route."""
+    yield from _HOSTS
+    hosts = PrimarySection.model_construct(**{k: own[k] for k in _HOSTS if k in own})
+    if hosts.named_hosts and all(map(is_socket, hosts.named_hosts)):
+        yield from ("tls", "verify", "port", "protocol")
+    elif own.get("protocol", protocol) != protocol:
+        yield "port"
 
 
 def _words(error: ValidationError) -> str:

@@ -119,3 +119,35 @@ def test_a_socket_that_cannot_be_is_refused(text: str) -> None:
     """Its path is absolute, printable and short enough for the kernel."""
     with pytest.raises(UsageError, match="not a valid Unix socket"):
         split_server(text)
+
+
+def test_a_socket_needs_no_tls_because_the_primary_does(tmp_path: Path) -> None:
+    """What [primary] wants of TCP does not concern a route to a socket only."""
+    text = (
+        '[primary]\nhost = "mx1"\ntls = "required"\nverify = true\nport = 25\n'
+        f'[[routes]]\ndomains = ["a.example"]\nhost = "{SOCKET}"\n'
+        '[[routes]]\ndomains = ["b.example"]\nhost = "mx2"\nprotocol = "lmtp"\n'
+    )
+    by_socket, by_lmtp, _ = map(make_route, route_configs(load(tmp_path, text)))
+    assert not by_socket.requires_tls
+    assert (str(by_lmtp), by_lmtp.requires_tls) == ("mx2:24", True)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "own", "words"),
+    [
+        (f'["{SOCKET}"]', 'tls = "required"', 'the route of a.example: tls = "req'),
+        (f'["mx2:24", "{SOCKET}"]', "", 'set tls = "off", or name the socket in a'),
+    ],
+)
+def test_a_route_that_needs_tls_itself_has_no_socket(
+    tmp_path: Path, hosts: str, own: str, words: str
+) -> None:
+    """Or other hosts of it would lose the TLS that [primary] requires."""
+    text = (
+        '[primary]\nhost = "mx1"\ntls = "required"\n'
+        f'[[routes]]\ndomains = ["a.example"]\nhosts = {hosts}\n{own}\n'
+    )
+    with pytest.raises(UsageError) as refused:
+        load(tmp_path, text)
+    assert words in str(refused.value)
