@@ -16,6 +16,8 @@ from msgspec.structs import replace
 from drainer.mail.envelope import domain_of
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy.breaker import remedies
+from drainer.policy.classify.classifier import classify
+from drainer.policy.classify.verdict import Verdict
 from drainer.smtp.certificate import describe
 from drainer.smtp.connection import (
     ConnectFailure,
@@ -32,7 +34,7 @@ from drainer.smtp.xclient import ClientIntroduction
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 _CLOSING = 421
-_GREYLISTING, _FAULTS = "greylisting", ("fault", "disk")
+_GREYLISTING, _RELAY, _FAULTS = "greylisting", "relay", ("fault", "disk")
 """Ids of remedies: nothing is wrong, or a part of the primary does not work."""
 SILENCE = 5.0
 """Seconds without a banner after which the check asks whether the port speaks TLS."""
@@ -258,6 +260,8 @@ class _Interview:
         self._wire = connection.wire
         self._probe = probe
         self._address = address
+        #: Whether any known-good recipient was accepted.
+        self._has_accepted = False
 
     async def run(self, route: Route) -> None:
         self._limit = route.timeouts.mail
@@ -305,6 +309,7 @@ class _Interview:
         for forward_path in self._probe.accept:
             step = await self._ask(Stage.RCPT, f"RCPT TO:<{forward_path}>")
             good = _positive(step.answer)
+            self._has_accepted |= good
             hint = "" if good else remedies.hint(Stage.RCPT, step.answer)
             waits = remedies.topic(Stage.RCPT, step.answer) == _GREYLISTING
             verdict = OK if good else WARN if waits else FAIL
@@ -329,6 +334,7 @@ class _Interview:
         """Return verdict and hint: it must be refused, and permanently.
 
         Without a known-good address nothing else shows whether the user table is there.
+        If it accepts nothing, a refusal of this host is no answer about a recipient.
         A primary that defers strangers says nothing about it: greylisting ends when the
         mail itself comes, and no check would ever see that.
         """
@@ -340,6 +346,8 @@ class _Interview:
         topic = remedies.topic(Stage.RCPT, answer)
         if topic == _GREYLISTING:
             return WARN, remedies.hint(Stage.RCPT, answer)
+        if not self._has_accepted and _refuses_us(answer, topic):
+            return FAIL, remedies.hint(Stage.RCPT, answer)
         if answer.category == 4:  # noqa: PLR2004
             failed = not known and topic in _FAULTS
             return FAIL if failed else WARN, remedies.UNDECIDED
@@ -356,6 +364,12 @@ class _Interview:
             seconds=loop.time() - start,
             facts={"address": self._address},
         )
+
+
+def _refuses_us(answer: Reply, topic: str) -> bool:
+    """Return whether a refusal says that it is about this host, whoever it is for."""
+    is_stop = classify(answer, Stage.RCPT).verdict is Verdict.STOP
+    return topic == _RELAY or (is_stop and bool(topic))
 
 
 def _positive(answer: Reply | Lost) -> bool:

@@ -256,6 +256,29 @@ def test_who_puts_everybody_off_is_not_ready(peer: StartPeer, bench: Bench) -> N
 
 
 @pytest.mark.parametrize("accept", [[], [GOOD]], ids=["no-known-good", "known-good"])
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        ("554 5.7.1 <x@example.org>: Relay access denied", "mynetworks"),
+        ("454 4.7.1 Relay access denied", "mynetworks"),
+        ("550 5.7.1 Unable to relay", "mynetworks"),
+        ("530 5.7.0 Authentication required", "username"),
+    ],
+)
+def test_who_refuses_us_is_not_ready_unless_it_accepts_another(
+    peer: StartPeer, bench: Bench, words: str, remedy: str, accept: list[str]
+) -> None:
+    """Such a refusal of a random recipient shows no user table."""
+    bench.port = peer(rcpt=_random_gets(words)).port
+    bench.configure(health={"accept": accept}, primary={"domains": ["example.org"]})
+    result = check(bench, "--json")
+    assert result.code == (0 if accept else 3)
+    found = stages(result)["rcpt random"]
+    assert (found["verdict"] == "fail") != bool(accept)
+    assert accept or remedy in found["hint"]
+
+
+@pytest.mark.parametrize("accept", [[], [GOOD]], ids=["no-known-good", "known-good"])
 @pytest.mark.parametrize("words", ["450 4.2.0 Greylisted", "450 4.7.1 Try again"])
 def test_a_primary_that_greylists_strangers_is_ready(
     peer: StartPeer, bench: Bench, words: str, accept: list[str]
