@@ -13,6 +13,7 @@ over it.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import NoReturn
 
 from drainer.errors import MessageUnreadable
@@ -34,6 +35,7 @@ _FRAME_BYTES = 5
 _RECORD_COST = 64
 _LOW_BITS = 0x7F
 _CRLF = b"\r\n"
+_FEW_LINES, _MANY_LINES = 8, 512
 _TEXT, _PART, _POINTER, _PADDING = b"NLpw"
 _MESSAGE, _EXTRACTED, _END = b"MXE"
 
@@ -149,16 +151,15 @@ class RecordReader:
 
         Returns their text, and whether its last line is open (unchanged if there are
         none). Local variables and no calls, because this runs once per line of the
-        mail.
+        mail; lines of one length, as an attachment has them, are taken together.
         """
-        low = _LOW_BITS
-        buffer = self._buffer
-        start = position = self._position
-        limit = len(buffer)
-        lines: list[bytes] = []
+        low, buffer, start = _LOW_BITS, self._buffer, self._position
+        position, limit, last = start, len(buffer), -1
+        lines: list[bytes | bytearray] = []
         append = lines.append
         parts: list[bytes] = []  # of the open line
-        try:
+        # The window may end within a frame: _head moves it or reports.
+        with suppress(IndexError):
             while True:
                 kind = buffer[position]
                 length = buffer[position + 1]
@@ -176,21 +177,22 @@ class RecordReader:
                     if parts:
                         append(b"".join((*parts, buffer[text:end])))
                         parts = []
+                    elif length == last <= low and _are_equal(buffer, position):
+                        end, equal = _equal_lines(buffer, position)
+                        append(equal)
                     else:
                         append(buffer[text:end])
-                    line_is_open = False
+                    last = length
                 elif kind == _PART:
                     parts.append(buffer[text:end])
-                    line_is_open = True
                 else:
                     break
                 position = end
-        except IndexError:
-            pass  # the window ends within a frame; _head moves it or reports
         self._position = position
         self._budget -= position - start
         append(b"".join(parts))
-        return _CRLF.join(lines), line_is_open
+        is_open = bool(parts) if position > start else line_is_open
+        return _CRLF.join(lines), is_open
 
     def _long_text(self, length: int) -> Iterator[bytes]:
         while length:
@@ -272,3 +274,32 @@ class RecordReader:
 
     def _truncated(self) -> NoReturn:
         fail(f"it ends within a record or segment, at {self.offset}")
+
+
+def _are_equal(buffer: bytes, position: int) -> bool:
+    """Guess from one record further on whether many text records are equally long."""
+    head = buffer[position : position + 2]
+    return buffer.startswith(head, position + _FEW_LINES * (2 + head[1]))
+
+
+def _equal_lines(buffer: bytes, position: int) -> tuple[int, bytearray]:
+    """Take the text records of one length below 128 that start at a position.
+
+    The first one is whole. Returns the position behind them, and their text without the
+    last line end. A CRLF is as long as the head of such a record, and takes its place.
+    """
+    length = buffer[position + 1]
+    stride = 2 + length
+    whole = (len(buffer) - position) // stride
+    stop = position + min(whole, _MANY_LINES) * stride
+    kinds = buffer[position:stop:stride]
+    lengths = buffer[position + 1 : stop : stride]
+    count = min(
+        len(kinds) - len(kinds.lstrip(kinds[:1])),
+        len(lengths) - len(lengths.lstrip(lengths[:1])),
+    )
+    end = position + count * stride
+    text = bytearray(buffer[position + 2 : end])
+    text[length::stride] = b"\r" * (count - 1)
+    text[length + 1 :: stride] = b"\n" * (count - 1)
+    return end, text

@@ -343,6 +343,33 @@ def test_content_survives_any_division_into_records(text: bytes, every: int) -> 
     assert content_of(divided) == content_of(data)
 
 
+RUNS = st.tuples(
+    st.sampled_from("NNNL"),
+    st.one_of(st.integers(0, 3), st.integers(76, 78), st.integers(126, 129)),
+    st.integers(1, 40),
+    st.sampled_from(b"NLx\0\x01\x02L."),
+)
+"""Type, length and number of records that are alike, and the byte they consist of."""
+
+
+@given(st.lists(RUNS, max_size=8))
+def test_lines_of_one_length_are_like_all_others(
+    runs: list[tuple[str, int, int, int]],
+) -> None:
+    """Bytes of their text that look like the head of a record are text."""
+    records, text = b"", b""
+    for kind, length, count, byte in runs:
+        line = bytes((byte,)) * length
+        records += record(kind, line) * count
+        text += (line + (b"\r\n" if kind == "N" else b"")) * count
+    if runs and runs[-1][0] == "L":
+        text += b"\r\n"
+    plain = queue_file(text=b"")
+    front = plain.removesuffix(record("X") + record("E"))
+    data = front + records + record("X") + record("E")
+    assert content_of(data) == content_of(data, window=True) == text
+
+
 # ---- the window
 
 
