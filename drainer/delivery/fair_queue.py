@@ -15,7 +15,7 @@ from collections import deque
 from msgspec.structs import replace
 
 from drainer.delivery.ready_queue import notify, wait_until
-from drainer.mail.content import HeldContent
+from drainer.mail.content import held_bytes
 from drainer.mail.envelope import domain_of
 from drainer.policy.recipient.delivery import Delivery
 
@@ -23,7 +23,7 @@ WINDOW = 10_000
 """Messages; each takes some two kilobytes without its content."""
 AHEAD = 2_000
 """Messages that keep the sessions busy for a while, whatever the scan does."""
-HELD_TOGETHER = 40 * 1024 * 1024
+HELD_TOGETHER = 16 * 1024 * 1024
 """Bytes of the contents that wait in memory."""
 
 
@@ -59,7 +59,7 @@ class FairQueue:
     @property
     def is_ahead(self) -> bool:
         """Whether enough is queued that filling it further is not urgent."""
-        return self._count > AHEAD
+        return self._count > AHEAD or self._octets > HELD_TOGETHER // 2
 
     async def put(self, delivery: Delivery) -> bool:
         """Add a delivery; wait while the fair queue is full. False when it is over."""
@@ -71,7 +71,7 @@ class FairQueue:
         """Add a delivery, even if the fair queue is full; False when it is over."""
         if self._closed:
             return False
-        size = _held(delivery)
+        size = held_bytes(delivery.spooled)
         if self._octets + size > HELD_TOGETHER:
             delivery = replace(delivery, spooled=None, facts=None)
         else:
@@ -102,12 +102,12 @@ class FairQueue:
             self._turns.append(domain)
         else:
             del self._jobs[domain]
-        self._octets -= _held(delivery)
         return delivery
 
-    def done(self) -> None:
+    def done(self, delivery: Delivery) -> None:
         """Make room for another delivery: one that was taken is under way."""
         self._count -= 1
+        self._octets -= held_bytes(delivery.spooled)
         if self._putters:
             notify(self._putters)
         if not self._count:
@@ -129,9 +129,3 @@ class FairQueue:
         return (
             domain_of(delivery.claimed[0].recipient.forward_path) if self._fair else ""
         )
-
-
-def _held(delivery: Delivery) -> int:
-    """Return how much of the content is in memory."""
-    content = delivery.spooled.content if delivery.spooled is not None else None
-    return len(content.data) if isinstance(content, HeldContent) else 0

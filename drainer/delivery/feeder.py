@@ -209,7 +209,7 @@ class Feeder:
             self._done(delivery)
 
     def _done(self, delivery: Delivery) -> None:
-        self.fair_queue.done()
+        self.fair_queue.done(delivery)
         self.drop(delivery)
 
     async def _load(

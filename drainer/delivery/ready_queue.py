@@ -12,8 +12,12 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from drainer.delivery.message_claims import MessageClaims
+from drainer.mail.content import held_bytes
 from drainer.policy.recipient.delivery import ClaimedRecipient, parts, twinned
 from drainer.smtp.transaction import Transaction
+
+READY_BYTES = 8 * 1024 * 1024
+"""Bytes of the contents in memory, beyond which ``put`` waits."""
 
 
 class ReadyQueue:
@@ -30,6 +34,8 @@ class ReadyQueue:
         self._in_order = in_order
         self._items: deque[Transaction] = deque()
         self._aside: deque[Transaction] = deque()
+        #: Bytes of the contents that are in memory, without what is parked.
+        self._octets = 0
         self._takers: list[asyncio.Future[None]] = []
         #: Sessions without work, and how many of them are to end at once.
         self._idlers: list[asyncio.Future[None]] = []
@@ -58,11 +64,13 @@ class ReadyQueue:
         if self._closed:
             return
         self.count(transaction)
+        self._octets += held_bytes(transaction.spooled)
         self._items.append(transaction)
         self._call_takers()
 
     def _has_room(self) -> bool:
-        return len(self._items) + len(self._aside) < self._limit
+        count = len(self._items) + len(self._aside)
+        return count < self._limit and self._octets < READY_BYTES
 
     def count(self, transaction: Transaction) -> None:
         """Count work that will end without being taken."""
@@ -122,6 +130,7 @@ class ReadyQueue:
         """Return parked work to the queue."""
         if self._aside:
             self._items.extendleft(reversed(self._aside))
+            self._octets += sum(held_bytes(each.spooled) for each in self._aside)
             self._aside.clear()
             self._call_takers()
 
@@ -133,6 +142,7 @@ class ReadyQueue:
     def put_back(self, transaction: Transaction) -> None:
         """Return work that was taken and not started."""
         self._items.appendleft(transaction)
+        self._octets += held_bytes(transaction.spooled)
         self._call_takers()
 
     def split(self, transaction: Transaction, size: int) -> Transaction:
@@ -184,6 +194,7 @@ class ReadyQueue:
 
     def _pop(self) -> Transaction:
         transaction = self._items.popleft()
+        self._octets -= held_bytes(transaction.spooled)
         if self._putters and 2 * len(self._items) <= self._limit:  # many at a time
             notify(self._putters)
         return transaction

@@ -24,7 +24,7 @@ from drainer.runtime.workers import WorkerProcess, start
 from drainer.sources.protocol import Source
 
 BATCH_MESSAGES = 200
-BATCH_BYTES = 4 * 1024 * 1024
+BATCH_BYTES = 1024 * 1024
 """A batch ends at whichever comes first."""
 FIRST_BATCH = 20
 """The first batch is small, so that the first message is sent soon."""

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from drainer.errors import MessageUnreadable
-from drainer.mail.message import ContentFacts
+from drainer.mail.message import ContentFacts, SpooledMessage
 
 MAX_HEADER_BYTES = 512 * 1024
 """Bytes of a header section that are kept to count fields; the rest is content."""
@@ -216,3 +216,9 @@ class HeldContent:
         """Yield it in one piece."""
         if self._data:
             yield self._data
+
+
+def held_bytes(spooled: SpooledMessage | None) -> int:
+    """Return how much of a message's content is in memory."""
+    content = spooled.content if spooled is not None else None
+    return len(content.data) if isinstance(content, HeldContent) else 0

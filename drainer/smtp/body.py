@@ -4,7 +4,12 @@ import asyncio
 from collections.abc import Iterator
 from typing import Protocol, TypeVar
 
-from drainer.mail.content import dot_stuff, replace_bare_newlines, whole
+from drainer.mail.content import (
+    dot_stuff,
+    held_bytes,
+    replace_bare_newlines,
+    whole,
+)
 from drainer.smtp.protocol import SmtpProtocol
 from drainer.smtp.route import Route
 from drainer.smtp.transaction import Transaction
@@ -12,6 +17,8 @@ from drainer.smtp.transaction import Transaction
 SessionT_contra = TypeVar("SessionT_contra", contravariant=True)
 IN_MEMORY_BYTES = 64 * 1024
 """A content up to this size is written at once; a larger one is streamed."""
+BLOCK_BYTES = 256 * 1024
+"""How much of that is read at a time."""
 
 
 class Pacer(Protocol):
@@ -54,10 +61,24 @@ async def write_body(
             await pacer.pace(len(content))
             return content
         chunks = iter((content,))
-    while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
-        if not await _write_paced(chunk, wire, route.timeouts.body, pacer):
+    is_held = held_bytes(transaction.spooled) > 0
+    while block := (
+        _read_block(chunks) if is_held else await asyncio.to_thread(_read_block, chunks)
+    ):
+        if not await _write_paced(block, wire, route.timeouts.body, pacer):
             break
     return b""
+
+
+def _read_block(chunks: Iterator[bytes]) -> bytes:
+    """Return the next part of a content; b"" at its end."""
+    pieces, size = [], 0
+    for chunk in chunks:
+        pieces.append(chunk)
+        size += len(chunk)
+        if size >= BLOCK_BYTES:
+            break
+    return b"".join(pieces)
 
 
 async def _write_paced(

@@ -25,6 +25,7 @@ from drainer.mail.message import Message, Problem, SpooledMessage
 from drainer.runtime.folders import owner_of
 from drainer.sources.common.files import (
     HELD_BYTES,
+    SCANNED_BYTES,
     OpenFiles,
     attach_content,
     canonical,
@@ -178,7 +179,7 @@ class QueueDirectory(ABC, Generic[E]):
                 raise not_a_file(entry.place.name, entry.descriptor)
             with OpenFiles() as opened:
                 draft = self.load(entry.place, entry.descriptor, opened)
-                return self._spooled(self._build(draft, entry.place))
+                return self._spooled(self._build(draft, entry.place), SCANNED_BYTES)
         except FileNotFoundError:
             return None
         except MessageUnreadable as error:
@@ -192,8 +193,8 @@ class QueueDirectory(ABC, Generic[E]):
     def _build(self, draft: AnyEntry, place: FilePlace) -> OpenEntry[AnyEntry]:
         problem, content, start = draft.problem, None, b""
         try:
-            if draft.raw_bytes <= HELD_BYTES:
-                start, is_whole = read_start(draft.chunks(), 2 * HELD_BYTES)
+            if draft.raw_bytes <= SCANNED_BYTES:
+                start, is_whole = read_start(draft.chunks(), 2 * SCANNED_BYTES)
                 content = start if is_whole else None
             elif draft.head is None:
                 start, _ = read_start(draft.chunks(), HELD_BYTES)
@@ -218,9 +219,12 @@ class QueueDirectory(ABC, Generic[E]):
         )
         return OpenEntry(message, draft, place, content)
 
-    def _spooled(self, found: OpenEntry[E]) -> SpooledMessage:
+    def _spooled(
+        self, found: OpenEntry[E], held_bytes: int = HELD_BYTES
+    ) -> SpooledMessage:
         message = found.message
-        return attach_content(message, found.content, partial(self.stream, message))
+        content = found.content if message.size_bytes <= held_bytes else None
+        return attach_content(message, content, partial(self.stream, message))
 
     # ---- finding again
 

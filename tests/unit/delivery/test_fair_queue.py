@@ -5,10 +5,13 @@ from datetime import UTC, datetime
 
 from drainer.delivery.fair_queue import HELD_TOGETHER, FairQueue
 from drainer.delivery.loader import NOTHING
+from drainer.delivery.message_claims import MessageClaims
+from drainer.delivery.ready_queue import READY_BYTES, ReadyQueue
 from drainer.mail.content import HeldContent
 from drainer.mail.envelope import Envelope, Recipient
 from drainer.mail.message import Message, SpooledMessage
 from drainer.policy.recipient.delivery import ClaimedRecipient, Delivery
+from drainer.smtp.transaction import Transaction
 
 NOW = datetime(2026, 11, 23, 17, 0, tzinfo=UTC)
 
@@ -41,7 +44,7 @@ async def taken(fair_queue: FairQueue, count: int) -> list[str]:
     for _ in range(count):
         found = await fair_queue.take()
         assert found is not None
-        fair_queue.done()
+        fair_queue.done(found)
         names.append(found.message.id)
     return names
 
@@ -93,7 +96,7 @@ def test_whoever_puts_waits_while_it_is_full() -> None:
         assert first is not None
         await asyncio.sleep(0)
         assert not third.done()
-        fair_queue.done()
+        fair_queue.done(first)
         await third
         assert await taken(fair_queue, 2) == ["b", "c"]
         assert fair_queue.idle.is_set()
@@ -113,12 +116,38 @@ def test_contents_beyond_the_limit_are_read_again_later() -> None:
             found = await fair_queue.take()
             assert found is not None
             kept.append(found.spooled is not None)
-            fair_queue.done()
+            fair_queue.done(found)
         assert kept == [True] * 4 + [False] * 2
         await fair_queue.put(delivery("next", "x", bytes(size)))
         found = await fair_queue.take()
         assert found is not None
         assert found.spooled is not None
+
+    asyncio.run(test())
+
+
+def test_the_contents_of_ready_messages_are_limited() -> None:
+    """Whoever puts waits until one of them is taken, or returned and taken again."""
+
+    async def test() -> None:
+        ready_queue = ReadyQueue(100, MessageClaims())
+        large = delivery("m", "x", bytes(READY_BYTES))
+        assert large.spooled is not None
+        first, second = (
+            Transaction(delivery=large, spooled=large.spooled, facts=NOTHING)
+            for _ in range(2)
+        )
+        await ready_queue.put(first)
+        putting = asyncio.ensure_future(ready_queue.put(second))
+        await asyncio.sleep(0)
+        taken = ready_queue.take_now()
+        assert taken is first
+        ready_queue.put_back(first)
+        await asyncio.sleep(0)
+        assert not putting.done()
+        assert ready_queue.take_now() is first
+        await putting
+        assert ready_queue.take_now() is second
 
     asyncio.run(test())
 
