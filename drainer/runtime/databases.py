@@ -222,6 +222,12 @@ def is_refused(error: BaseException) -> bool:
     return isinstance(error, SQLAlchemyError)  # it never came to the database
 
 
+def is_damaged(error: BaseException) -> bool:
+    """Return whether SQLite reads something else than it wrote."""
+    code = getattr(getattr(error, "orig", error), "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
 def _refuses(cause: BaseException | None) -> bool:
     if isinstance(cause, sqlite3.Error):
         code = getattr(cause, "sqlite_errorcode", 0) & 0xFF

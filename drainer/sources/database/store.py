@@ -136,6 +136,11 @@ class DatabaseStore:
         message = f"{self.shown}: {databases.reason(error)}"
         if isinstance(error, _OUTAGES) and not databases.is_refused(error):
             return SourceLost(message, hint=databases.remedy(self.url))
+        if databases.is_damaged(error):
+            hint = "look for disk errors in the kernel's log; if there are none, save"
+            return SourceLost(
+                message, hint=f"{hint} the file by `sqlite3 FILE .recover`"
+            )
         hint = "check address, user and rights; passwords: ~/.pgpass, MYSQL_PWD, or"
         return SourceError(message, hint=f"{hint} password_file")
 

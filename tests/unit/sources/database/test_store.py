@@ -47,6 +47,19 @@ def test_a_full_or_locked_database_is_no_usage_error(
     assert refused.value.exit_code == 2
 
 
+def test_a_damaged_database_is_no_wrong_address(tmp_path: Path) -> None:
+    """Exit 1, and where to look: the disk reads something else than was written."""
+    url = f"sqlite:///{tmp_path}/spool.db"
+    create_spool(url)
+    with (tmp_path / "spool.db").open("r+b") as file:
+        file.seek(100)
+        file.write(b"\xff" * 8000)
+    store = DatabaseStore(sa.make_url(url), mapping_of({}))
+    with pytest.raises(SourceLost, match="malformed") as caught:
+        store.read(store.bound)
+    assert (caught.value.exit_code, ".recover" in caught.value.hint) == (1, True)
+
+
 def test_a_database_without_a_free_descriptor_names_the_limit(tmp_path: Path) -> None:
     """SQLite says only that it cannot open the file."""
     url = f"sqlite:///{tmp_path}/spool.db"
