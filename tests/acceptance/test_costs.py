@@ -28,7 +28,7 @@ def test_two_thousand_messages_on_twenty_connections_take_few_commits(
 ) -> None:
     """At most 400: sessions share them, in spite of one wait for each message."""
     write_maildir(tmp_path / "spool", 2000)
-    drainer = Drainer(tmp_path / "ledger.db")
+    drainer = Drainer(tmp_path / "ledger.db", fresh=True)
     with PeerThread() as peer:
         options = ("--no-check", "--connections", 20)
         command = drain_arguments(tmp_path / "spool", peer.port, *options)
@@ -71,7 +71,7 @@ def test_memory_does_not_grow_with_the_message(
         folder = tmp_path / str(size)
         folder.mkdir()
         source = write(folder / "spool", size)
-        drainer = Drainer(folder / "ledger.db")
+        drainer = Drainer(folder / "ledger.db", fresh=True)
         drainer.environment["DRAINER_TELEMETRY__TRACES"] = f"file:{folder}/traces"
         process = drainer.start(*drain_arguments(source, sink.port, "--no-check"))
         with Peaks(process.pid) as watch:

@@ -27,7 +27,7 @@ def test_sending_overlaps_the_scan_and_memory_is_bounded(
     """The scan cannot end before messages have left; memory is bounded."""
     write_maildir(tmp_path / "spool", MESSAGES)
     sink = smtp_sink()
-    drainer = Drainer(tmp_path / "ledger.db")
+    drainer = Drainer(tmp_path / "ledger.db", fresh=True)
     options = ("--no-check", "--connections", 20)
     process = drainer.start(*drain_arguments(tmp_path / "spool", sink.port, *options))
     with Peaks(process.pid, period=0.1) as peaks:

@@ -224,7 +224,7 @@ def test_neither_ledger_nor_files_hold_the_secret_of_an_endpoint(
     secret = f"http://u:s3cr3t@127.0.0.1:{closed}/v1?token=s3cr3t"
     bench.configure(telemetry={"traces": "otlp", "endpoint": secret})
     config = bench.config
-    run = bench.start("drain", f"postfix:{bench.spool}", "--no-check")
+    run = bench.start("drain", f"postfix:{bench.spool}", "--no-check", fresh=True)
     seen = "".join(map(_command_line, tree(run.pid)))
     out, err = run.communicate(timeout=60)
     config.unlink()

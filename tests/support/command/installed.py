@@ -8,14 +8,13 @@ import contextlib
 import json
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.support.command import runner
+from tests.support.command import fork_server, runner
 
 QUICK = {
     "DRAINER_RETRY__FIRST": "200ms",
@@ -51,6 +50,8 @@ class Drainer:
     environment: dict[str, str] = field(default_factory=lambda: dict(QUICK))
     #: Of a ledger in a server database; ``ledger`` names the folder all the same.
     url: str = ""
+    #: As interpreters of their own, whose costs are measured (fork_server.start).
+    fresh: bool = False
 
     def _environment(self) -> dict[str, str]:
         ledger = {"DRAINER_LEDGER__URL": self.url or str(self.ledger)}
@@ -63,9 +64,8 @@ class Drainer:
 
         ``leads_group``: of processes, as a command of an interactive shell.
         """
-        return subprocess.Popen(
-            # As the installed command: the current folder is not a place of modules.
-            [sys.executable, "-P", "-m", "drainer", *map(str, arguments)],
+        return fork_server.start(
+            arguments,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -73,6 +73,7 @@ class Drainer:
             env=self._environment(),
             cwd=self.ledger.parent,
             process_group=0 if leads_group else None,
+            fresh=self.fresh,
         )
 
     def execute(self, *arguments: object, timeout: float = 120) -> Result:

@@ -10,7 +10,6 @@ import io
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, Final
 from drainer.cli import app
 from drainer.cli.output import print_error
 from drainer.errors import DrainerError
+from tests.support.command import fork_server
 from tests.support.spools.postfix_files import place, queue_file, record
 
 #: Nothing is waited for: what is not sent at once is left for the next run.
@@ -96,8 +96,8 @@ def call(*args: object) -> Result:
 
 def start(*args: str | Path, **options: Any) -> subprocess.Popen[str]:
     """Start the command in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "drainer", *map(str, args)],
+    return fork_server.start(
+        args,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -4,13 +4,13 @@ import contextlib
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tests.support.command import fork_server
 from tests.support.command.runner import Bench, environment
 from tests.support.mta.postfix import wait_until
 
@@ -107,8 +107,8 @@ def watching(bench: Bench, *sources: str, **variables: str) -> Iterator[Watcher]
     log = bench.root / f"watch-{number}.log"
     arguments = bench.arguments("watch", *(sources or (source(bench),)))
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "drainer", *map(str, arguments)],
+        process = fork_server.start(
+            arguments,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
