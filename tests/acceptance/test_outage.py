@@ -5,8 +5,8 @@ from pathlib import Path
 
 from tests.support.scenarios.outage import outage
 
-MESSAGES = 1050
-"""A twentieth of what `python -m tests.bench --only bounces` drains."""
+MESSAGES = 735
+"""A few hundredths of what `python -m tests.bench --only bounces` drains."""
 
 
 def test_twenty_proven_senders_among_many_refused_get_one_report_each(

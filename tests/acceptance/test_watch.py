@@ -13,7 +13,7 @@ from tests.support.scenarios.primaries import Mail
 
 NAMES = [f"user{n}@example.org" for n in range(30)]
 LATER = [f"late{n}@example.org" for n in range(12)]
-SLOWLY = {"throttle": {"rate": "15/second", "ramp": "1s"}}
+SLOWLY = {"throttle": {"rate": "15/second", "ramp": "0s", "adaptive": False}}
 
 
 def mail(*recipients: str) -> list[Mail]:
