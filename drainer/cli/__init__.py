@@ -130,6 +130,16 @@ COMMANDS = {
 """The commands in the order of `--help`."""
 
 
+def add_command(app: typer.Typer, name: str) -> None:
+    """Add a command: the function of its name in its module, or the group ``app``."""
+    module = importlib.import_module(f"drainer.cli.{COMMANDS[name].module}")
+    if hasattr(module, "app"):
+        app.add_typer(module.app, name=name)
+    else:
+        found = getattr(module, name, None) or getattr(module, f"{name}_")
+        app.command(name)(found)
+
+
 class _Commands(TyperGroup):
     """Loads the module of a command only when needed: all together take a second."""
 
@@ -152,8 +162,7 @@ class _Commands(TyperGroup):
         if self._is_listing:
             return TyperCommand(cmd_name, help=COMMANDS[cmd_name].help)
         part = typer.Typer(rich_markup_mode="rich", callback=_root)
-        module = importlib.import_module(f"drainer.cli.{COMMANDS[cmd_name].module}")
-        module.register(part)
+        add_command(part, cmd_name)
         command = typer.main.get_group(part).get_command(ctx, cmd_name)
         show_as_written(command, ctx)
         return command

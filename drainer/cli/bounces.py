@@ -62,11 +62,6 @@ app = typer.Typer(
 )
 
 
-def register(root: typer.Typer) -> None:
-    """Add the commands."""
-    root.add_typer(app, name="bounces")
-
-
 # ---- list, show
 
 

@@ -41,11 +41,6 @@ MAX_ROWS = 100
 _COLOURS = {Existence.UNKNOWN: "red", Existence.CANNOT_TELL: "yellow"}
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("census")(census)
-
-
 @with_lists
 @with_primary
 @with_selection

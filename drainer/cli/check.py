@@ -34,11 +34,6 @@ _NO_FULL_NAME = (
 )
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("check")(check)
-
-
 @with_primary
 def check(
     path: ConfigOption = None,

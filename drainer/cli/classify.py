@@ -18,11 +18,6 @@ from drainer.policy.classify.rules import Rule
 from drainer.policy.classify.verdict import Classification
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("classify")(classify)
-
-
 def classify(
     reply: Annotated[
         str, typer.Argument(help="The reply; without it, one reply a line on stdin.")

@@ -27,12 +27,6 @@ from drainer.runtime.private_files import remove_private, rename_private, write_
 from drainer.runtime.redaction import is_secret, redact_all
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("init")(init)
-    app.command("config")(config)
-
-
 def init(
     path: Annotated[Path, typer.Argument(help="File to write.")] = Path("drainer.toml"),
     *,

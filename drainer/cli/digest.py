@@ -20,11 +20,6 @@ from drainer.ledger.reader import LedgerReader
 from drainer.watch.digest import mail_digest, text_of
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("digest")(digest)
-
-
 def digest(
     since: Annotated[
         str, typer.Option(help="Length of the period until now, e.g. 24h, 7d.")

@@ -33,11 +33,6 @@ COLOURS = {
 """Styles of drainer.cli.markup."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("doctor")(doctor)
-
-
 def doctor(
     domain: Annotated[
         str,

@@ -74,11 +74,6 @@ NAMED = 10
 """The most messages in doubt that are named."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("drain")(drain)
-
-
 @with_census
 @with_primary
 @with_redirect

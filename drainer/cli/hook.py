@@ -18,18 +18,12 @@ _NOW = {
     " while",
 }
 
-
-def register(app: typer.Typer) -> None:
-    """Add the group."""
-    group = typer.Typer(
-        help="Report to the watch that the primary is up, or down.",
-        no_args_is_help=True,
-    )
-    group.command("up")(up)
-    group.command("down")(down)
-    app.add_typer(group, name="hook")
+app = typer.Typer(
+    help="Report to the watch that the primary is up, or down.", no_args_is_help=True
+)
 
 
+@app.command("up")
 @to_whom
 def up(whom: OverrideTarget, reason: ReasonOption = "") -> None:
     """Report that the primary seems to be up: the watch checks it, then decides.
@@ -42,6 +36,7 @@ def up(whom: OverrideTarget, reason: ReasonOption = "") -> None:
     _tell(whom, OverrideKind.UP, reason)
 
 
+@app.command("down")
 @to_whom
 def down(whom: OverrideTarget, reason: ReasonOption = "") -> None:
     """Report that the primary seems to be down: the watch stops its drain cleanly.

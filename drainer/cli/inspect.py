@@ -57,12 +57,6 @@ from drainer.runtime.units import describe_duration, format_size
 _SHOWN_PROBLEMS = 4
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("inspect")(inspect)
-    app.command("plan")(plan)
-
-
 @with_choice
 def inspect(
     sources: SourcesArgument,

@@ -44,11 +44,6 @@ app = typer.Typer(
 )
 
 
-def register(root: typer.Typer) -> None:
-    """Add the commands."""
-    root.add_typer(app, name="ledger")
-
-
 @app.command("check")
 def check(
     path: ConfigOption = None, ledger: LedgerOption = "", *, json_: JsonOption = False

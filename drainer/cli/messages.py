@@ -3,8 +3,6 @@
 import json
 from typing import Any
 
-import typer
-
 from drainer.cli.options import (
     ConfigOption,
     IdArgument,
@@ -19,11 +17,6 @@ from drainer.cli.times import shown_time
 from drainer.ledger.filters import Filters
 from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import from_micros
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("show")(show)
 
 
 def show(

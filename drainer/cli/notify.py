@@ -22,11 +22,6 @@ _TEST = Condition(
 )
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("notify")(notify)
-
-
 def notify(
     path: ConfigOption = None,
     *,

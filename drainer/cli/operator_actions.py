@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 
-import typer
 from msgspec.structs import replace
 
 from drainer.cli.action_options import OperatorRequest, as_verb, named, show_touched
@@ -26,29 +25,13 @@ _HELP = {
 }
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    for name, verb in VERBS.items():
-        is_requeue = verb.event is Event.OPERATOR_REQUEUE
-        command = requeue_command() if is_requeue else verb_command(verb)
-        app.command(
-            name,
-            help=f"{_HELP[name]}\n\nExample: drainer {name} --domain"
-            " example.com --reason 'moved away'",
-        )(command)
-
-
-def requeue_command() -> Callable[..., None]:
-    """Return the command of requeue, which can name delivered mail as well."""
-
-    @as_verb
-    def requeue(asked: OperatorRequest, *, window: ReplayWindow) -> None:
-        if window:
-            replay(asked, window)
-        else:
-            act(VERBS["requeue"], asked)
-
-    return with_options(requeue, "window", window_of, (window_of,))
+@as_verb
+def _requeue(asked: OperatorRequest, *, window: ReplayWindow) -> None:
+    """Requeue, which can name delivered mail as well."""
+    if window:
+        replay(asked, window)
+    else:
+        act(VERBS["requeue"], asked)
 
 
 def _nothing(config: Config) -> None:
@@ -130,3 +113,20 @@ def _say_count(count: int, done: str, *, as_json: bool) -> None:
         print_json({"recipients": count, "done": done})
     else:
         stdout().print(f"{count} recipients {done}")
+
+
+def _document(name: str, command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command its help."""
+    command.__doc__ = (
+        f"{_HELP[name]}\n\nExample: drainer {name} --domain example.com"
+        " --reason 'moved away'"
+    )
+    return command
+
+
+hold = _document("hold", verb_command(VERBS["hold"]))
+release = _document("release", verb_command(VERBS["release"]))
+requeue = _document(
+    "requeue", with_options(_requeue, "window", window_of, (window_of,))
+)
+discard = _document("discard", verb_command(VERBS["discard"]))

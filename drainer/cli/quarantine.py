@@ -52,22 +52,6 @@ app = typer.Typer(
 )
 
 
-def register(root: typer.Typer) -> None:
-    """Add the commands."""
-    app.command(
-        "release",
-        help="Release recipients: the next drain sends them, from the copy if the"
-        " source has removed the message.\n\nExample: drainer quarantine release"
-        " --reply 5.1.1 --reason 'user table was empty'",
-    )(verb_command(VERBS["release"], in_quarantine=True))
-    app.command(
-        "purge",
-        help="Discard recipients permanently, and remove the copies that no recipient"
-        " needs.\n\nExample: drainer quarantine purge --older-than 14d --reason old",
-    )(verb_command(PURGE, _sweep, in_quarantine=True))
-    root.add_typer(app, name="quarantine")
-
-
 def _sweep(config: Config) -> None:
     url = ledger_url(config)
     with LedgerReader(url) as report:
@@ -302,3 +286,16 @@ def _export(
         hint = "make room and run the same command again: it keeps existing files"
         raise UsageError(message, hint=hint) from error
     return count
+
+
+app.command(
+    "release",
+    help="Release recipients: the next drain sends them, from the copy if the"
+    " source has removed the message.\n\nExample: drainer quarantine release"
+    " --reply 5.1.1 --reason 'user table was empty'",
+)(verb_command(VERBS["release"], in_quarantine=True))
+app.command(
+    "purge",
+    help="Discard recipients permanently, and remove the copies that no recipient"
+    " needs.\n\nExample: drainer quarantine purge --older-than 14d --reason old",
+)(verb_command(PURGE, _sweep, in_quarantine=True))

@@ -53,11 +53,6 @@ class CountKey(StrEnum):
     STATE = "state"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("list")(list_)
-
-
 @with_filters
 def list_(
     path: ConfigOption = None,

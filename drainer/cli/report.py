@@ -32,11 +32,6 @@ class ReportFormat(StrEnum):
     JSON = "json"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("report")(report)
-
-
 def report(
     path: ConfigOption = None,
     ledger: LedgerOption = "",

@@ -54,11 +54,6 @@ app = typer.Typer(
 )
 
 
-def register(root: typer.Typer) -> None:
-    """Add the commands."""
-    root.add_typer(app, name="spool")
-
-
 @app.command("create")
 def create(
     url: UrlArgument, password_file: PasswordOption = "", *, json_: JsonOption = False

@@ -32,11 +32,6 @@ from drainer.sources.protocol import PartialSource, Source
 _STAGE = re.compile(r"^[a-z]+: ")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("status")(status)
-
-
 def status(
     source: Annotated[
         str, typer.Argument(help="Also count this spool again now.")

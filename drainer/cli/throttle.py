@@ -24,11 +24,6 @@ ForOption = Annotated[
 ]
 
 
-def register(root: typer.Typer) -> None:
-    """Add the commands."""
-    root.add_typer(app, name="throttle")
-
-
 @app.command("set")
 @to_whom
 def set_(

@@ -48,11 +48,6 @@ _REFUSED = Classification(
 )
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("verify")(verify)
-
-
 class _VerifyOptions(NamedTuple):
     """A message to verify, and its recipients."""
 

@@ -20,11 +20,6 @@ from drainer.watch.plan import WatchPlan, make_plan
 from drainer.watch.watch import Serve, Watch
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("watch")(watch)
-
-
 def watch(
     sources: Annotated[
         list[str] | None,

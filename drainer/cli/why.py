@@ -35,11 +35,6 @@ POLL = 1.0
 """Seconds between two looks at the ledger with --follow."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("why")(why)
-
-
 def why(
     id_: IdArgument,
     path: ConfigOption = None,
