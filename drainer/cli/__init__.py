@@ -134,7 +134,7 @@ def add_command(app: typer.Typer, name: str) -> None:
     """Add a command: the function of its name in its module, or the group ``app``."""
     module = importlib.import_module(f"drainer.cli.{COMMANDS[name].module}")
     if hasattr(module, "app"):
-        app.add_typer(module.app, name=name)
+        app.add_typer(module.app, name=name, help=COMMANDS[name].help)
     else:
         found = getattr(module, name, None) or getattr(module, f"{name}_")
         app.command(name)(found)

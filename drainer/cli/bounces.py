@@ -55,11 +55,7 @@ from drainer.policy.recipient.state import Event, State
 from drainer.runtime.process import utcnow
 from drainer.sources.protocol import Source
 
-app = typer.Typer(
-    name="bounces",
-    help="Pending bounces, and the bounces that drainer sends.",
-    no_args_is_help=True,
-)
+app = typer.Typer(no_args_is_help=True)
 
 
 # ---- list, show

@@ -18,9 +18,7 @@ _NOW = {
     " while",
 }
 
-app = typer.Typer(
-    help="Report to the watch that the primary is up, or down.", no_args_is_help=True
-)
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("up")

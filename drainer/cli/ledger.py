@@ -37,11 +37,7 @@ from drainer.policy.bounce.limits import KEEP_KEYS
 from drainer.runtime.units import format_duration
 from drainer.sources.common.marker_index import marked_sources, path_of
 
-app = typer.Typer(
-    name="ledger",
-    help="Check the ledger, copy it, or remove old mail from it.",
-    no_args_is_help=True,
-)
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("check")

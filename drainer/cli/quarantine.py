@@ -45,11 +45,7 @@ from drainer.sources.common.files import beginning
 MAX_HEADER_BYTES = 64 * 1024
 """The most bytes of a header section that are printed."""
 
-app = typer.Typer(
-    name="quarantine",
-    help="Refused messages that may not be bounced: list, show, release, purge.",
-    no_args_is_help=True,
-)
+app = typer.Typer(no_args_is_help=True)
 
 
 def _sweep(config: Config) -> None:

@@ -47,11 +47,7 @@ PasswordOption = Annotated[
         "--password-file", help="File with the password; else ~/.pgpass, MYSQL_PWD."
     ),
 ]
-app = typer.Typer(
-    name="spool",
-    help="Create and fill a database spool. Settle a queue of Postfix or Exim.",
-    no_args_is_help=True,
-)
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("create")

@@ -13,14 +13,9 @@ from drainer.ledger.overrides import OverrideReader
 from drainer.policy.pacing.overrides import Override, OverrideKind
 from drainer.policy.pacing.rate import parse_rate
 
-app = typer.Typer(
-    name="throttle",
-    help="Change the rate of running drains, or pause them.",
-    no_args_is_help=True,
-)
+app = typer.Typer(no_args_is_help=True)
 ForOption = Annotated[
-    str,
-    typer.Option("--for", metavar="TIME", help="How long it lasts, e.g. 10m."),
+    str, typer.Option("--for", metavar="TIME", help="How long it lasts, e.g. 10m.")
 ]
 
 
@@ -51,10 +46,7 @@ def set_(
 
 @app.command("clear")
 @to_whom
-def clear(
-    whom: OverrideTarget,
-    reason: ReasonOption = "",
-) -> None:
+def clear(whom: OverrideTarget, reason: ReasonOption = "") -> None:
     """Return running drains to the configured rate.
 
     Example: drainer throttle clear --reason "office hours"
@@ -65,9 +57,7 @@ def clear(
 @app.command("pause")
 @to_whom
 def pause(
-    whom: OverrideTarget,
-    for_: ForOption = "",
-    reason: ReasonOption = "",
+    whom: OverrideTarget, for_: ForOption = "", reason: ReasonOption = ""
 ) -> None:
     """Pause drains: they finish what they are sending and start nothing new.
 
@@ -80,10 +70,7 @@ def pause(
 
 @app.command("resume")
 @to_whom
-def resume(
-    whom: OverrideTarget,
-    reason: ReasonOption = "",
-) -> None:
+def resume(whom: OverrideTarget, reason: ReasonOption = "") -> None:
     """End a pause.
 
     Example: drainer throttle resume --reason "the primary is back"
@@ -93,9 +80,7 @@ def resume(
 
 @app.command("show")
 @to_whom
-def show(
-    whom: OverrideTarget,
-) -> None:
+def show(whom: OverrideTarget) -> None:
     """Show the rate, the overrides, and the current rate of each drain with its reason.
 
     Example: drainer throttle show --json | jq .drains

@@ -82,14 +82,8 @@ def release_group(
     now: int,
 ) -> None:
     """Make what is held with a group pending: mail of that group was delivered."""
-    change = Transition(
-        event=Event.GROUP_DELIVERED,
-        kind=DecisionKind.BREAKER,
-        rule="group-delivered",
-        run=run,
-        values={"due": now},
-        evidence={"reason": f"the primary accepts {group.words} again"},
-    )
+    reason = f"the primary accepts {group.words} again"
+    change = _retry(Event.GROUP_DELIVERED, "group-delivered", reason, run, now)
     transition(connection, _held(connection, mail, group), change, now)
 
 
@@ -101,17 +95,23 @@ def probe_group(
     now: int,
 ) -> None:
     """Make one message of a group that is held pending, to try it again."""
-    change = Transition(
-        event=Event.GROUP_PROBED,
-        kind=DecisionKind.BREAKER,
-        rule="group-probed",
-        run=run,
-        values={"due": now},
-        evidence={"reason": f"a new drain asks whether {group.words} is accepted now"},
-    )
+    reason = f"a new drain asks whether {group.words} is accepted now"
+    change = _retry(Event.GROUP_PROBED, "group-probed", reason, run, now)
     rows = _held(connection, mail, group)
     first = [row for row in rows if row["message"] == rows[0]["message"]]
     transition(connection, first, change, now)
+
+
+def _retry(event: Event, rule: str, reason: str, run: str, now: int) -> Transition:
+    """Return the change that makes what is held with a group due now."""
+    return Transition(
+        event=event,
+        kind=DecisionKind.BREAKER,
+        rule=rule,
+        run=run,
+        values={"due": now},
+        evidence={"reason": reason},
+    )
 
 
 def _held(connection: sa.Connection, mail: RouteMail, group: MailGroup) -> list[Row]:

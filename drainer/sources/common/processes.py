@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from drainer.errors import UsageError
 from drainer.runtime.folders import open_in
 from drainer.runtime.locks import is_free
 
@@ -29,6 +30,18 @@ def runs_in(root: str, command: re.Pattern[str]) -> int:
         except OSError:
             continue
     return 0
+
+
+def refuse_running(root: str, program: str, place: str) -> None:
+    """Raise UsageError when a program works in a directory, its ``place`` for mail."""
+    number = runs_in(root, re.compile(program))
+    if number:
+        message = f"{program} (process {number}) runs on {root}"
+        hint = (
+            f"stop it first. To drain a copy does not help: {program} sends the same"
+            f" mail from its own {place}"
+        )
+        raise UsageError(message, hint=hint)
 
 
 def runs_at(root: str, command: re.Pattern[str]) -> bool:

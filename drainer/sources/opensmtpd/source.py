@@ -9,20 +9,19 @@ Identity: sender, recipient and time of the envelope, besides the content.
 """
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from drainer.errors import MessageUnreadable, SourceError, UsageError
+from drainer.errors import MessageUnreadable, SourceError
 from drainer.mail.content import crlf
 from drainer.mail.message import Problem
 from drainer.runtime.folders import owner_of
 from drainer.sources.common.control_files import read_capped
 from drainer.sources.common.files import OpenFiles, directory, read_at
-from drainer.sources.common.processes import runs_in
+from drainer.sources.common.processes import refuse_running
 from drainer.sources.common.queue_directory import QueueDirectory
 from drainer.sources.common.queue_entry import (
     IDENTITY_BYTES,
@@ -40,7 +39,6 @@ from drainer.sources.protocol import SourceFormat, SourceOption
 _QUEUE, _CORRUPT = "queue", "corrupt"
 _CONTENT = "message"
 _DEPTH = 3
-_COMMAND = re.compile("smtpd")
 
 
 class OpensmtpdQueue(QueueDirectory[SourceEntry]):
@@ -62,14 +60,7 @@ class OpensmtpdQueue(QueueDirectory[SourceEntry]):
 
     def refuse_if_live(self) -> None:
         """Raise UsageError when an smtpd works here: its queue is its root."""
-        number = runs_in(self._root, _COMMAND)
-        if number:
-            message = f"an smtpd (process {number}) runs on {self._root}"
-            hint = (
-                "stop it first. To drain a copy does not help: smtpd sends the same"
-                " mail from its own spool"
-            )
-            raise UsageError(message, hint=hint)
+        refuse_running(self._root, "smtpd", "spool")
 
     def judge(self, place: FilePlace, is_directory: bool) -> NameKind:  # noqa: FBT001
         """Take every file but the content for an envelope."""

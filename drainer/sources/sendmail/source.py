@@ -13,20 +13,19 @@ send a control file without its body as an empty message.
 
 import fcntl
 import os
-import re
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, NoReturn
 
-from drainer.errors import MessageUnreadable, SourceError, UsageError
+from drainer.errors import MessageUnreadable, SourceError
 from drainer.mail.content import crlf
 from drainer.mail.message import Problem, SpooledMessage
 from drainer.runtime.locks import try_lock
 from drainer.sources.common.control_files import read_capped
 from drainer.sources.common.files import OpenFiles, directory, read_at, unusable
-from drainer.sources.common.processes import runs_in
+from drainer.sources.common.processes import refuse_running
 from drainer.sources.common.queue_directory import QueueDirectory, Touched
 from drainer.sources.common.queue_entry import (
     IDENTITY_BYTES,
@@ -47,7 +46,6 @@ _CONTROLS = ("qf", "hf", "Qf")
 _BODY = "df"
 _DIRECTORIES = frozenset({"qf", "df", "xf"})
 _PREFIX = 2
-_COMMAND = re.compile("sendmail")
 
 
 class SendmailQueue(QueueDirectory[SourceEntry]):
@@ -76,14 +74,7 @@ class SendmailQueue(QueueDirectory[SourceEntry]):
 
     def refuse_if_live(self) -> None:
         """Raise UsageError when a sendmail works in this directory."""
-        number = runs_in(self._root, _COMMAND)
-        if number:
-            message = f"a sendmail (process {number}) runs on {self._root}"
-            hint = (
-                "stop it first. To drain a copy does not help: sendmail sends the same"
-                " mail from its own queue"
-            )
-            raise UsageError(message, hint=hint)
+        refuse_running(self._root, "sendmail", "queue")
 
     def roots(self) -> tuple[Path, ...]:
         """Return the queue, and each queue group, which could be a separate queue."""
