@@ -128,6 +128,8 @@ COMMANDS = {
     ),
 }
 """The commands in the order of `--help`."""
+_loaded: dict[str, Any] = {}
+"""Those that this process has run: Typer takes a while to build one."""
 
 
 def add_command(app: typer.Typer, name: str) -> None:
@@ -161,11 +163,13 @@ class _Commands(TyperGroup):
             return None
         if self._is_listing:
             return TyperCommand(cmd_name, help=COMMANDS[cmd_name].help)
-        part = typer.Typer(rich_markup_mode="rich", callback=_root)
-        add_command(part, cmd_name)
-        command = typer.main.get_group(part).get_command(ctx, cmd_name)
-        show_as_written(command, ctx)
-        return command
+        if cmd_name not in _loaded:
+            part = typer.Typer(rich_markup_mode="rich", callback=_root)
+            add_command(part, cmd_name)
+            command: Any = typer.main.get_group(part).get_command(ctx, cmd_name)
+            show_as_written(command, ctx)
+            _loaded[cmd_name] = command
+        return _loaded[cmd_name]
 
     def make_context(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - likewise
         """Parse the arguments; that prints the help."""
