@@ -269,6 +269,13 @@ def test_before_mail_the_stage_tells_the_remedy(
     assert words in remedy(cause(text, stage, "early"))
 
 
+def test_a_demand_for_tls_names_the_settings() -> None:
+    """In a drain too, where nobody has seen why the session has none."""
+    said = remedy(cause("530 5.7.0 Must issue a STARTTLS command first", Stage.MAIL))
+    for setting in ('tls = "required"', '"implicit"', 'tls_minimum = "1.0"'):
+        assert setting in said
+
+
 @pytest.mark.parametrize("stage", [s for s in Stage if s.before_mail])
 def test_a_session_that_was_lost_has_a_remedy(stage: Stage) -> None:
     """A firewall, or TLS and logins."""
