@@ -29,13 +29,19 @@ def header_beside(name: str) -> str:
 
 def queue_parts(queue: str) -> tuple[str, ...]:
     """Return the directories of a queue; UsageError for an invalid name."""
-    if queue in (MAIN, FROZEN):
-        return (queue,)
-    if not queue or "/" in queue or "\0" in queue or queue in (".", ".."):
+    name, _, part = queue.rpartition("/")
+    if part in (MAIN, FROZEN) and (not name or _is_name(name)):
+        return (name, part) if name else (part,)
+    if not _is_name(queue):
         message = f"not a queue of Exim: {queue!r}"
-        hint = f"name {MAIN}, {FROZEN}, or a named queue (a folder of the spool)"
+        hint = f"name {MAIN}, {FROZEN}, NAME or NAME/{FROZEN} (a folder of the spool)"
         raise UsageError(message, hint=hint)
     return (queue, MAIN)
+
+
+def _is_name(queue: str) -> bool:
+    is_path = "/" in queue or "\0" in queue or queue in ("", ".", "..")
+    return not is_path and queue not in (MAIN, FROZEN)
 
 
 def split_directories(stem: str) -> tuple[tuple[str, ...], ...]:

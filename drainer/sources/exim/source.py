@@ -97,6 +97,9 @@ class EximSpool(QueueDirectory[EximEntry]):
             name = path.name
             if name not in (MAIN, FROZEN) and (path / MAIN).is_dir():
                 yield f"queue {name}", f"--queue {name}", (name, MAIN)
+            if (path / FROZEN).is_dir():
+                frozen = f"{name}/{FROZEN}"
+                yield f"queue {frozen}", f"--queue {frozen}", (name, FROZEN)
 
     def refuse_if_live(self) -> None:
         """Raise UsageError when a running Exim would deliver the same mail."""

@@ -90,14 +90,20 @@ class Maildir(QueueDirectory[SourceEntry]):
                 raise SourceError(message, hint=hint)
 
     def other_parts(self) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-        """Yield the Maildir++ folders, unless the operator named some."""
+        """Yield the folders of any layout, unless the operator named some."""
         if self._folders != [()]:
             return
-        for path in sorted(Path(self._root).iterdir()):
-            for each in SUBDIRECTORIES:
-                if path.name.startswith(".") and (path / each).is_dir():
-                    name = path.name.removeprefix(".")
-                    yield f"folder {name}", f"?folders={name}", (path.name, each)
+        for path, below, _ in os.walk(self._root, onerror=_raise):
+            parts = Path(path).relative_to(self._root).parts
+            there = [each for each in SUBDIRECTORIES if parts and each in below]
+            below[:] = sorted(set(below).difference(SUBDIRECTORIES, ("tmp",)))
+            name = "/".join(parts)
+            option = f"a source of its own: {self.url}/{name}"
+            if len(parts) == 1 and name.startswith("."):
+                name = name.removeprefix(".")
+                option = f"?folders={name}"
+            for each in there:
+                yield f"folder {name}", option, (*parts, each)
 
     def refuse_if_live(self) -> None:
         """Never refuse: no server sends mail from a Maildir."""
@@ -195,6 +201,10 @@ def _folder(name: str) -> tuple[str, ...]:
         message = f"not a Maildir++ folder: {name!r}"
         raise UsageError(message, hint='name it like "Sub" or "Sub.Name"')
     return (f".{bare}",)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 FORMAT = SourceFormat(

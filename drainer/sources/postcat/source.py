@@ -32,11 +32,11 @@ from drainer.sources.common.stored_text import recipient_of
 from drainer.sources.common.walk import FilePlace, NameKind, QueueEntry
 from drainer.sources.postcat.dump import Dump, DumpFile, is_dump, read_dump, refuse
 from drainer.sources.postcat.list import PostqueueEntry, lines, parse_line
-from drainer.sources.postfix.layout import DEFAULT_QUEUES
+from drainer.sources.postfix.layout import DEFAULT_QUEUES, HELD
 from drainer.sources.postfix.message import QueueFile, describe
-from drainer.sources.protocol import SourceFormat, SourceOption
+from drainer.sources.protocol import SourceFormat, SourceOption, UntakenPart
 
-QUEUES = (*DEFAULT_QUEUES, "hold")
+QUEUES = (*DEFAULT_QUEUES, HELD)
 
 _LIST = ".json"
 
@@ -108,6 +108,18 @@ class PostcatExport(QueueDirectory[SourceEntry]):
                     yield QueueEntry(FilePlace((), name), descriptor, is_file=True)
         except OSError as error:
             raise unusable(self._root, error) from error
+
+    def untaken(self) -> list[UntakenPart]:
+        """Return what is on hold, unless the operator named queues."""
+        if set(self._queues) != set(DEFAULT_QUEUES):
+            return []
+        try:
+            with directory(self._root) as descriptor:
+                lines = self._current(descriptor).lines.values()
+        except OSError as error:
+            raise unusable(self._root, error) from error
+        held = sum(line.queue == HELD for line in lines)
+        return [UntakenPart(HELD, f"--queue {HELD}", held)] if held else []
 
     def _names(self, index: _Index) -> Iterator[str]:
         for queue_id, line in index.lines.items():

@@ -1,5 +1,6 @@
 """Mail in parts of a spool that you did not ask for is named, and never passed over."""
 
+import json
 import os
 import shutil
 import tarfile
@@ -47,29 +48,54 @@ def test_postfix_names_hold_corrupt_and_maildrop(tmp_path: Path) -> None:
 
 def test_exim_names_frozen_mail_and_named_queues(tmp_path: Path) -> None:
     """A message is counted once, though it has two files."""
-    for number, parts in enumerate((("input",), ("Finput",), ("slow", "input"))):
+    places = (("input",), ("Finput",), ("slow", "input"), ("slow", "Finput"))
+    for number, parts in enumerate(places):
         name = f"{exim_files.ID.decode()[:-1]}{number}"
         exim_files.place(tmp_path, name=name, parts=parts)
     url = f"exim:{tmp_path}"
     assert untaken(url) == [
         UntakenPart("Finput", "--queue Finput", 1),
         UntakenPart("queue slow", "--queue slow", 1),
+        UntakenPart("queue slow/Finput", "--queue slow/Finput", 1),
     ]
+    frozen = open_source(url, options={"queues": ["slow/Finput"]})
+    assert [each.message.problem for each in frozen.scan()] == [None]
     assert untaken(url, queues=["input"]) == untaken(url)
     assert untaken(url, queues=["slow"]) == []
 
 
 def test_a_maildir_names_its_folders(tmp_path: Path) -> None:
-    """Those with mail in them."""
-    for folder in ("", ".Sub", ".Empty"):
+    """Those with mail in them; a folder of another layout is a source of its own."""
+    for folder in ("", ".Sub", ".Empty", "Old/Mail"):
         for each in ("new", "cur", "tmp"):
             (tmp_path / folder / each).mkdir(parents=True)
     for number, each in enumerate(("new", "cur")):
         name = f"{number}.a.host"
-        (tmp_path / ".Sub" / each / name).write_bytes(b"Subject: x\n\nx\n")
+        for folder in (".Sub", "Old/Mail"):
+            (tmp_path / folder / each / name).write_bytes(b"Subject: x\n\nx\n")
     url = f"maildir:{tmp_path}"
-    assert untaken(url) == [UntakenPart("folder Sub", "?folders=Sub", 2)]
+    own = f"a source of its own: {url}/Old/Mail"
+    assert untaken(url) == [
+        UntakenPart("folder Sub", "?folders=Sub", 2),
+        UntakenPart("folder Old/Mail", own, 2),
+    ]
     assert untaken(url, folders=["Sub"]) == []
+
+
+def test_the_output_of_postqueue_names_what_is_on_hold(tmp_path: Path) -> None:
+    """A queue that is wholly on hold is not empty."""
+    line = {
+        "queue_name": "hold",
+        "queue_id": "A1B2C3D4E5",
+        "arrival_time": 1,
+        "message_size": 1,
+        "sender": "s@example.com",
+        "recipients": [{"address": "a@example.org"}],
+    }
+    (tmp_path / "queue.json").write_text(json.dumps(line) + "\n")
+    url = f"postcat:{tmp_path}"
+    assert untaken(url) == [UntakenPart("hold", "--queue hold", 1)]
+    assert untaken(url, queues=["deferred"]) == []
 
 
 def test_a_folder_of_eml_files_names_other_files_and_folders(tmp_path: Path) -> None:
