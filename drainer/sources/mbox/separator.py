@@ -70,7 +70,10 @@ _CANDIDATE = re.compile(
 """The word, with a time or a dash behind it, or a field or a quote after its line; or
 not at the start of a line, with the start of a date behind its second word, and a line
 end after it."""
-_ODD = rb"(?!From[ \t\r\n])(?i:from)(?=[ \t\v\f\r\n\xa0]|\xc2\xa0)"
+_ODD = (
+    rb"(?!From[ \t\r\n])(?i:from)"
+    rb"(?=[ \t\v\f\r\n\xa0]|\xc2[\x85\xa0]|\xe2\x80[\x80-\x8f\xaf]|\xe3\x80\x80)"
+)
 """The word in other letters, or with a blank behind it that is no space of ASCII."""
 _ODD_CANDIDATE = re.compile(rb"\n(?:\x01{4}[\r\n]|%s)" % _ODD)
 _LINE = re.compile(

@@ -110,6 +110,7 @@ def test_a_line_that_is_not_understood_is_in_doubt_before_a_header_section(
     [
         b"from a@b Mon Nov 23 17:06:59 2026\n", b"FROM a@b some day\r\n", b"fRom\n",
         b"From\xc2\xa0a@b Mon Nov 23 17:06:59 2026\n", b"From\xa0a@b\n", b"From\va@b\n",
+        b"From\xe2\x80\x83a@b Mon Nov 23 17:06:59 2026\n",
     ],
 )  # fmt: skip
 def test_a_line_in_other_letters_is_in_doubt_before_a_header_section(
