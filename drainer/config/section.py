@@ -35,7 +35,7 @@ def domain_names(domains: tuple[str, ...]) -> tuple[str, ...]:
     for domain in domains:
         name = domain.removeprefix(".")
         is_literal = name.startswith("[") and name.endswith("]")
-        if name.isascii() and not (is_literal or ascii_domain(name)):
+        if not (is_literal or ascii_domain(name)):
             right = "write example.org, or .example.org for the domains below it"
             message = f"{domain[:80]!r} is not a domain; {right}"
             raise ValueError(message)

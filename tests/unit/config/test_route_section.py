@@ -125,6 +125,14 @@ def test_a_flag_names_the_only_route(tmp_path: Path) -> None:
         ('[primary]\nhost = "[::1]:26"\n', "set host = '::1', port = 26"),
         ('[primary]\nhost = "a b"\n', "toml:2: primary.host: 'a b' is not a valid"),
         ('[primary]\ndomains = ["*"]\n', "toml:2: primary.domains: '\\*' is not a"),
+        ('[primary]\ndomains = ["f\u00f6\u00f6 bar"]\n', "is not a domain"),
+        (
+            (
+                '[primary]\nhost = "a"\ndomains = ["stra\u00dfe.example"]\n'
+                '[[routes]]\ndomains = ["xn--strae-oqa.example"]\nhost = "b"\n'
+            ),
+            "two routes have the domain",
+        ),
         ('[primary]\nhosts = ["a:465", "b"]\n', "port 465 has TLS from the start"),
         ('[primary]\ntoken_command = "t"\n', "token_command needs username"),
         (
