@@ -5,7 +5,8 @@ import pytest
 from drainer.mail.reply import Lost, Stage, parse_reply
 from drainer.policy.breaker.breaker import Cause
 from drainer.policy.breaker.detector import is_content
-from drainer.policy.breaker.remedies import hint, remedy
+from drainer.policy.breaker.groups import MailGroup
+from drainer.policy.breaker.remedies import advice, hint, remedy
 from drainer.policy.classify.classifier import classify
 from drainer.policy.classify.codes import ENHANCED
 from drainer.policy.classify.rules import families
@@ -274,6 +275,18 @@ def test_a_demand_for_tls_names_the_settings() -> None:
     said = remedy(cause("530 5.7.0 Must issue a STARTTLS command first", Stage.MAIL))
     for setting in ('tls = "required"', '"implicit"', 'tls_minimum = "1.0"'):
         assert setting in said
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("sender", "xclient"), ("attachment", "limits"), ("size", "limits"),
+     ("smtputf8", "limits")],
+)  # fmt: skip
+def test_mail_that_is_held_as_a_group_has_a_remedy(kind: str, words: str) -> None:
+    """Whatever the primary says; the words of a reply that are known say more."""
+    rule = MailGroup(kind=kind).rule
+    assert words in advice(rule, "550 5.7.1 no thanks")
+    assert "SPF and DMARC" in advice(rule, "550 5.7.1 DMARC says no")
 
 
 @pytest.mark.parametrize("stage", [s for s in Stage if s.before_mail])
