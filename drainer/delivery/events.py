@@ -79,6 +79,14 @@ class DeliveryEvents:
         """Note that a message that may have been a probe was put back."""
         self.breaker_guard.not_started(_domains(transaction))
 
+    def pass_on(
+        self, results: Sequence[ClassifiedResult], session: Session | None
+    ) -> Sequence[ClassifiedResult]:
+        """Return the results, without what an equal server of the route is asked."""
+        if session is None:
+            return results
+        return self.breaker_guard.node_guard.pass_on(session, results)
+
     def replied(
         self,
         transaction: Transaction,

@@ -306,13 +306,11 @@ class DeliveryWorker:
             permit=self._permit(delivery, now),
             listed=self.listed,
         )
-        results = exempt_message_specific(
-            classify_attempt(
-                transaction.results.values(), self.policy.rules, transaction.sent
-            ),
-            context,
-        )
         session = self._session
+        found = classify_attempt(
+            transaction.results.values(), self.policy.rules, transaction.sent
+        )
+        results = exempt_message_specific(self.events.pass_on(found, session), context)
         group, elsewhere = self.events.replied(transaction, results, session)
         if elsewhere or group is not None:
             context = structs.replace(context, elsewhere=elsewhere, group=group)

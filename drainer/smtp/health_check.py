@@ -6,7 +6,7 @@ must be accepted and of one that must be refused, RSET, QUIT; never DATA.
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -62,6 +62,8 @@ class HealthFinding(Struct, frozen=True, kw_only=True):
     seconds: float
     hint: str = ""
     facts: dict[str, object] = msgspec.field(default_factory=dict)
+    #: The primary answered that it refuses this host, and not a recipient.
+    refuses_us: bool = False
 
 
 @dataclass(slots=True)
@@ -79,8 +81,10 @@ class HealthReport:
 
     def add(self, stage: str, step: ConnectStep, verdict: str, hint: str = "") -> None:
         """Add the finding of one step."""
+        is_asked = step.stage in (Stage.MAIL, Stage.RCPT)
         self.findings.append(
             HealthFinding(
+                refuses_us=is_asked and _refuses_us(step.stage, step.answer),
                 stage=stage,
                 verdict=verdict,
                 reply=str(step.answer),
@@ -106,9 +110,18 @@ async def check(
     Adds the findings to ``health``, one by one, if it is given.
     """
     health, hosts = HealthReport() if health is None else health, all_hosts(route)
-    reached = [await _check_host(health, at_host(route, h), probe) for h in hosts]
-    if any(reached):
-        _forgive_unreached(health, several=len(hosts) > 1)
+    reached = False
+    for tier in route.tiers or (tuple(hosts),):
+        first, is_well = len(health.findings), False
+        for host in tier:
+            before = len(health.findings)
+            reached |= await _check_host(health, at_host(route, host), probe)
+            is_well |= all(f.verdict != FAIL for f in health.findings[before:])
+        if is_well:  # drainer avoids an equal server that refuses us
+            _forgive(health, lambda each: each.refuses_us, first)
+    if reached:
+        several = ("resolve", Stage.BANNER) if len(hosts) > 1 else ()
+        _forgive(health, lambda each: each.stage in (*several, Stage.CONNECT))
     return health
 
 
@@ -125,15 +138,19 @@ async def _check_host(health: HealthReport, route: Route, probe: HealthProbe) ->
     return any(found)
 
 
-def _forgive_unreached(health: HealthReport, *, several: bool) -> None:
-    """Make one address that does not answer a warning when another one does.
+def _forgive(
+    health: HealthReport, is_lesser: Callable[[HealthFinding], bool], first: int = 0
+) -> None:
+    """Make a failure a warning when another address or server does better.
 
-    When there are several servers, the same applies to one that does not greet us.
+    The findings before the ``first`` stay.
+
+    That is one that does not answer, and among several servers one that does not greet
+    us, or that refuses us although an equal one does not.
     """
-    stages = ("resolve", Stage.CONNECT, Stage.BANNER) if several else (Stage.CONNECT,)
-    health.findings = [
-        replace(f, verdict=WARN) if f.stage in stages and f.verdict == FAIL else f
-        for f in health.findings
+    health.findings[first:] = [
+        replace(f, verdict=WARN) if f.verdict == FAIL and is_lesser(f) else f
+        for f in health.findings[first:]
     ]
 
 
@@ -346,7 +363,7 @@ class _Interview:
         topic = remedies.topic(Stage.RCPT, answer)
         if topic == _GREYLISTING:
             return WARN, remedies.hint(Stage.RCPT, answer)
-        if not self._has_accepted and _refuses_us(answer, topic):
+        if not self._has_accepted and _refuses_us(Stage.RCPT, answer):
             return FAIL, remedies.hint(Stage.RCPT, answer)
         if answer.category == 4:  # noqa: PLR2004
             failed = not known and topic in _FAULTS
@@ -366,10 +383,11 @@ class _Interview:
         )
 
 
-def _refuses_us(answer: Reply, topic: str) -> bool:
+def _refuses_us(stage: Stage, answer: Reply | Lost) -> bool:
     """Return whether a refusal says that it is about this host, whoever it is for."""
-    is_stop = classify(answer, Stage.RCPT).verdict is Verdict.STOP
-    return topic == _RELAY or (is_stop and bool(topic))
+    topic = remedies.topic(stage, answer)
+    is_stop = bool(topic) and classify(answer, stage).verdict is Verdict.STOP
+    return is_stop or topic == _RELAY
 
 
 def _positive(answer: Reply | Lost) -> bool:

@@ -1,14 +1,15 @@
 """Several servers behind one route: which one the next session goes to.
 
-A server that cannot be reached, or that refuses to greet us, is passed over for a
-while. What a server says about a recipient or a message is never asked of another one
-here: that reply is the answer.
+A server that cannot be reached, that refuses to greet us, or that alone refuses all
+mail of this host is passed over for a while. What a server says about a recipient or a
+message is never asked of another one here: that reply is the answer.
 """
 
 import math
 import random
 import time
 from collections import Counter
+from collections.abc import Iterator
 
 from msgspec.structs import replace
 
@@ -18,8 +19,12 @@ from drainer.smtp.route import Host, Route
 
 PASSED_OVER = 60.0
 """Seconds before a server that failed is tried again ahead of the others."""
-LEAST_LEAD, LEAD = 4, 0.05
+REFUSED_LATER = 3
+"""Refusals of us in a row by a server that has delivered before: it changed."""
+LEAST_LEAD, LEAD = 4, 0.03
 """Messages, and a part of all, by which one of several equal servers may be ahead."""
+_LEADS = 2
+"""Sessions by which one that is ahead seems to have more."""
 FINAL_STAGES = (Stage.AUTH,)
 """Another server would refuse the same password, and count it."""
 
@@ -36,6 +41,8 @@ class HostChoice:
         self._failed: dict[Host, float] = {}
         #: Those whose last answer about a message was no delivery.
         self._unwilling: set[Host] = set()
+        #: Refusals of us since the last delivery.
+        self._refusals: Counter[Host] = Counter()
 
     @property
     def tiers(self) -> tuple[tuple[Host, ...], ...]:
@@ -81,27 +88,55 @@ class HostChoice:
             return
         if delivered:
             self._sent[server] += 1
+            self._refusals.pop(server, None)
             self._unwilling.discard(server)
         else:
             self._unwilling.add(server)
 
-    def is_ahead(self, server: Host | None) -> bool:
-        """Whether an equal server had clearly fewer messages, and has fewer sessions.
+    def refuse(self, server: Host | None) -> bool:
+        """Note a refusal of us; return whether it is for an equal server to answer.
 
-        Then a session moves there: five sessions cannot share two servers equally.
+        Then the server that refuses is passed over. If all equal ones do, the primary
+        does, and that reply is the answer.
+        """
+        tier = self._equals(server)
+        if server is None or len(tier) <= 1:
+            return False
+        self._refusals[server] += 1
+        if self._refusals[server] < (REFUSED_LATER if self._sent[server] else 1):
+            return False
+        self._failed[server] = time.monotonic()
+        return not all(map(self._has_failed, tier))
+
+    @property
+    def healthy(self) -> Route:
+        """The route without the servers that are passed over, unless all are."""
+        tiers = (tuple(h for h in t if not self._has_failed(h)) for t in self.tiers)
+        healthy = tuple(filter(None, tiers))
+        return replace(self.route, tiers=healthy) if healthy else self.route
+
+    def _equals(self, server: Host | None) -> tuple[Host, ...]:
+        return next((each for each in self.route.tiers if server in each), ())
+
+    def is_ahead(self, server: Host | None) -> bool:
+        """Whether an equal server had clearly fewer messages, and no more sessions.
+
+        Then a session moves there: the messages are to be shared, not the sessions.
         None moves to a server that did not take its last message.
         """
         if server is None or not self.route.tiers:
             return False
-        tier = next((each for each in self.route.tiers if server in each), ())
+        most = self._open[server]
+        return any(self._open[other] <= most for other in self._behind(server))
+
+    def _behind(self, server: Host) -> Iterator[Host]:
+        """Yield equal servers that had clearly fewer messages, and take them."""
+        tier = self._equals(server)
         lead = max(LEAST_LEAD, LEAD * sum(self._sent[host] for host in tier))
-        return any(
-            self._open[other] < self._open[server]
-            and self._sent[other] + lead < self._sent[server]
-            and other not in self._unwilling
-            and not self._has_failed(other)
-            for other in tier
-        )
+        for other in tier:
+            is_willing = other not in self._unwilling and not self._has_failed(other)
+            if self._sent[other] + lead < self._sent[server] and is_willing:
+                yield other
 
     def _has_failed(self, host: Host) -> bool:
         lately = time.monotonic() - PASSED_OVER
@@ -119,7 +154,7 @@ class HostChoice:
         well.sort(
             key=lambda h: (
                 places[h],
-                self._open[h],
+                self._open[h] + _LEADS * any(self._behind(h)),
                 h in self._unwilling,
                 self._sent[h],
             )

@@ -57,7 +57,7 @@ class Session:
         self.number = next(_numbers)
         self.connection = connection
         self.trust = trust or HostTrust()
-        self._hosts = hosts or HostChoice(route)
+        self.hosts = hosts or HostChoice(route)
         self.extensions = self.trust.trusted(connection.extensions)
         self.route = route
         self._timeouts = route.timeouts
@@ -91,7 +91,7 @@ class Session:
             and not (self._pipelining and PIPELINING in self.trust.ignored)
             and self.sent < min(self.route.max_messages, self.trust.max_messages)
             and age < self.route.max_age
-            and not self._hosts.is_ahead(self.connection.server)
+            and not self.hosts.is_ahead(self.connection.server)
         )
 
     @property
@@ -148,7 +148,7 @@ class Session:
             following = await self._content(transaction, source)
         elif not self._replies.broken and self._wire.lost is None:
             await self._reset()
-        self._hosts.count(self.connection.server, delivered=self._delivered > delivered)
+        self.hosts.count(self.connection.server, delivered=self._delivered > delivered)
         if not transaction.in_step:
             is_used = self._delivered or transaction.behind_dot
             before = self.sent - 1 if is_used else 0

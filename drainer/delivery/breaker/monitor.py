@@ -198,7 +198,7 @@ class BreakerMonitor:
         One host among several may have lost its users, while the others deliver.
         """
         registry = self._breaker_guard.registry
-        answer = await ask_canary(self._hosts.route, question)
+        answer = await ask_canary(self._hosts.healthy, question)
         refused, asked = False, 1
         while (
             isinstance(answer, CanaryResult)
@@ -206,7 +206,7 @@ class BreakerMonitor:
             and asked < (ASK_AGAIN if registry.has_delivered(scope) else ASK)
         ):
             refused, asked = True, asked + 1
-            answer = await ask_canary(self._hosts.route, question)
+            answer = await ask_canary(self._hosts.healthy, question)
         is_mixed = isinstance(answer, CanaryResult) and bool(answer.accepted)
         if refused and is_mixed:
             for domain in {domain_of(address) for address in question.good}:

@@ -7,8 +7,11 @@ again, and asks for known-good recipients on a session before it may judge a mai
 from collections import deque
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from drainer.delivery.control import DrainControl
 from drainer.ledger.records import Decision, DecisionKind
+from drainer.mail.reply import Reply
 from drainer.policy.breaker import breaker as breakers
 from drainer.policy.breaker.breaker import CanaryOutcome, Cause
 from drainer.policy.breaker.detector import RecipientKey, Refusal
@@ -16,7 +19,7 @@ from drainer.policy.breaker.nodes import NodeDetector
 from drainer.policy.breaker.registry import BreakerRegistry
 from drainer.policy.classify.verdict import Classification, Scope, Verdict
 from drainer.policy.recipient.delivery import Delivery
-from drainer.policy.recipient.judge import BY_NODE
+from drainer.policy.recipient.judge import BY_NODE, ClassifiedResult, by_node
 from drainer.runtime.process import utcnow
 from drainer.smtp.canary import CanaryQuestion, CanaryResult, ask_on
 from drainer.smtp.session import Session
@@ -53,6 +56,25 @@ class NodeGuard:
         if found := self._detector.compare(domain):
             self.retries.append(found)
 
+    def pass_on(
+        self, session: Session, classified: Sequence[ClassifiedResult]
+    ) -> Sequence[ClassifiedResult]:
+        """Leave to an equal server what this one alone refuses, as if it were us.
+
+        The breakers do not see it: another server's answer counts.
+        """
+        stops = [each for each in classified if _is_stop(each)]
+        if not stops or not session.hosts.refuse(session.connection.server):
+            return classified
+        session.shunned = True
+        self._note(session, str(stops[0].result.answer))
+        return [
+            replace(each, classification=by_node(each.classification))
+            if _is_stop(each)
+            else each
+            for each in classified
+        ]
+
     def observe(
         self, session: Session, seen: Sequence[tuple[RecipientKey, Refusal]]
     ) -> set[RecipientKey]:
@@ -68,7 +90,7 @@ class NodeGuard:
             for _, each in seen
             if each.classification.verdict is not Verdict.DELIVER
         ]
-        session.shunned = self._detector.is_suspect(session.number) or any(
+        session.shunned |= self._detector.is_suspect(session.number) or any(
             map(self._is_probed, refused)
         )
         if found:
@@ -144,3 +166,10 @@ class NodeGuard:
                 evidence=evidence,
             )
         )
+
+
+def _is_stop(each: ClassifiedResult) -> bool:
+    """Return whether the primary refuses us, and not only for a moment."""
+    found = each.classification
+    is_reply = isinstance(each.result.answer, Reply)
+    return found.verdict is Verdict.STOP and is_reply and not found.short

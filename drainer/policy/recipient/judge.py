@@ -44,6 +44,7 @@ CONTRADICTED = "contradicted-stop"
 
 BY_NODE = "refused-by-node"
 """The rule of a recipient that only one host of the primary refuses."""
+_ALONE = "this host of the primary refuses what its other hosts accept"
 
 REFUSED_IN_DOUBT = "refused-in-doubt"
 """The rule of a message that is refused after it may have arrived."""
@@ -210,10 +211,8 @@ def exempt_message_specific(
 
 def _alone(each: ClassifiedResult, context: SettleContext) -> Classification | None:
     claimed, classification = each.result.claimed, each.classification
-    if classification.short:
-        return None
-    if isinstance(each.result.answer, Problem):
-        return None  # it was not sent, because a breaker kept it
+    if classification.short or isinstance(each.result.answer, Problem):
+        return None  # a problem: it was not sent, because a breaker kept it
     if claimed.refusal != Verdict.STOP.value or claimed.refused is None:
         return None
     contradicted = context.breakers.contradicted_stop(
@@ -223,7 +222,7 @@ def _alone(each: ClassifiedResult, context: SettleContext) -> Classification | N
         return None
     if context.breakers.may_ask_elsewhere(claimed.refused, context.now):
         words = "others passed this stage meanwhile, so another host is asked"
-        return _change(classification, Verdict.RETRY, BY_NODE, words, counts=False)
+        return by_node(classification, words)
     words = (
         "others passed this stage meanwhile, so the primary refuses this message and"
         " not this host; see the primary's log, then `drainer release` or `drainer"
@@ -237,8 +236,7 @@ def refine(
 ) -> ClassifiedResult:
     """Return it with its final verdict."""
     for change in _CHANGES:
-        found = change(each, context, policy)
-        if found is not None:
+        if (found := change(each, context, policy)) is not None:
             return replace(each, classification=found)
     return each
 
@@ -257,15 +255,17 @@ def _change(
     )
 
 
+def by_node(found: Classification, words: str = _ALONE) -> Classification:
+    """Return what has a recipient tried at once on another host."""
+    return _change(found, Verdict.RETRY, BY_NODE, words, counts=False)
+
+
 def _by_node(
     each: ClassifiedResult, context: SettleContext, _p: RetryPolicy
 ) -> Classification | None:
     """Try it on another host of the primary: this one refuses everything."""
-    is_refused = each.classification.verdict is Verdict.BOUNCE
-    if not is_refused or each.result.claimed.n not in context.elsewhere:
-        return None
-    words = "this host of the primary refuses what its other hosts accept"
-    return _change(each.classification, Verdict.RETRY, BY_NODE, words, counts=False)
+    found, is_asked = each.classification, each.result.claimed.n in context.elsewhere
+    return by_node(found) if is_asked and found.verdict is Verdict.BOUNCE else None
 
 
 def _in_group(

@@ -41,3 +41,18 @@ def test_a_session_moves_to_a_willing_server_that_is_behind(
         choice.release(connection)
 
     asyncio.run(run())
+
+
+def test_a_server_that_alone_refuses_us_is_passed_over() -> None:
+    """At once if it is new, later if it changes; never for one that is less preferred."""
+    one, other, lesser = (Host(host=name) for name in ("a", "b", "c"))
+    choice = HostChoice(Route(host="a", tiers=((one, other), (lesser,))))
+    assert choice.refuse(one)
+    assert choice.healthy.tiers == ((other,), (lesser,))
+    choice.count(other, delivered=True)
+    assert [choice.refuse(other) for _ in range(3)] == [False] * 3
+    assert not choice.refuse(lesser)
+    assert not HostChoice(Route(host="a")).refuse(one)
+    later = HostChoice(Route(host="a", tiers=((one, other),)))
+    later.count(one, delivered=True)
+    assert [later.refuse(one) for _ in range(3)] == [False, False, True]
