@@ -190,11 +190,12 @@ def _once(reply: str, said: set[str]) -> str:
 
 def _show_breakers(facts: dict[str, Any], said: set[str]) -> None:
     """Print the breakers, and what to do about those that are not closed."""
-    several, console = len(facts["routes"]) > 1, stdout()
+    console = stdout()
     for breaker in facts["breakers"]:
-        where = f" at {clean(breaker['route'])}" if several else ""
+        is_domain = breaker["scope"] != "route"
+        of = f"{clean(breaker['scope'])} at " if is_domain else "the route "
         console.print(
-            f"[red]breaker of {clean(breaker['scope'])}{where} {breaker['state']}[/]:"
+            f"[red]breaker of {of}{clean(breaker['route'])} {breaker['state']}[/]:"
             f" {clean(breaker['reason'])}{_once(_bare(breaker['reply']), said)}"
         )
         if breaker["remedy"] not in said:

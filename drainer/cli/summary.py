@@ -159,7 +159,8 @@ def _print_next(run: Run) -> None:
             due = f", due {shown_time(row['due'])}" if row["due"] else ""
             why = " ".join(filter(None, (row["rule"], row["reply"])))
             words = f": {clean(why)}" if why else ""
-            console.print(f"  {row['count']} {row['state']}{due}{words}")
+            if due or words:  # the number of each state is above
+                console.print(f"  {row['count']} {row['state']}{due}{words}")
             if row["state"] == State.HELD:
                 _print_advice(advice(row["rule"], row["reply"] or ""))
     _print_reports(run)

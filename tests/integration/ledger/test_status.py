@@ -59,7 +59,7 @@ def test_without_anybody_put_off_nothing_expires(
 def test_a_stopped_route_has_its_remedy_and_a_reply_is_printed_once(
     tmp_path: Path, peer: StartPeer
 ) -> None:
-    """What is waiting for it was refused with the same words."""
+    """What is waiting for it was refused with the same words. The route is named."""
     bench = Bench(tmp_path, peer(rcpt="550 5.7.1 Relaying denied").port)
     for n in range(12):
         bench.add(f"user{n}@example.org")
@@ -70,3 +70,19 @@ def test_a_stopped_route_has_its_remedy_and_a_reply_is_printed_once(
     words = " ".join(bench.run("status").stdout.split())
     assert breaker["remedy"] in words
     assert words.count("Relaying denied") == 1
+    at = f"127.0.0.1:{bench.port}"
+    named = {"route": f"the route {at}"}.get(breaker["scope"], f"example.org at {at}")
+    assert f"breaker of {named} open" in words
+
+
+def test_a_drain_prints_once_how_many_are_pending(
+    tmp_path: Path, peer: StartPeer
+) -> None:
+    """What has no reason beside its state is not listed again."""
+    server = peer()
+    server.stop()
+    bench = Bench(tmp_path, server.port)
+    bench.configure(breaker={"give_up_after": "100ms", "pauses": ["50ms"]})
+    bench.add("user@example.org")
+    result = bench.run("drain", f"postfix:{bench.spool}", "--no-check")
+    assert result.stdout.count("1 pending") == 1

@@ -44,7 +44,7 @@ def test_a_session_moves_to_a_willing_server_that_is_behind(
 
 
 def test_a_server_that_alone_refuses_us_is_passed_over() -> None:
-    """At once if it is new, later if it changes; never for one that is less preferred."""
+    """At once if it is new, later if it changes; only for an equal one."""
     one, other, lesser = (Host(host=name) for name in ("a", "b", "c"))
     choice = HostChoice(Route(host="a", tiers=((one, other), (lesser,))))
     assert choice.refuse(one)
