@@ -24,6 +24,8 @@ from drainer.ledger.known_messages import PASSING
 from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import Row, from_micros
 from drainer.mail.message import PROBLEMS
+from drainer.policy.admission.admit import FOREIGN
+from drainer.policy.breaker.remedies import advice
 from drainer.policy.recipient.state import FINAL, State
 from drainer.runtime.units import describe_duration
 from drainer.telemetry.file_exporter import otlp_json
@@ -258,6 +260,11 @@ _LOCAL = "local-"
 def _next_held(rule: str) -> str:
     """Say what lifts a hold: it depends on the rule that made it."""
     code = rule.removeprefix(_LOCAL)
+    if code in FOREIGN:
+        return (
+            "is sent by the first `drainer drain` that has a route for it:"
+            f" {advice(rule, '')}; `drainer release` sends it by the route of [primary]"
+        )
     if not rule.startswith(_LOCAL) or PROBLEMS.get(code, ("", True))[1]:
         return "waits for an operator: `drainer release` or `drainer discard`"
     if rule in PASSING:

@@ -261,8 +261,11 @@ def _stage_of(rule: str) -> Stage:
 
 def advice(rule: str, said: str) -> str:
     """Return what to do about a refusal that is kept as rule and text, or nothing."""
-    reply = as_said(said)
-    found = _find(rule, reply) if isinstance(reply, Reply) else None
+    if rule.startswith("local-"):
+        found = _find(rule, None)
+    else:
+        reply = as_said(said)
+        found = _find(rule, reply) if isinstance(reply, Reply) else None
     return found.text if found else ""
 
 

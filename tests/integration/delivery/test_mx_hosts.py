@@ -120,6 +120,10 @@ def test_without_a_server_the_mail_is_held(
     assert bench.states() == {"a@example.org": "held"}
     assert bench.recipients()["a@example.org"]["rule"] == "local-no-route"
     assert "no-route" in str(bench.why(name))
+    remedy = "correct the MX records of the domain, or name its hosts"
+    assert remedy in bench.run("why", name).stdout
+    again = bench.run("drain", f"postfix:{bench.spool}", "--no-check")
+    assert remedy in " ".join(again.stdout.split())
     zone.records["example.org"] = [("MX", "10 localhost")]
     assert bench.drain().code == 0
 
