@@ -1,9 +1,11 @@
 """Find and load the configuration; errors name the line."""
 
+import logging
 import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -11,10 +13,15 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from drainer.config import Config
+from drainer.config.host import split_server
+from drainer.config.primary import PrimarySection
+from drainer.config.route_section import PRIMARY_OWN
 from drainer.config.telemetry import origin_of
 from drainer.config.trust import read_trusted
 from drainer.errors import UsageError
 from drainer.runtime.redaction import is_secret, redact, redact_url
+
+_log = logging.getLogger(__name__)
 
 _PREFIX = "DRAINER_"
 PLACES = (Path("drainer.toml"), Path("/etc/drainer/drainer.toml"))
@@ -55,8 +62,11 @@ def load(explicit: Path | None, overrides: Mapping[str, Any]) -> Config:
     _check_environment()
     known = {"file": path, "values": values, "__doc__": Config.__doc__}
     bound = type("BoundConfig", (Config,), known)
+    given = _given(overrides)
     try:
-        config: Config = bound(**_given(overrides))
+        if "host" in overrides.get("primary", {}):
+            given["primary"] = _without_login(bound, given["primary"])
+        config: Config = bound(**given)
     except ValidationError as error:
         raise _explain(error, _Origin(path, text, overrides)) from None
     except SettingsError as error:
@@ -72,6 +82,26 @@ def _given(overrides: Mapping[str, Any]) -> dict[str, Any]:
         if "routes" in overrides
         else given
     )
+
+
+def _without_login(bound: type[Config], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flags for ``--to``; the login of another server does not go there.
+
+    A login without a host of its own is for the server that ``--to`` names. So is one
+    whose user name is a flag.
+    """
+    with suppress(ValidationError):
+        known = bound().primary
+        hosts = {split_server(each)[0].lower() for each in known.named_hosts}
+        if hosts and given["host"].lower() not in hosts and "username" not in given:
+            if known.username:
+                _log.warning(
+                    f"no login at {given['host']}: that of [primary] is for its own"
+                    " host; give --username and --password-file"
+                )
+            fields = PrimarySection.model_fields
+            return {key: fields[key].default for key in PRIMARY_OWN} | dict(given)
+    return dict(given)
 
 
 def _check_environment() -> None:

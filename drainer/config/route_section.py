@@ -31,20 +31,19 @@ _COMMON = {
     "breaker": (),
 }
 """Keys that are the same for all routes."""
-_OWN = {
-    "primary": (
-        "username",
-        "password_file",
-        "password",
-        "token_command",
-        "tls_pin",
-        "tls_cert",
-        "tls_key",
-        "tls_key_password_file",
-    ),
-    "health": ("accept",),
-}
-"""Keys that no route has from the sections: another server must not see a secret."""
+PRIMARY_OWN = (
+    "username",
+    "password_file",
+    "password",
+    "token_command",
+    "tls_pin",
+    "tls_cert",
+    "tls_key",
+    "tls_key_password_file",
+)
+"""Keys of ``[primary]`` for its own hosts: another server must not see a secret."""
+_OWN = {"primary": PRIMARY_OWN, "health": ("accept",)}
+"""Keys that no route has from the sections."""
 OWN_KEYS = tuple(key for keys in _OWN.values() for key in keys)
 _HOSTS = ("host", "hosts")
 

@@ -211,3 +211,24 @@ def test_dns_does_not_choose_who_gets_a_password(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="username needs named hosts"):
         load(tmp_path, text)
     assert load(tmp_path, text + 'tls = "dane"\n').primary.username == "u"
+
+
+@pytest.mark.parametrize(
+    ("to", "more", "username"),
+    [
+        ("mx9", {}, ""),
+        ("MX1.example.org", {"port": 2525}, "u"),
+        ("mx9", {"username": "v", "password_file": "w"}, "v"),
+    ],
+)
+def test_a_flag_sends_the_login_to_no_other_server(
+    tmp_path: Path, to: str, more: dict[str, object], username: str
+) -> None:
+    """Unless it is given with it; a login without a host is for any."""
+    primary = {"host": to} | more
+    config = load(tmp_path, PRIMARY + SECRETS, primary=primary, routes={})
+    assert config.primary.username == username
+    assert bool(config.primary.tls_cert) == bool(username)
+    bare = '[primary]\nusername = "u"\npassword = "p"\n'
+    config = load(tmp_path, bare, primary=primary, routes={})
+    assert config.primary.username == (username or "u")
