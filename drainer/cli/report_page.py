@@ -60,7 +60,7 @@ def masked(facts: dict[str, Any], salt: bytes, *, plain: bool) -> dict[str, Any]
     for reason in facts["reasons"]:
         for sample in reason["samples"]:
             own = [sample["forward_path"], sample.pop("reverse_path")]
-            sample["reply"] = view.text(sample["reply"], filter(None, own))
+            sample["reply"] = view.text(sample["reply"], view.own(own))
             sample["forward_path"] = view.address(sample["forward_path"])
     for breaker in (*facts["breakers"], *facts["breaker_history"]):
         breaker |= {key: view.tree(value) for key, value in breaker.items()}

@@ -28,9 +28,10 @@ from drainer.policy.admission.admit import FOREIGN
 from drainer.policy.breaker.remedies import advice
 from drainer.policy.recipient.state import FINAL, State
 from drainer.runtime.units import describe_duration
-from drainer.telemetry.file_exporter import otlp_json
 from drainer.telemetry.ids import TraceIds
+from drainer.telemetry.json_encoder import JsonEncoder
 from drainer.telemetry.lookup import find, spans_of
+from drainer.telemetry.spans import make_resource
 from drainer.telemetry.tree import tree_of
 
 POLL = 1.0
@@ -104,10 +105,10 @@ def _show_trace(
     report: LedgerReader, url: LedgerURL, id_: str, last: int, *, as_json: bool
 ) -> int:
     """Print the spans of the decisions behind a number; return the last number."""
-    del report
     spans, last = spans_of(url, id_, last)
     if as_json and spans:
-        print_json(json.loads(otlp_json(spans)))
+        resource = make_resource(report.identity(), rehearsal=False)
+        print_json(json.loads(JsonEncoder(resource.attributes).request(spans)))
     elif spans:
         stdout().print(escape("".join(tree_of(spans))), end="")
     return last

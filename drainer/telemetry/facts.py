@@ -3,7 +3,7 @@
 The facts hold only the columns that spans need: rows are many, and some are long.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -93,7 +93,7 @@ def _facts(connection: sa.Connection, chosen: sa.ColumnElement[bool]) -> SpanFac
             unfinished.add(row["message"])
     messages = {row["seq"]: row for row in lookup(_MESSAGE, _M.seq, _D.message)}
     attempts = {row["id"]: row for row in lookup(_ATTEMPT, _A.id, _D.attempt)}
-    finished = messages.keys() - unfinished
+    limits = _limits(connection, chosen)
     ran = {row["id"]: row for row in lookup(_RUNS, _RUN.id, _D.run)}
     former = {row["run"] for row in attempts.values()} - ran.keys()
     if former:  # runs that died, and whose attempts another run has taken over
@@ -105,38 +105,30 @@ def _facts(connection: sa.Connection, chosen: sa.ColumnElement[bool]) -> SpanFac
         messages=messages,
         attempts=attempts,
         recipients=recipients,
-        finishing=_finishing(connection, finished),
-        first=_first(connection, unfinished),
+        finishing=frozenset(last for seq, _, last in limits if seq not in unfinished),
+        first=frozenset(first for seq, first, _ in limits if seq in unfinished),
         runs=ran,
     )
 
 
-def _finishing(connection: sa.Connection, finished: Iterable[int]) -> frozenset[int]:
-    """Return the last decision about each finished message, before its source's.
+def _limits(
+    connection: sa.Connection, chosen: sa.ColumnElement[bool]
+) -> list[tuple[int, int, int]]:
+    """Return the first and the last decision about each message.
 
-    A report about it is sent afterwards, maybe days later.
+    Not as the last one count that of its source, and a report about it, which is sent
+    afterwards, maybe days later.
     """
+    is_later = sa.or_(
+        _D.kind == DecisionKind.ACKNOWLEDGED.value, _D.rule.like("report-%")
+    )
+    last = sa.func.max(sa.case((is_later, 0), else_=_D.id))
     query = (
-        sa.select(sa.func.max(_D.id))
-        .where(
-            _D.message.in_(list(finished)),
-            _D.kind != DecisionKind.ACKNOWLEDGED.value,
-            _D.rule.not_like("report-%"),
-        )
+        sa.select(_D.message, sa.func.min(_D.id), last)
+        .where(_D.message.in_(sa.select(_D.message).where(chosen)))
         .group_by(_D.message)
     )
-    return frozenset(connection.scalars(query))
-
-
-def _first(connection: sa.Connection, unfinished: set[int]) -> frozenset[int]:
-    if not unfinished:
-        return frozenset()
-    query = (
-        sa.select(sa.func.min(_D.id))
-        .where(_D.message.in_(list(unfinished)))
-        .group_by(_D.message)
-    )
-    return frozenset(connection.scalars(query))
+    return [tuple(row) for row in connection.execute(query)]
 
 
 def _dicts(result: sa.CursorResult[Any]) -> list[Row]:

@@ -9,11 +9,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from opentelemetry.trace import SpanContext, TraceFlags
-
 from drainer.ledger.records import DecisionKind
 
-_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _LATELY = 4096
 """Runs and connections whose spans are asked for again and again."""
 _OF_ATTEMPT = (DecisionKind.VERDICT.value, DecisionKind.TAKEOVER.value)
@@ -109,10 +106,3 @@ def decision_name(row: Mapping[str, Any]) -> str:
     if kind in _PREFIXED and (row["message"] is None or kind == DecisionKind.OPERATOR):
         return f"{kind}.{rule.removeprefix(f'{kind}-')}"
     return "classify"
-
-
-def context(trace: int, span: int) -> SpanContext:
-    """Return a sampled span context."""
-    return SpanContext(
-        trace_id=trace, span_id=span, is_remote=False, trace_flags=_SAMPLED
-    )

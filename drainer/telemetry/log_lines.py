@@ -6,7 +6,7 @@ ledger, and costs a session nothing. For a journal a line starts with its priori
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from msgspec import json
@@ -60,7 +60,7 @@ class LogProjection:
         evidence = from_json(row["evidence"]) if row["evidence"] else {}
         state = str(evidence.get("state", ""))
         codes = codes_of(row["reply"])
-        own = [path, message["reverse_path"]]
+        own = self._view.own((path, message["reverse_path"]))
         trace, span = self._ids.decision(row, message["id"])
         return filled(
             {
@@ -80,7 +80,7 @@ class LogProjection:
                 "rule": row["rule"],
                 "code": codes.get(names.CODE),
                 "enhanced": codes.get(names.ENHANCED),
-                "reply": self._view.text(row["reply"], filter(None, own)),
+                "reply": self._view.text(row["reply"], own),
                 "run": attempt["run"],
                 "trace_id": f"{trace:032x}",
                 "span_id": f"{span:016x}",
@@ -132,7 +132,7 @@ class LogWriter:
         self._shown = FORMATS[style]
         self._is_journal = "JOURNAL_STREAM" in os.environ
 
-    def export(self, records: Sequence[dict[str, Any]]) -> None:
+    def export(self, records: Iterable[dict[str, Any]]) -> None:
         """Write some lines; OSError when standard error takes none."""
         text = "".join(f"{self._line(record)}\n" for record in records)
         data = memoryview(text.encode("utf-8", "backslashreplace"))

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import sqlalchemy as sa
-from opentelemetry.sdk.trace import ReadableSpan
 from sqlalchemy.engine import URL
 
 from drainer.ledger import engine, schema
@@ -15,7 +14,7 @@ from drainer.telemetry.facts import decisions_of, facts_of_message
 from drainer.telemetry.ids import TraceIds
 from drainer.telemetry.privacy import AddressView
 from drainer.telemetry.projection import SpanProjection
-from drainer.telemetry.spans import make_resource
+from drainer.telemetry.spans import TraceSpan
 
 MOST = 20
 """Messages that are named."""
@@ -67,13 +66,13 @@ def _texts(reader: LedgerReader) -> Iterator[tuple[str, str]]:
         yield row["id"], domain_of(row["forward_path"])
 
 
-def spans_of(url: URL, message: str, after: int) -> tuple[list[ReadableSpan], int]:
+def spans_of(url: URL, message: str, after: int) -> tuple[list[TraceSpan], int]:
     """Return the spans of a message's decisions behind a number; and the last number.
 
     They show addresses. Raises LedgerError.
     """
     with LedgerReader(url) as reader:
-        salt, identity = reader.salt(), reader.identity()
+        salt = reader.salt()
         seq = reader.message(message)["seq"]
     opened = engine.connect_reader(url)
     try:
@@ -83,8 +82,5 @@ def spans_of(url: URL, message: str, after: int) -> tuple[list[ReadableSpan], in
     finally:
         opened.dispose()
     fresh = [row for row in decisions if row["id"] > after]
-    projection = SpanProjection(
-        salt, make_resource(identity, rehearsal=False), plain=True
-    )
-    spans = list(projection.spans(fresh, facts))
+    spans = list(SpanProjection(salt, plain=True).spans(fresh, facts))
     return spans, fresh[-1]["id"] if fresh else after

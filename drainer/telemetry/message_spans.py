@@ -4,12 +4,9 @@ A message has one trace for life; the root span `message` is made once, when the
 recipient is final.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
-
-from opentelemetry.sdk.trace import Event, ReadableSpan
-from opentelemetry.trace import Link, SpanKind
 
 from drainer.ledger.columns import from_json
 from drainer.mail.envelope import domain_of
@@ -21,19 +18,21 @@ from drainer.telemetry.ids import (
     TraceIds,
     attempt_span,
     connection_span,
-    context,
     decision_name,
     part_span,
     root_span,
     run_trace,
 )
-from drainer.telemetry.privacy import AddressView
+from drainer.telemetry.privacy import AddressView, OwnMailboxes
 from drainer.telemetry.spans import (
-    SpanDetails,
-    SpanMaker,
+    CLIENT,
+    Attributes,
+    SharedAttributes,
+    SpanEvent,
+    SpanLink,
     SpanPlace,
+    TraceSpan,
     codes_of,
-    event,
     flattened,
     run_link,
     server_of,
@@ -54,72 +53,88 @@ _SENT_TO = "sent_to"
 class MessageSpans:
     """Makes the spans of messages."""
 
-    def __init__(self, make: SpanMaker, view: AddressView, ids: TraceIds) -> None:
+    def __init__(self, view: AddressView, ids: TraceIds) -> None:
         """Use these ids, and show addresses like this."""
-        self._make, self._view, self._ids = make, view, ids
+        self._view, self._ids = view, ids
+        self._spool = lru_cache(self._place_of)
         self.marks: dict[str, Any] = {}
 
-    def message(self, row: Row, ended: int, facts: SpanFacts) -> ReadableSpan:
+    def message(self, row: Row, ended: int, facts: SpanFacts) -> TraceSpan:
         """Return the root span of a message that is final."""
-        recipients = list(facts.recipients.get(row["seq"], {}).values())
-        counts = _counts(each["state"] for each in recipients)
-        state = next((s for s in WORST if s in counts), _DELIVERED)
-        done = [r["since"] for r in recipients if r["state"] == _DELIVERED]
+        counts: dict[str, int] = {}
+        attempts = delivered = 0
+        domains = set()
+        for each in facts.recipients.get(row["seq"], {}).values():
+            counts[each["state"]] = counts.get(each["state"], 0) + 1
+            attempts = max(attempts, each["attempts"])
+            domains.add(domain_of(each["forward_path"]))
+            if each["state"] == _DELIVERED:
+                delivered = max(delivered, each["since"])
         attributes = self._about(row)
-        attributes[names.STATE] = state
-        attributes[names.ATTEMPTS] = max((r["attempts"] for r in recipients), default=0)
-        attributes[names.RECIPIENTS + "total"] = len(recipients)
-        for name, count in counts.items():
-            attributes[names.RECIPIENTS + name] = count
-        if done:
-            attributes[names.AGE] = round(max(done) / 1e6 - row["arrived"] / 1e6, 3)
-        domains = sorted({domain_of(each["forward_path"]) for each in recipients})
-        if shown := [self._view.value(each) for each in domains[:MAX_EVENTS] if each]:
-            attributes[names.DOMAINS] = shown
+        if delivered:
+            attributes[names.AGE] = round((delivered - row["arrived"]) / 1e6, 3)
+        domains.discard("")
+        if domains:
+            some = sorted(domains)[:MAX_EVENTS]
+            attributes[names.DOMAINS] = tuple(map(self._view.value, some))
+        outcome = _outcome(attempts, tuple(counts.items()))
+        error = outcome[names.STATE]
         trace = self._ids.trace(row["id"])
-        error = state if state in WORST else ""
-        place = SpanPlace(trace, root_span(trace))
-        details = SpanDetails(error=error, words=_words(counts) if error else "")
-        return self._make(
-            "message", place, (row["scanned"], ended), attributes, details
+        return TraceSpan(
+            "message",
+            SpanPlace(trace, root_span(trace)),
+            (row["scanned"], ended),
+            attributes,
+            error="" if error == _DELIVERED else error,
+            words="" if error == _DELIVERED else _words(counts),
+            shared=(self._spool(row["source"], row["queue"]), outcome),
         )
 
-    def scanned(self, row: Row) -> ReadableSpan:
+    def scanned(self, row: Row) -> TraceSpan:
         """Return the first span of a message that is not final yet."""
         trace = self._ids.trace(row["id"])
         root = root_span(trace)
         place = SpanPlace(trace, part_span(root, "scanned", 0), root)
         times = (row["scanned"], row["scanned"])
         error = State.HELD.value if row["problem"] else ""
-        details = SpanDetails(error=error, words=row["problem"])
-        return self._make("scanned", place, times, self._about(row), details)
+        return TraceSpan(
+            "scanned",
+            place,
+            times,
+            self._about(row),
+            error=error,
+            words=row["problem"],
+            shared=(self._spool(row["source"], row["queue"]),),
+        )
 
     def _about(self, row: Row) -> dict[str, Any]:
         found = {
-            **self.marks,
             names.MESSAGE_ID: row["id"],
             names.NATIVE_ID: self._view.text(row["native_id"]),
-            names.SOURCE: self._source(row["source"]),
             names.SENDER: self._view.address(row["reverse_path"]),
-            names.SYSTEM: "smtp",
-            names.OPERATION: "send",
             names.BODY_SIZE: row["size"],
         }
-        if row["queue"]:
-            found[names.QUEUE] = self._view.text(row["queue"])
         if row["message_id"]:
             found[names.MESSAGING_ID] = self._view.value(row["message_id"])
         return found
 
-    def _source(self, url: str) -> str:
-        """Return a source without the addresses in its path; a server's user stays."""
-        return url if "://" in url else self._view.text(url)
+    def _place_of(self, source: str, queue: str) -> SharedAttributes:
+        """Return what many messages share.
+
+        A source loses the addresses in its path; the user of a server stays.
+        """
+        where = source if "://" in source else self._view.text(source)
+        found = SharedAttributes(self.marks)
+        found |= {names.SYSTEM: "smtp", names.OPERATION: "send", names.SOURCE: where}
+        if queue:
+            found[names.QUEUE] = self._view.text(queue)
+        return found
 
     # --- an attempt
 
     def attempt(
         self, attempt: Row, rows: Sequence[Row], facts: SpanFacts
-    ) -> Iterator[ReadableSpan]:
+    ) -> Iterator[TraceSpan]:
         """Yield the span of an attempt, and of its stages if it did not just deliver.
 
         ``rows`` are its decisions, one for each recipient.
@@ -129,75 +144,61 @@ class MessageSpans:
         start, stages = attempt["started"], from_json(attempt["stages"] or "[]")
         bad = next((row for row in rows if row["verdict"] != _DELIVER), None)
         own = self._own(message, rows, facts)
-        address, session, host = [*attempt["connection"].split(" ", 2), "", ""][:3]
-        attributes: dict[str, Any] = {names.MESSAGE_ID: message["id"]}
-        attributes |= server_of(address, host)
-        if route := _route(facts, attempt):
-            attributes[names.ROUTE] = route
-        attributes[names.RUN] = attempt["run"]
-        attributes |= self._outcome(rows, facts, own)
+        run, connection = attempt["run"], attempt["connection"]
+        attributes = {names.MESSAGE_ID: message["id"]}
+        shared = _session(run, connection, _route(facts, attempt))
         place = SpanPlace(trace, span, root_span(trace))
-        details = SpanDetails(
-            kind=SpanKind.CLIENT,
-            events=self._events(start, stages, rows, (facts, own)),
-            links=_links(attempt["run"], session),
+        events = self._events(start, stages, own)
+        if len(rows) == 1:
+            attributes |= self._recipient(rows[0], facts)
+            groups = shared, self._judgement(rows[0], own)
+        else:
+            groups = shared, _verdicts(rows)
+            events += [self._classified(row, facts, own) for row in rows[:MAX_EVENTS]]
+        yield TraceSpan(
+            "attempt",
+            place,
+            (start, attempt["ended"] or rows[-1]["at"]),
+            attributes,
+            CLIENT,
+            events=events,
+            links=_links(run, connection),
             error=bad["rule"] if bad else "",
             words=self._view.text(bad["reply"], own) if bad else "",
+            shared=groups,
         )
-        times = (start, attempt["ended"] or rows[-1]["at"])
-        yield self._make("attempt", place, times, attributes, details)
         if bad:
             yield from self._stages(place, start, stages, own)
 
-    def _outcome(
-        self, rows: Sequence[Row], facts: SpanFacts, own: Sequence[str]
-    ) -> dict[str, Any]:
-        if len(rows) == 1:
-            return self._attributes(rows[0], facts, own)
-        counts = _counts(row["verdict"] for row in rows)
-        found: dict[str, Any] = {
-            names.VERDICTS + verdict: count for verdict, count in counts.items()
-        }
-        if len(rows) > MAX_EVENTS:
-            found[names.TRUNCATED] = f"events of {len(rows) - MAX_EVENTS} recipients"
-        return found | {names.RECIPIENTS + "total": len(rows)}
-
     def _events(
-        self,
-        start: int,
-        stages: Sequence[Sequence[Any]],
-        rows: Sequence[Row],
-        about: tuple[SpanFacts, Sequence[str]],
-    ) -> list[Event]:
-        facts, own = about
-        events = [
-            event(_stage_name(name), start + offset, self._said(name, reply, own))
+        self, start: int, stages: Sequence[Sequence[Any]], own: OwnMailboxes
+    ) -> list[SpanEvent]:
+        return [
+            SpanEvent(_stage_name(name), start + offset, self._said(name, reply, own))
             for name, offset, reply in stages
         ]
-        if len(rows) > 1:
-            events += [
-                event("classify", row["at"], self._attributes(row, facts, own))
-                for row in rows[:MAX_EVENTS]
-            ]
-        return events
 
-    def _said(self, stage: str, reply: str, own: Sequence[str]) -> dict[str, Any]:
+    def _classified(self, row: Row, facts: SpanFacts, own: OwnMailboxes) -> SpanEvent:
+        """Return the decision about one of several recipients."""
+        about = {**self._recipient(row, facts), **self._judgement(row, own)}
+        return SpanEvent("classify", row["at"], about)
+
+    def _said(self, stage: str, reply: str, own: OwnMailboxes) -> Attributes:
         """Return a reply as attributes; its codes as well if it is not positive."""
         if stage == "throttle.wait":
             return {names.WAIT: float(reply.removesuffix(" s"))}
         text = self._view.text(reply, own)
-        if not text:
-            return {}
-        codes = {} if _is_good(reply) else codes_of(reply)
-        return {names.REPLY: text, **codes}
+        if _is_good(reply):
+            return _positive(text)
+        return {names.REPLY: text, **codes_of(reply)} if text else {}
 
     def _stages(
         self,
         attempt: SpanPlace,
         start: int,
         stages: Sequence[Sequence[Any]],
-        own: Sequence[str],
-    ) -> Iterator[ReadableSpan]:
+        own: OwnMailboxes,
+    ) -> Iterator[TraceSpan]:
         before = start
         for n, (name, offset, reply) in enumerate(stages):
             if _is_ours(name):
@@ -210,85 +211,113 @@ class MessageSpans:
                 if _is_good(reply)
                 else str(code or reply.partition(" ")[0] or "lost")
             )
-            yield self._make(
+            place = part_span(attempt.span, name, n)
+            yield TraceSpan(
                 _stage_name(name),
-                SpanPlace(
-                    attempt.trace, part_span(attempt.span, name, n), attempt.span
-                ),
+                SpanPlace(attempt.trace, place, attempt.span),
                 (min(before, end), end),
                 said,
-                SpanDetails(
-                    kind=SpanKind.CLIENT, error=error, words=said.get(names.REPLY, "")
-                ),
+                CLIENT,
+                error=error,
+                words=said.get(names.REPLY, ""),
             )
             before = end
 
     # --- other decisions
 
-    def decision(self, row: Row, facts: SpanFacts) -> ReadableSpan:
+    def decision(self, row: Row, facts: SpanFacts) -> TraceSpan:
         """Return a decision outside of an attempt as a span of its own."""
         message = facts.messages[row["message"]]
         trace, span = self._ids.decision(row, message["id"])
         own = (
             self._own(message, [row], facts) if row["reply"] or row["evidence"] else ()
         )
-        attributes = {names.MESSAGE_ID: message["id"]}
-        attributes |= self._attributes(row, facts, own)
+        attributes = {names.MESSAGE_ID: message["id"], **self._recipient(row, facts)}
+        judgement = self._judgement(row, own)
         links = (run_link(row["run"]),) if row["run"] in facts.runs else ()
-        words = attributes.get(names.REPLY) or attributes.get(
-            names.EVIDENCE + "reason", ""
-        )
-        error = row["rule"] if row["verdict"] in _BAD else ""
-        return self._make(
+        reason = judgement.get(names.EVIDENCE + "reason", "")
+        return TraceSpan(
             decision_name(row),
             SpanPlace(trace, span, root_span(trace)),
             (row["at"], row["at"]),
             attributes,
-            SpanDetails(links=links, error=error, words=words),
+            links=links,
+            error=row["rule"] if row["verdict"] in _BAD else "",
+            words=judgement.get(names.REPLY) or reason,
+            shared=(judgement,),
         )
 
-    def _attributes(
-        self, row: Row, facts: SpanFacts, own: Sequence[str]
-    ) -> dict[str, Any]:
-        found: dict[str, Any] = {names.RULE: row["rule"]}
-        if row["verdict"]:
-            found[names.VERDICT] = row["verdict"]
-        if row["reply"]:
-            found[names.REPLY] = self._view.text(row["reply"], own)
-            found |= codes_of(row["reply"])
-        if row["n"] is not None:
-            recipient = facts.recipients.get(row["message"], {}).get(row["n"])
-            path = recipient["forward_path"] if recipient else ""
-            found[names.RECIPIENT] = self._view.address(path)
-        return found | self.evidence(row["evidence"], own)
-
-    def evidence(self, text: str, own: Sequence[str] = ()) -> dict[str, Any]:
-        """Return a decision's evidence as attributes."""
-        if not text:
+    def _recipient(self, row: Row, facts: SpanFacts) -> dict[str, Any]:
+        if row["n"] is None:
             return {}
-        if self._view.text(text, own) == text:
-            return _parsed(text)  # most say the same, and quote no address
-        values = from_json(text)
+        recipient = facts.recipients.get(row["message"], {}).get(row["n"])
+        path = recipient["forward_path"] if recipient else ""
+        return {names.RECIPIENT: self._view.address(path)}
+
+    def _judgement(self, row: Row, own: OwnMailboxes) -> SharedAttributes:
+        """Return what was decided, and why; most of it is often the same."""
+        reply, evidence = row["reply"], row["evidence"]
+        words = row["rule"], row["verdict"], reply, self._view.text(reply, own)
+        if self._view.text(evidence, own) == evidence:
+            return _judged(*words, evidence)
+        found = SharedAttributes(_judged(*words, ""))
+        values = from_json(evidence)
         sent_to = values.pop(_SENT_TO, "")
-        found = _flat(self._view.tree(values, own))
+        found |= _flat(self._view.tree(values, own))
         if sent_to:
             found[names.EVIDENCE + _SENT_TO] = self._view.address(sent_to)
         return found
 
-    def _own(
-        self, message: Row, rows: Sequence[Row], facts: SpanFacts
-    ) -> tuple[str, ...]:
+    def _own(self, message: Row, rows: Sequence[Row], facts: SpanFacts) -> OwnMailboxes:
         """Return the addresses that a reply to this message may quote."""
-        if self._view.plain:
-            return ()
         known: Mapping[int, Row] = facts.recipients.get(message["seq"], {})
         paths = [known[r["n"]]["forward_path"] for r in rows if r["n"] in known]
-        return tuple(filter(None, (message["reverse_path"], *paths[:MAX_EVENTS])))
+        return self._view.own((message["reverse_path"], *paths[:MAX_EVENTS]))
 
 
 @lru_cache(1024)
-def _parsed(text: str) -> dict[str, Any]:
-    return _flat(from_json(text))
+def _positive(reply: str) -> SharedAttributes:
+    return SharedAttributes({names.REPLY: reply})
+
+
+@lru_cache(1024)
+def _judged(
+    rule: str, verdict: str, reply: str, shown: str, evidence: str
+) -> SharedAttributes:
+    found = SharedAttributes({names.RULE: rule})
+    if verdict:
+        found[names.VERDICT] = verdict
+    if reply:
+        found[names.REPLY] = shown
+        found |= codes_of(reply)
+    if evidence:
+        found |= _flat(from_json(evidence))
+    return found
+
+
+def _verdicts(rows: Sequence[Row]) -> SharedAttributes:
+    """Return how often each verdict came, if there are several recipients."""
+    counts: dict[str, int] = {}
+    for row in rows:
+        name = names.VERDICTS + row["verdict"]
+        counts[name] = counts.get(name, 0) + 1
+    found = SharedAttributes(counts)
+    if len(rows) > MAX_EVENTS:
+        found[names.TRUNCATED] = f"events of {len(rows) - MAX_EVENTS} recipients"
+    found[names.RECIPIENTS + "total"] = len(rows)
+    return found
+
+
+@lru_cache
+def _outcome(attempts: int, counts: Sequence[tuple[str, int]]) -> SharedAttributes:
+    """Return how a message ended; its state is the worst of its recipients'."""
+    states = dict(counts)
+    found = SharedAttributes()
+    found[names.STATE] = next((each for each in WORST if each in states), _DELIVERED)
+    found[names.ATTEMPTS] = attempts
+    found[names.RECIPIENTS + "total"] = sum(states.values())
+    found |= {names.RECIPIENTS + name: count for name, count in counts}
+    return found
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:
@@ -297,12 +326,24 @@ def _flat(values: dict[str, Any]) -> dict[str, Any]:
     return {names.STATE: state, **found} if state else found
 
 
-def _links(run: str, session: str) -> list[Link]:
+@lru_cache(1024)
+def _links(run: str, connection: str) -> Sequence[SpanLink]:
     """Return the links of an attempt: to its run, and to its connection."""
+    session = connection.partition(" ")[2].partition(" ")[0]
     if not session:
         return [run_link(run)]
-    connection = context(run_trace(run), connection_span(run, session))
-    return [run_link(run), Link(connection)]
+    return [run_link(run), SpanLink(run_trace(run), connection_span(run, session))]
+
+
+@lru_cache(1024)
+def _session(run: str, connection: str, route: str) -> SharedAttributes:
+    """Return what the attempts of a session share."""
+    address, _, host = [*connection.split(" ", 2), "", ""][:3]
+    found = SharedAttributes(server_of(address, host))
+    if route:
+        found[names.ROUTE] = route
+    found[names.RUN] = run
+    return found
 
 
 def _route(facts: SpanFacts, attempt: Row) -> str:
@@ -313,14 +354,6 @@ def _route(facts: SpanFacts, attempt: Row) -> str:
     return next(iter(routes), "")
 
 
-def _counts(words: Iterable[str]) -> dict[str, int]:
-    """Return how often each comes: faster than a Counter, for most come once."""
-    found: dict[str, int] = {}
-    for word in words:
-        found[word] = found.get(word, 0) + 1
-    return found
-
-
 def _is_good(reply: str) -> bool:
     return reply[:1] in ("2", "3")
 
@@ -329,10 +362,12 @@ def _words(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
 
 
+@lru_cache
 def _is_ours(stage: str) -> bool:
     """Return whether a stage is no SMTP command: an event only."""
     return "." in stage or stage in ("died", "reserve")
 
 
+@lru_cache
 def _stage_name(stage: str) -> str:
     return stage if _is_ours(stage) else f"smtp.{stage}"

@@ -1,36 +1,40 @@
 """Traces to a collector: OTLP over HTTP, by the SDK's exporter.
 
-The SDK keeps to itself why an export failed, and what of it a collector rejected. So
-the session that it is given notes each answer. A request that is too large, or that the
-collector cannot read, is halved. One span that is too large is sent without its long
-texts, and says so. So no span keeps those behind it from being exported.
+The SDK knows how to reach a collector, and when to repeat. It keeps to itself why an
+export failed, and what of it a collector rejected. So the session that it is given
+notes each answer. It also brings the request, for our spans are encoded already. A
+request that is too large, or that the collector cannot read, is halved. One span that
+is too large is sent without its long texts, and says so. So no span keeps those behind
+it from being exported.
 """
 
 import gzip
 import os
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
 
+import msgspec
 import requests
 from google.protobuf.message import DecodeError
 from google.rpc.status_pb2 import Status
+from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
-from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
 
 from drainer.mail.reply import printable
 from drainer.runtime.redaction import redact_url
 from drainer.telemetry import names
 from drainer.telemetry.projector import ExportFailure
+from drainer.telemetry.protobuf_encoder import ProtobufEncoder, encode
+from drainer.telemetry.spans import Attributes, TraceSpan
 
 MAX_BYTES = 3 * 1024 * 1024
 """Of one request, before compression; a collector takes 4 MiB by default."""
-MAX_SPANS = 1000
-"""Of one request: about half of MAX_BYTES."""
 INTERVAL = 0.25
 """Seconds between two requests while a drain runs."""
 TIMEOUT = 5.0
@@ -54,9 +58,11 @@ class CollectorSession(requests.Session):
         """Send TRACES or METRICS, at most once in an interval."""
         super().__init__()
         self.interval = interval
+        #: A request that is encoded already; b"" to send the SDK's.
+        self.body = b""
         self._signal = signal
-        #: By ourselves: the SDK spends more time on it than on everything else.
-        self.compresses = not is_set(signal, "COMPRESSION")
+        #: By ourselves: the SDK's gzip is the slowest there is.
+        self._compression = setting(signal, "COMPRESSION").strip().lower() or "gzip"
         self._latest = 0.0
         self.forget()
 
@@ -66,9 +72,11 @@ class CollectorSession(requests.Session):
 
     def request(self, *arguments: Any, **options: Any) -> requests.Response:  # noqa: ANN401 - the SDK's
         """Send a request, not too soon after the one before."""
-        if self.compresses:
-            options["data"] = gzip.compress(options["data"], LEVEL)
-            options["headers"] = {**options["headers"], "Content-Encoding": "gzip"}
+        options["data"] = self.body or options["data"]
+        if compress := _COMPRESSED.get(self._compression):
+            options["data"] = compress(options["data"], LEVEL)
+            encoding = {"Content-Encoding": self._compression}
+            options["headers"] = {**options["headers"], **encoding}
         time.sleep(max(0.0, self._latest + self.interval - time.monotonic()))
         self._latest = time.monotonic()
         self.forget()
@@ -82,12 +90,7 @@ class CollectorSession(requests.Session):
 
     @property
     def is_too_large(self) -> bool:
-        """Whether the last request could succeed in smaller parts.
-
-        The SDK does not send one of more than MAX_BYTES.
-        """
-        if not self.status and not self.error:
-            return True
+        """Whether the last request could succeed in smaller parts."""
         return self.status in _TOO_LARGE or self._code() == _RESOURCE_EXHAUSTED
 
     def failure(self) -> str:
@@ -112,6 +115,11 @@ class CollectorSession(requests.Session):
         return known or self.content[:MAX_WORDS].decode("utf-8", "replace").strip()
 
 
+_COMPRESSED: Final[Mapping[str, Callable[[bytes, int], bytes]]] = {
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+}
+"""By OTEL_EXPORTER_OTLP_COMPRESSION; for any other value nothing is compressed."""
 _REMEDIES = {
     401: "set the token with OTEL_EXPORTER_OTLP_HEADERS",
     403: "the token has no right to send {0}",
@@ -144,16 +152,21 @@ def _cause(error: Exception) -> str:
 class OtlpExporter:
     """Sends spans to a collector."""
 
-    def __init__(self, endpoint: str, report: Callable[[str], None]) -> None:
+    def __init__(
+        self, endpoint: str, resource: Attributes, report: Callable[[str], None]
+    ) -> None:
         """Connect to nothing yet; ``report`` gets what an operator must know."""
         self._session = CollectorSession(TRACES, INTERVAL)
+        self._encoder = ProtobufEncoder(resource)
+        #: Bytes of a request that are no span's, and for the lengths of its parts.
+        self._overhead = len(self._encoder.request(())) + 8
         self._endpoint = redact_url(endpoint)
         self._report = report
         self._sdk = OTLPSpanExporter(
             endpoint=endpoint,
             session=self._session,
-            timeout=None if is_set(TRACES, "TIMEOUT") else TIMEOUT,
-            max_request_size=MAX_BYTES,
+            timeout=None if setting(TRACES, "TIMEOUT") else TIMEOUT,
+            compression=Compression.NoCompression,
         )
         self._has_sent = False
         self._rejected = 0
@@ -162,33 +175,40 @@ class OtlpExporter:
         """Send the rest without a pause between requests: the drain is over."""
         self._session.interval = 0.0
 
-    def export(self, records: Sequence[ReadableSpan]) -> None:
+    def export(self, records: Iterable[TraceSpan]) -> None:
         """Send spans in requests of a limited size; ExportFailure says why not."""
-        starts = range(0, len(records), MAX_SPANS)
-        waiting = [records[start : start + MAX_SPANS] for start in reversed(starts)]
+        spans, encoded = [], []
+        for span in records:
+            spans.append(span)
+            encoded.append(encode(span))
+        waiting = _parts(list(map(len, encoded)), MAX_BYTES - self._overhead)[::-1]
         while waiting:
-            spans = waiting.pop()
-            if self._is_sent(spans):
+            these = waiting.pop()
+            if self._is_sent([encoded[n] for n in these]):
                 continue
-            if len(spans) == 1:
-                self._send_short(spans[0])
+            if len(these) == 1:
+                self._send_short(spans[these[0]])
             else:
-                half = len(spans) // 2
-                waiting += [spans[half:], spans[:half]]
+                half = len(these) // 2
+                waiting += [these[half:], these[:half]]
 
-    def _send_short(self, span: ReadableSpan) -> None:
+    def _send_short(self, span: TraceSpan) -> None:
         """Send a span without its texts; else skip it, if others were taken."""
-        if self._is_sent([shortened(span)]):
+        if self._is_sent([encode(shortened(span))]):
             self._report(f"a span `{span.name}` was too large: it lost its long texts")
         elif self._has_sent:
             self._reject(1, self._session.failure())
         else:  # maybe it takes nothing at all
             raise self._failure()
 
-    def _is_sent(self, spans: Sequence[ReadableSpan]) -> bool:
+    def _is_sent(self, spans: Sequence[bytes]) -> bool:
         """Send one request; return False if a smaller one may succeed."""
         self._session.forget()
-        if self._sdk.export(spans) is SpanExportResult.SUCCESS:
+        self._session.body = self._encoder.request(spans)
+        if len(self._session.body) > MAX_BYTES:  # a single span
+            return False
+        # Of no spans, for the session has the request.
+        if self._sdk.export(()) is SpanExportResult.SUCCESS:
             self._has_sent = True
             self._count_rejected()
             return True
@@ -221,42 +241,46 @@ class OtlpExporter:
             self._report(f"the collector rejected {self._rejected} spans in all")
 
 
-def is_set(signal: str, name: str) -> bool:
-    """Whether the environment sets something for a signal, or for all of them."""
-    names = (name, f"{signal}_{name}")
-    return any(os.environ.get(f"OTEL_EXPORTER_OTLP_{each}") for each in names)
+def setting(signal: str, name: str) -> str:
+    """Return what the environment sets for a signal, or for all of them; or ''."""
+    names = (f"{signal}_{name}", name)
+    values = (os.environ.get(f"OTEL_EXPORTER_OTLP_{each}", "") for each in names)
+    return next(filter(None, values), "")
 
 
-def shortened(span: ReadableSpan) -> ReadableSpan:
+def _parts(sizes: Sequence[int], most: int) -> list[range]:
+    """Divide spans into ranges that have at most so many bytes, or are one span."""
+    parts, first, total = [], 0, 0
+    for n, size in enumerate(sizes):
+        if total + size > most and n > first:
+            parts.append(range(first, n))
+            first, total = n, 0
+        total += size
+    return [*parts, range(first, len(sizes))] if sizes else []
+
+
+def shortened(span: TraceSpan) -> TraceSpan:
     """Return a span without its long texts and most of its events; it says so."""
     events = [
-        Event(each.name, attributes=_short(each.attributes), timestamp=each.timestamp)
+        each._replace(attributes=_short(each.attributes))
         for each in span.events[:SHORT_LIST]
     ]
     missing = f"texts, {len(span.events) - len(events)} events"
-    return ReadableSpan(
-        span.name,
-        context=span.context,
-        parent=span.parent,
-        resource=span.resource,
+    return msgspec.structs.replace(
+        span,
         attributes=_short(span.attributes) | {names.TRUNCATED: missing},
         events=events,
         links=span.links[:SHORT_LIST],
-        kind=span.kind,
-        status=span.status,
-        start_time=span.start_time,
-        end_time=span.end_time,
-        instrumentation_scope=span.instrumentation_scope,
     )
 
 
-def _short(attributes: Any) -> dict[str, Any]:  # noqa: ANN401 - the SDK's mapping
+def _short(attributes: Attributes) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for key, value in (attributes or {}).items():
+    for key, value in attributes.items():
         if isinstance(value, str):
             found[key] = value[:SHORT_TEXT]
-        elif isinstance(value, list | tuple):
-            found[key] = list(value[:SHORT_LIST])
+        elif isinstance(value, tuple):
+            found[key] = value[:SHORT_LIST]
         else:
             found[key] = value
     return found

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.sdk.metrics.export import (
     Gauge,
@@ -18,7 +19,7 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from drainer import __version__
-from drainer.telemetry.otlp import METRICS, TIMEOUT, CollectorSession, is_set
+from drainer.telemetry.otlp import METRICS, TIMEOUT, CollectorSession, setting
 from drainer.telemetry.spans import make_resource
 
 
@@ -40,7 +41,8 @@ class OtlpMetricsExporter:
         self._sdk = OTLPMetricExporter(
             endpoint=endpoint,
             session=self._session,
-            timeout=None if is_set(METRICS, "TIMEOUT") else TIMEOUT,
+            timeout=None if setting(METRICS, "TIMEOUT") else TIMEOUT,
+            compression=Compression.NoCompression,
         )
 
     def export(self, ledger: str, gauges: Iterable[GaugeValues]) -> str:

@@ -7,7 +7,7 @@ message's own addresses that stands alone (``<bob>: user unknown``).
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -32,6 +32,8 @@ _HOST = r"(?:[^\s<>\[\](),;:\"@'/]{1,255}|\[[^\]\s]{1,60}\])"
 _MAILBOX = re.compile(rf"((?:{_QUOTED}|{_ATOM}){_AT}{_HOST})")
 _SIGNS = re.compile(r"@|\uff20|%40|=40|\+40|&#64;|&commat;")
 _TRAIL = ".!?'`*"
+OwnMailboxes = Sequence[tuple[str, str]]
+"""Addresses, and the local part of each as ``_lowered`` has it."""
 
 
 class AddressView:
@@ -54,18 +56,25 @@ class AddressView:
         """Return how a domain or a Message-ID is shown; '' stays ''."""
         return text if self.plain or not text else self._hash(text)
 
-    def text(self, text: str, own: Iterable[str] = ()) -> str:
-        """Return a text whose mailboxes, and those of ``own``, are shown like that."""
-        cut = text[:MAX_TEXT]
-        if self.plain or not cut:
-            return cut
-        lower, is_bare = _examined(cut)
-        quoted = tuple([each for each in own if _lowered(each) in lower])
-        if is_bare and not quoted:
-            return cut
-        return self._cached(cut, quoted)
+    def own(self, mailboxes: Iterable[str]) -> OwnMailboxes:
+        """Return the addresses of a message, as ``text`` and ``tree`` look for them."""
+        if self.plain:
+            return ()
+        return [(each, _lowered(each)) for each in mailboxes if each]
 
-    def tree(self, value: Any, own: Iterable[str] = ()) -> Any:  # noqa: ANN401
+    def text(self, text: str, own: OwnMailboxes = ()) -> str:
+        """Return a text whose mailboxes, and those of ``own``, are shown like that."""
+        if self.plain:
+            return text[:MAX_TEXT]
+        cut, lower, is_bare = _examined(text)
+        for _, local in own:
+            if local in lower:
+                break
+        else:
+            return cut if is_bare else self._cached(cut, ())
+        return self._cached(cut, tuple(each for each, local in own if local in lower))
+
+    def tree(self, value: Any, own: OwnMailboxes = ()) -> Any:  # noqa: ANN401
         """Return a value of evidence with all its texts shown like that."""
         match value:
             case str():
@@ -106,9 +115,10 @@ def _lowered(mailbox: str) -> str:
 
 
 @lru_cache(4096)
-def _examined(text: str) -> tuple[str, bool]:
-    """Return a text in lower case, and whether no mailbox can be in it."""
-    return text.lower(), _SIGNS.search(text) is None
+def _examined(text: str) -> tuple[str, str, bool]:
+    """Return a text, cut and in lower case, and whether no mailbox can be in it."""
+    cut = text[:MAX_TEXT]
+    return cut, cut.lower(), _SIGNS.search(cut) is None
 
 
 def _local(mailbox: str) -> str:

@@ -1,9 +1,6 @@
-"""Committed decisions -> spans. Pure: rows in, ReadableSpans out."""
+"""Committed decisions -> spans. Pure: rows in, spans out."""
 
 from collections.abc import Iterable, Iterator
-
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
 
 from drainer.telemetry import names
 from drainer.telemetry.facts import Row, SpanFacts
@@ -11,23 +8,21 @@ from drainer.telemetry.ids import TraceIds, is_of_attempt
 from drainer.telemetry.message_spans import MessageSpans
 from drainer.telemetry.privacy import AddressView
 from drainer.telemetry.run_spans import RunSpans
-from drainer.telemetry.spans import SpanMaker
+from drainer.telemetry.spans import TraceSpan
 
 
 class SpanProjection:
     """Makes the spans of one ledger."""
 
-    def __init__(self, salt: bytes, resource: Resource, *, plain: bool) -> None:
+    def __init__(self, salt: bytes, *, plain: bool, rehearsal: bool = False) -> None:
         """Derive ids, and hash addresses unless ``plain``, with the ledger's salt."""
-        make, view = SpanMaker(resource), AddressView(salt, plain=plain)
-        self._messages = MessageSpans(make, view, TraceIds(salt))
-        self._runs = RunSpans(make, view)
-        if resource.attributes.get(names.REHEARSAL):
+        view = AddressView(salt, plain=plain)
+        self._messages = MessageSpans(view, TraceIds(salt))
+        self._runs = RunSpans(view)
+        if rehearsal:
             self._messages.marks = self._runs.marks = {names.REHEARSAL: True}
 
-    def spans(
-        self, decisions: Iterable[Row], facts: SpanFacts
-    ) -> Iterator[ReadableSpan]:
+    def spans(self, decisions: Iterable[Row], facts: SpanFacts) -> Iterator[TraceSpan]:
         """Yield the spans of some decisions, in the order of the ledger.
 
         The decisions of an attempt come together. A message that the ledger does not

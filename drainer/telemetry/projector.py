@@ -5,7 +5,7 @@ collector is away and a run ends: the next run sends it. Only one reader at a ti
 on a cursor.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -17,7 +17,8 @@ from drainer.ledger.owner import RECONNECT_FOR
 from drainer.runtime.locks import lock_private
 from drainer.telemetry.facts import Row, SpanFacts, next_decisions, read_facts
 
-BATCH = 1000
+BATCH = 2000
+"""Decisions."""
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
 
@@ -29,8 +30,12 @@ class ExportFailure(Exception):
 class Exporter(Protocol[T_contra]):
     """Where projected records go."""
 
-    def export(self, records: Sequence[T_contra]) -> None:
-        """Take the records; raise ExportFailure or OSError. The same may come again."""
+    def export(self, records: Iterable[T_contra]) -> None:
+        """Take the records; raise ExportFailure or OSError. The same may come again.
+
+        Maybe there are none. They are made while it takes them: what was made just now
+        is in the caches.
+        """
 
     def hurry(self) -> None:
         """Be quick from now on: the drain is over."""
@@ -71,8 +76,7 @@ class Projector(Generic[T]):
             if not decisions:
                 return 0
             facts = read_facts(connection, decisions)
-        if records := list(self._project(decisions, facts)):
-            self._exporter.export(records)
+        self._exporter.export(self._project(decisions, facts))
         self._move(int(decisions[-1]["id"]))
         return len(decisions)
 

@@ -6,8 +6,7 @@ A run has a trace of its own. So has every period that a watch spends in one sta
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.trace import Link, SpanKind, get_current_span
+from opentelemetry.trace import get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from drainer.ledger.columns import from_json
@@ -24,9 +23,11 @@ from drainer.telemetry.ids import (
 )
 from drainer.telemetry.privacy import AddressView
 from drainer.telemetry.spans import (
-    SpanDetails,
-    SpanMaker,
+    CLIENT,
+    INTERNAL,
+    SpanLink,
     SpanPlace,
+    TraceSpan,
     codes_of,
     filled,
     flattened,
@@ -50,12 +51,12 @@ _SUMMARY = {
 class RunSpans:
     """Makes the spans of runs and watches."""
 
-    def __init__(self, make: SpanMaker, view: AddressView) -> None:
+    def __init__(self, view: AddressView) -> None:
         """Show addresses like this."""
-        self._make, self._view = make, view
+        self._view = view
         self.marks: dict[str, Any] = {}
 
-    def spans(self, row: Row, facts: SpanFacts) -> Iterator[ReadableSpan]:
+    def spans(self, row: Row, facts: SpanFacts) -> Iterator[TraceSpan]:
         """Yield the spans of a decision that is about no message."""
         evidence = from_json(row["evidence"]) if row["evidence"] else {}
         if row["kind"] == DecisionKind.WATCH:
@@ -69,7 +70,7 @@ class RunSpans:
         else:
             yield self._part(row, evidence)
 
-    def _drain(self, row: Row, evidence: Row, facts: SpanFacts) -> ReadableSpan:
+    def _drain(self, row: Row, evidence: Row, facts: SpanFacts) -> TraceSpan:
         """Return the root span of a run."""
         run = facts.runs.get(row["run"], {})
         started = int(run.get("started") or row["at"])
@@ -98,39 +99,48 @@ class RunSpans:
             attributes[names.VERDICT] = row["verdict"]
         error = RUN_DIED if died else _FAILED.get(evidence.get("exit", 0), "")
         words = str(evidence.get("reason", "") or f"exit status {evidence.get('exit')}")
-        details = SpanDetails(error=error, words=words, links=_caller(known))
         trace = run_trace(row["run"])
-        place = SpanPlace(trace, root_span(trace))
-        return self._make("drain", place, (started, ended), attributes, details)
+        return TraceSpan(
+            "drain",
+            SpanPlace(trace, root_span(trace)),
+            (started, ended),
+            attributes,
+            links=_caller(known),
+            error=error,
+            words=words,
+        )
 
-    def _part(self, row: Row, evidence: Row) -> ReadableSpan:
+    def _part(self, row: Row, evidence: Row) -> TraceSpan:
         """Return a decision of a run as a span below its root."""
         trace, name = run_trace(row["run"]), decision_name(row)
         root = root_span(trace)
         seconds = float(evidence.pop("seconds", 0.0))
         attributes = dict(server_of(str(evidence.pop("address", ""))))
         attributes |= self._attributes(row, evidence)
-        kind = SpanKind.CLIENT if row["kind"] in _CLIENTS else SpanKind.INTERNAL
-        return self._make(
+        kind = CLIENT if row["kind"] in _CLIENTS else INTERNAL
+        error, words = self._failure(row)
+        return TraceSpan(
             name,
             SpanPlace(trace, part_span(root, name, row["id"]), root),
             (row["at"] - int(seconds * 1e6), row["at"]),
             attributes,
-            self._failure(row, kind),
+            kind,
+            error=error,
+            words=words,
         )
 
-    def _failure(self, row: Row, kind: SpanKind) -> SpanDetails:
+    def _failure(self, row: Row) -> tuple[str, str]:
+        """Return what error.type is, and the words; two times '' for no error."""
         bad = row["verdict"] in _BAD or (
             row["kind"] == DecisionKind.CONNECTION and bool(row["verdict"])
         )
-        words = self._view.text(row["reply"]) if bad else ""
-        return SpanDetails(kind=kind, error=row["rule"] if bad else "", words=words)
+        return (row["rule"], self._view.text(row["reply"])) if bad else ("", "")
 
-    def _order(self, row: Row, evidence: Row) -> ReadableSpan:
+    def _order(self, row: Row, evidence: Row) -> TraceSpan:
         """Return what belongs to no run as a trace of its own."""
         trace = derived_trace("order", row["id"])
         place, times = SpanPlace(trace, root_span(trace)), (row["at"], row["at"])
-        return self._make(
+        return TraceSpan(
             decision_name(row), place, times, self._attributes(row, evidence)
         )
 
@@ -149,7 +159,7 @@ class RunSpans:
 
     # --- a connection
 
-    def _connection(self, row: Row, evidence: Row) -> Iterator[ReadableSpan]:
+    def _connection(self, row: Row, evidence: Row) -> Iterator[TraceSpan]:
         """Yield a session that was opened, and its EHLO, STARTTLS and AUTH below it."""
         steps = evidence.pop("steps", [])
         session = str(evidence.pop("session", "") or row["id"])
@@ -160,9 +170,16 @@ class RunSpans:
         attributes |= _tls(tls)
         attributes |= self._attributes(row, evidence)
         at = row["at"] - sum(micros for _, micros, _ in steps)
-        details = self._failure(row, SpanKind.CLIENT)
-        place = SpanPlace(trace, span, root)
-        yield self._make("smtp.connect", place, (at, row["at"]), attributes, details)
+        error, words = self._failure(row)
+        yield TraceSpan(
+            "smtp.connect",
+            SpanPlace(trace, span, root),
+            (at, row["at"]),
+            attributes,
+            CLIENT,
+            error=error,
+            words=words,
+        )
         for n, (stage, micros, answer) in enumerate(steps):
             if stage in _OPENING:
                 place = SpanPlace(trace, part_span(span, stage, n), span)
@@ -171,18 +188,20 @@ class RunSpans:
 
     def _step(
         self, stage: str, place: SpanPlace, times: tuple[int, int], answer: str
-    ) -> ReadableSpan:
+    ) -> TraceSpan:
         text = self._view.text(answer)
         codes = codes_of(answer)
         good = answer[:1] in ("2", "3")
         error = "" if good else str(codes.get(names.CODE, answer.partition(" ")[0]))
-        details = SpanDetails(kind=SpanKind.CLIENT, error=error, words=text)
         attributes = {**filled({names.REPLY: text}), **codes}
-        return self._make(f"smtp.{stage}", place, times, attributes, details)
+        name = f"smtp.{stage}"
+        return TraceSpan(
+            name, place, times, attributes, CLIENT, error=error, words=text
+        )
 
     # --- a watch
 
-    def _period(self, row: Row, evidence: Row) -> Iterator[ReadableSpan]:
+    def _period(self, row: Row, evidence: Row) -> Iterator[TraceSpan]:
         """Yield the period that ended with this change of a watch's state."""
         state, since = evidence.pop("from", ""), evidence.pop("since", 0)
         if not state or not since:
@@ -194,10 +213,10 @@ class RunSpans:
         trace = derived_trace("watch", row["run"], since)
         attributes: dict[str, Any] = {names.RUN: row["run"], names.STATE: state}
         attributes |= flattened(self._view.tree(evidence), names.EVIDENCE)
-        details = SpanDetails(links=[run_link(run) for run in runs])
+        links = [run_link(run) for run in runs]
         place = SpanPlace(trace, root_span(trace))
         times = (int(since), row["at"])
-        yield self._make(f"watch.{state}", place, times, attributes, details)
+        yield TraceSpan(f"watch.{state}", place, times, attributes, links=links)
 
 
 def _tls(facts: object) -> dict[str, Any]:
@@ -209,11 +228,13 @@ def _tls(facts: object) -> dict[str, Any]:
     return {names.TLS_ESTABLISHED: bool(facts)} | filled(found)
 
 
-def _caller(facts: Mapping[str, Any]) -> list[Link]:
+def _caller(facts: Mapping[str, Any]) -> list[SpanLink]:
     """Return a link to the span of who started the run, if TRACEPARENT named one."""
     carrier = {
         key: str(facts[key]) for key in ("traceparent", "tracestate") if key in facts
     }
     found = TraceContextTextMapPropagator().extract(carrier)
     span = get_current_span(found).get_span_context()
-    return [Link(span)] if span.is_valid else []
+    if not span.is_valid:
+        return []
+    return [SpanLink(span.trace_id, span.span_id, is_remote=True)]

@@ -1,6 +1,8 @@
-"""A span: its parts, and the attributes that several kinds of spans share.
+"""A span, in plain values, and parts that spans have in common.
 
-Attributes have the type of their value. An empty one is left out.
+It is no span of the SDK: that one is made to be filled while a program runs, and takes
+several times as long to make and to encode. Two modules encode ours, json_encoder and
+protobuf_encoder; the tests compare them with the official encoder.
 """
 
 import re
@@ -8,25 +10,41 @@ import socket
 import uuid
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from msgspec import Struct
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import Event, ReadableSpan
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
 from drainer import __version__
 from drainer.ledger.columns import to_json
 from drainer.mail.reply import Reply, as_said
 from drainer.telemetry import names
-from drainer.telemetry.ids import context, root_span, run_trace
+from drainer.telemetry.ids import root_span, run_trace
 
+SCOPE: Final = "drainer", __version__
+"""Name and version of what makes the spans."""
+INTERNAL, CLIENT = 1, 3
+"""Kinds of a span, as OTLP numbers them."""
+ERROR: Final = 2
+"""The status of a span that has an error, likewise."""
+KNOWN, REMOTE = 0x100, 0x200
+"""Flags: it is known whether the parent, or the target of a link, is remote; it is."""
 MAX_STATUS = 300
 """Characters of the description of a status."""
-_SCOPE = InstrumentationScope("drainer", __version__)
-_UNSET = Status()
 _STAGE = re.compile(r"^[a-z]{1,10}: ")
 Row = Mapping[str, Any]
+Attributes = Mapping[str, Any]
+"""By name: texts, numbers, bools, or tuples of one type."""
+
+
+class SharedAttributes(dict[str, Any]):
+    """Attributes that many spans and events share; an encoder encodes them once.
+
+    Never change one: it is told from others by identity, as an object is.
+    """
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+    __eq__ = object.__eq__
 
 
 class SpanPlace(NamedTuple):
@@ -37,18 +55,46 @@ class SpanPlace(NamedTuple):
     parent: int = 0
 
 
-class SpanDetails(NamedTuple):
-    """The parts of a span that most spans do not have."""
+class SpanLink(NamedTuple):
+    """A span elsewhere; ``is_remote`` if another program made it."""
 
-    kind: SpanKind = SpanKind.INTERNAL
-    events: Sequence[Event] = ()
-    links: Sequence[Link] = ()
-    #: The value of error.type, and the words; none is no error.
+    trace: int
+    span: int
+    is_remote: bool = False
+
+
+class SpanEvent(NamedTuple):
+    """Something at a moment of a span."""
+
+    name: str
+    #: Microseconds since 1970.
+    at: int
+    attributes: Attributes
+
+
+class TraceSpan(Struct, frozen=True):
+    """A span that has ended."""
+
+    name: str
+    place: SpanPlace
+    #: Microseconds since 1970. The end counts as not before the start.
+    times: tuple[int, int]
+    attributes: Attributes
+    kind: int = INTERNAL
+    events: Sequence[SpanEvent] = ()
+    links: Sequence[SpanLink] = ()
+    #: What error.type is; '' is no error.
     error: str = ""
+    #: The words of the error.
     words: str = ""
+    #: More attributes.
+    shared: Sequence[SharedAttributes] = ()
 
-
-_PLAIN = SpanDetails()
+    def groups(self) -> Sequence[Attributes]:
+        """Return all attributes, with error.type, in groups; none may be empty."""
+        if self.error:
+            return self.attributes, *self.shared, error_type(self.error)
+        return self.attributes, *self.shared
 
 
 def make_resource(ledger: str, *, rehearsal: bool) -> Resource:
@@ -68,53 +114,17 @@ def make_resource(ledger: str, *, rehearsal: bool) -> Resource:
     return Resource.create(given.attributes)
 
 
-class SpanMaker:
-    """Makes the spans of one resource."""
-
-    def __init__(self, resource: Resource) -> None:
-        """Put this resource into every span."""
-        self._resource = resource
-
-    def __call__(
-        self,
-        name: str,
-        place: SpanPlace,
-        times: tuple[int, int],
-        attributes: dict[str, Any],
-        details: SpanDetails = _PLAIN,
-    ) -> ReadableSpan:
-        """Return a span; ``times`` are microseconds since 1970."""
-        status = _UNSET
-        if details.error:
-            attributes[names.ERROR_TYPE] = details.error
-            status = Status(StatusCode.ERROR, details.words[:MAX_STATUS])
-        trace, span, parent = place
-        return ReadableSpan(
-            name,
-            context=context(trace, span),
-            parent=context(trace, parent) if parent else None,
-            resource=self._resource,
-            attributes=attributes,
-            events=details.events,
-            links=details.links,
-            kind=details.kind,
-            status=status,
-            start_time=times[0] * 1000,
-            end_time=max(times) * 1000,
-            instrumentation_scope=_SCOPE,
-        )
-
-
-def event(name: str, at: int, attributes: dict[str, Any]) -> Event:
-    """Return a timed event; ``at`` in microseconds since 1970."""
-    return Event(name, attributes=attributes, timestamp=at * 1000)
+@lru_cache
+def error_type(error: str) -> SharedAttributes:
+    """Return the attribute error.type."""
+    return SharedAttributes({names.ERROR_TYPE: error})
 
 
 @lru_cache
-def run_link(run: str) -> Link:
+def run_link(run: str) -> SpanLink:
     """Return a link to the root span of a run."""
     trace = run_trace(run)
-    return Link(context(trace, root_span(trace)))
+    return SpanLink(trace, root_span(trace))
 
 
 @lru_cache(4096)
@@ -154,7 +164,7 @@ def filled(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flattened(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """Return nested values as attributes: maps by dots, lists of one type as lists."""
+    """Return nested values as attributes: maps by dots, lists of one type as such."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         match value:
@@ -164,6 +174,8 @@ def flattened(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
                 found |= flattened(value, f"{prefix}{key}.")
             case list() if not _is_uniform(value):
                 found[f"{prefix}{key}"] = to_json(value)
+            case list():
+                found[f"{prefix}{key}"] = tuple(value)
             case _:
                 found[f"{prefix}{key}"] = value
     return found

@@ -1,12 +1,10 @@
 """Spans as text: a tree for each trace, as the console and `drainer why` show it."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
-
-from opentelemetry.sdk.trace import ReadableSpan
+from collections.abc import Iterable, Iterator, Sequence
 
 from drainer.mail.reply import printable
+from drainer.telemetry.spans import Attributes, TraceSpan
 
 MAX_VALUE = 80
 """Characters of a value."""
@@ -15,7 +13,7 @@ MAX_VALUE = 80
 class TreeExporter:
     """Prints spans on stderr, events indented below them."""
 
-    def export(self, records: Sequence[ReadableSpan]) -> None:
+    def export(self, records: Iterable[TraceSpan]) -> None:
         """Print the spans of each trace together."""
         os.write(2, "".join(tree_of(records)).encode("utf-8", "backslashreplace"))
 
@@ -26,51 +24,57 @@ class TreeExporter:
         """Do nothing: standard error stays open."""
 
 
-def tree_of(spans: Sequence[ReadableSpan]) -> Iterator[str]:
+def tree_of(spans: Iterable[TraceSpan]) -> Iterator[str]:
     """Yield the lines of a tree for each trace, each ending in LF."""
-    traces: dict[int, list[ReadableSpan]] = {}
-    for span in sorted(spans, key=lambda each: each.start_time or 0):
-        assert span.context is not None  # noqa: S101 - we made it
-        traces.setdefault(span.context.trace_id, []).append(span)
+    traces: dict[int, list[TraceSpan]] = {}
+    for span in sorted(spans, key=lambda each: each.times[0]):
+        traces.setdefault(span.place.trace, []).append(span)
     for those in traces.values():
         for span, depth in _nested(those):
             yield from _lines(span, depth)
 
 
-def _nested(spans: Sequence[ReadableSpan]) -> Iterator[tuple[ReadableSpan, int]]:
+def _nested(spans: Sequence[TraceSpan]) -> Iterator[tuple[TraceSpan, int]]:
     """Yield spans of one trace, each below its parent, with their depth.
 
     A span whose parent was, or will be, exported at another time is one deep.
     """
-    known = {span.context.span_id for span in spans if span.context}
-    below: dict[int | None, list[ReadableSpan]] = {}
+    known = {span.place.span for span in spans}
+    below: dict[int, list[TraceSpan]] = {}
     for span in spans:
-        parent = span.parent.span_id if span.parent else None
-        below.setdefault(parent if parent in known else None, []).append(span)
-    waiting = [(span, int(bool(span.parent))) for span in reversed(below.get(None, []))]
+        parent = span.place.parent
+        below.setdefault(parent if parent in known else 0, []).append(span)
+    waiting = [
+        (span, int(bool(span.place.parent))) for span in reversed(below.get(0, []))
+    ]
     while waiting:
         span, depth = waiting.pop()
         yield span, depth
-        own = span.context.span_id if span.context else None
-        waiting += [(each, depth + 1) for each in reversed(below.get(own, []))]
+        waiting += [
+            (each, depth + 1) for each in reversed(below.get(span.place.span, []))
+        ]
 
 
-def _lines(span: ReadableSpan, depth: int) -> Iterator[str]:
-    ids = span.context
-    assert ids is not None  # noqa: S101 - we made it
-    start, end = span.start_time or 0, span.end_time or 0
+def _lines(span: TraceSpan, depth: int) -> Iterator[str]:
+    start, end = span.times
     indent = "  " * depth
-    failed = "" if span.status.is_unset else " ERROR"
-    head = f"{indent}{ids.trace_id:032x} {span.name} {(end - start) / 1e6:.1f} ms"
-    yield f"{head}{failed} {_words(span.attributes)}\n"
+    failed = " ERROR" if span.error else ""
+    took = max(0, end - start) / 1000
+    head = f"{indent}{span.place.trace:032x} {span.name} {took:.1f} ms"
+    yield f"{head}{failed} {_words(span.groups())}\n"
     for event in span.events:
-        offset = (event.timestamp - start) / 1e6
-        words = _words(event.attributes)
+        offset = (event.at - start) / 1000
+        words = _words([event.attributes])
         yield f"{indent}  +{offset:.1f} ms {event.name} {words}\n"
 
 
-def _words(attributes: Mapping[str, Any] | None) -> str:
+def _words(groups: Sequence[Attributes]) -> str:
     return " ".join(
-        f"{key.removeprefix('drainer.')}={printable(str(value), MAX_VALUE)}"
-        for key, value in (attributes or {}).items()
+        f"{key.removeprefix('drainer.')}={printable(_text(value), MAX_VALUE)}"
+        for attributes in groups
+        for key, value in attributes.items()
     )
+
+
+def _text(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)

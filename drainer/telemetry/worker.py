@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from opentelemetry.sdk.trace import ReadableSpan
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -28,14 +27,16 @@ from drainer.telemetry.projector import (
     Projector,
     exclusive,
 )
-from drainer.telemetry.spans import make_resource
+from drainer.telemetry.spans import Attributes, TraceSpan, make_resource
 from drainer.telemetry.tree import TreeExporter
 
-POLL = 0.25
-"""Seconds between two looks at the ledger."""
+POLL = 2.0
+"""Seconds between two looks at the ledger: many small batches cost more than a few."""
+RETRY = 0.5
+"""Seconds after which an exporter that failed is tried again, at first."""
 MAX_WAIT = 10.0
 """Seconds after which an exporter that failed is tried again, at most."""
-FEW = 100
+FEW = 1000
 """Decisions that are worth a request at once; fewer wait for POLL."""
 RECENT = 60_000_000
 """Microseconds: a log that starts tells what happened in this time before."""
@@ -83,11 +84,14 @@ def report(text: str) -> None:
     print(f"drainer: {redact(text)}", file=sys.stderr)  # noqa: T201
 
 
-def _trace_projector(order: ExportOrder, name: str) -> Projector[ReadableSpan]:
+def _trace_projector(order: ExportOrder, name: str) -> Projector[TraceSpan]:
     url, salt, identity = _ledger_of(order)
+    projection = SpanProjection(
+        salt, plain=order.addresses == "plain", rehearsal=order.rehearsal
+    )
     resource = make_resource(identity, rehearsal=order.rehearsal)
-    projection = SpanProjection(salt, resource, plain=order.addresses == "plain")
-    return Projector(url, make_exporter(order), projection.spans, name)
+    exporter = make_exporter(order, resource.attributes)
+    return Projector(url, exporter, projection.spans, name)
 
 
 def _log_projector(order: ExportOrder, name: str) -> Projector[dict[str, Any]]:
@@ -106,16 +110,16 @@ def _ledger_of(order: ExportOrder) -> tuple[URL, bytes, str]:
         return url, reader.salt(), reader.identity()
 
 
-def make_exporter(order: ExportOrder) -> Exporter[ReadableSpan]:
+def make_exporter(order: ExportOrder, resource: Attributes) -> Exporter[TraceSpan]:
     """Return the exporter that ``[telemetry] traces`` names."""
     if order.traces == "otlp":
         # Imported only for this exporter: it brings protobuf and an HTTP client.
         from drainer.telemetry.otlp import OtlpExporter  # noqa: PLC0415
 
-        return OtlpExporter(order.endpoint, report)
+        return OtlpExporter(order.endpoint, resource, report)
     if order.traces == "console":
         return TreeExporter()
-    return FileExporter(Path(order.traces.removeprefix("file:")))
+    return FileExporter(Path(order.traces.removeprefix("file:")), resource)
 
 
 def _run(exports: Sequence["_Export"], link: socket.socket) -> bool:
@@ -147,7 +151,7 @@ class _Export:
         self.projector = projector
         self._what = what
         self._complaint = ""
-        self._wait, self._next = POLL, 0.0
+        self._wait, self._next = RETRY, 0.0
 
     def step(self) -> int:
         """Export one batch; return how many decisions it held, -1 if that failed."""
@@ -166,7 +170,7 @@ class _Export:
         if exported and self._complaint:
             report(f"{self._what} are sent again")
             self._complaint = ""
-        self._wait = POLL
+        self._wait = RETRY
         return exported
 
     def hurry(self) -> None:

@@ -45,7 +45,8 @@ def _large(chosen: argparse.Namespace) -> None:
 
 def _tracing(chosen: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as name:
-        tracing.run(Path(name), messages=min(chosen.messages, 5000))
+        messages = min(chosen.messages, 5000)
+        tracing.run(Path(name), messages=messages, rounds=chosen.rounds)
 
 
 def _census(_: argparse.Namespace) -> None:

@@ -108,7 +108,7 @@ def rehearse(path: Path) -> None:
 
 def trace(path: Path) -> None:
     """Open the file that traces are appended to."""
-    exporter = FileExporter(path)
+    exporter = FileExporter(path, {})
     try:
         exporter._open()
     finally:

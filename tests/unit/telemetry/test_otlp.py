@@ -9,22 +9,21 @@ from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
-from opentelemetry.sdk.trace import ReadableSpan
 
 from drainer.telemetry import otlp
 from drainer.telemetry.names import TRUNCATED
 from drainer.telemetry.otlp import OtlpExporter
 from drainer.telemetry.projector import ExportFailure
-from drainer.telemetry.spans import SpanMaker, SpanPlace, event, make_resource
+from drainer.telemetry.spans import SpanEvent, SpanPlace, TraceSpan
 from tests.support.web.collector import Answer, Collector, Received, accept
 
-MAKE = SpanMaker(make_resource("0" * 32, rehearsal=False))
+RESOURCE = {"service.name": "drainer"}
 
 
-def spans(count: int, text: str = "words", first: int = 1) -> list[ReadableSpan]:
+def spans(count: int, text: str = "words", first: int = 1) -> list[TraceSpan]:
     """Return some spans, each with a text."""
     return [
-        MAKE("attempt", SpanPlace(7, n), (n, n + 1), {"drainer.reply": text})
+        TraceSpan("attempt", SpanPlace(7, n), (n, n + 1), {"drainer.reply": text})
         for n in range(first, first + count)
     ]
 
@@ -41,7 +40,7 @@ def exporting(said: list[str]) -> Iterator[Callable[..., OtlpExporter]]:
     made: list[OtlpExporter] = []
 
     def make(endpoint: str) -> OtlpExporter:
-        made.append(OtlpExporter(endpoint, said.append))
+        made.append(OtlpExporter(endpoint, RESOURCE, said.append))
         made[-1].hurry()
         return made[-1]
 
@@ -93,13 +92,10 @@ def test_one_span_that_is_too_large_is_shortened_and_says_so(
 ) -> None:
     """It loses texts and events; those around it lose nothing."""
     monkeypatch.setattr(otlp, "MAX_BYTES", 20_000)
-    events = [event("classify", n, {"drainer.reply": "y" * 500}) for n in range(300)]
-    place = SpanPlace(7, 99)
-    large = MAKE("attempt", place, (1, 2), {"drainer.reply": "z" * 30_000})
-    large = ReadableSpan(
-        large.name, context=large.context, resource=large.resource,
-        attributes=large.attributes, events=events, start_time=1, end_time=2,
-    )  # fmt: skip
+    long = {"drainer.reply": "y" * 500}
+    events = [SpanEvent("classify", n, long) for n in range(300)]
+    place, text = SpanPlace(7, 99), {"drainer.reply": "z" * 30_000}
+    large = TraceSpan("attempt", place, (1, 2), text, events=events)
     with Collector(0) as collector:
         exporting(collector.endpoint).export([*spans(3), large, *spans(3, first=10)])
     assert len(collector.spans) == 7
@@ -205,7 +201,7 @@ def test_the_environment_sets_headers_and_compression(
 def test_requests_are_at_most_four_a_second(said: list[str]) -> None:
     """While a drain runs; at its end there is no pause."""
     with Collector(0) as collector:
-        exporter = OtlpExporter(collector.endpoint, said.append)
+        exporter = OtlpExporter(collector.endpoint, RESOURCE, said.append)
         for n in range(4):
             exporter.export(spans(1, first=n + 1))
         exporter.close()

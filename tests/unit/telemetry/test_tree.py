@@ -2,7 +2,7 @@
 
 import pytest
 
-from drainer.telemetry.spans import SpanMaker, SpanPlace, make_resource
+from drainer.telemetry.spans import SpanPlace, TraceSpan
 from drainer.telemetry.tree import TreeExporter
 
 MESSAGE, OTHER = 0xA0, 0xB0
@@ -10,9 +10,8 @@ MESSAGE, OTHER = 0xA0, 0xB0
 
 def test_spans_stand_below_their_parents(capfd: pytest.CaptureFixture[str]) -> None:
     """By trace, then by time, indented as deep as they lie; whatever came first."""
-    make = SpanMaker(make_resource("0" * 32, rehearsal=False))
     spans = [
-        make(name, SpanPlace(trace, span, parent), (at, at + 1), {})
+        TraceSpan(name, SpanPlace(trace, span, parent), (at, at + 1), {})
         for name, trace, span, parent, at in (
             ("smtp.rcpt", MESSAGE, 3, 2, 30),
             ("attempt", MESSAGE, 2, 1, 20),
