@@ -6,6 +6,7 @@ prints to standard error, escapes what a terminal would obey, and hides secrets.
 
 import logging
 import os
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import typer
@@ -20,6 +21,8 @@ LOGGER: Final = logging.getLogger("drainer")
 DIALOGUE: Final = logging.getLogger("drainer.smtp.dialogue")
 MAX_TEXT = 1000
 """Characters of one message; a peer's words may be in it."""
+AddressShower = Callable[[str, Iterable[str]], str]
+"""Returns a text with its addresses shown in one way; see ``shown``."""
 
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4}
 """Of syslog, as systemd reads them at the start of a line (sd-daemon(3))."""
@@ -41,8 +44,9 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record; a failure to print ends nothing."""
-        text = printable(redact(record.getMessage()), MAX_TEXT)
-        if "JOURNAL_STREAM" in os.environ:
+        text = shown(record.getMessage(), getattr(record, "own", ()))
+        text = printable(redact(text), MAX_TEXT)
+        if is_journal():
             stderr.out(f"<{_PRIORITIES.get(record.levelno, 3)}>{text}", highlight=False)
             return
         stamp = "" if self.formatter is None else self.format(record)
@@ -56,9 +60,36 @@ LOGGER.addHandler(_HANDLER)
 LOGGER.setLevel(logging.INFO)
 
 
+def _plainly(text: str, own: Iterable[str]) -> str:
+    del own
+    return text
+
+
+_SHOWN: Final[list[AddressShower]] = [_plainly]
+"""The one that is used."""
+
+
+def show_addresses(by: AddressShower) -> None:
+    """Let the addresses in all messages from now on be shown like this."""
+    _SHOWN[:] = [by]
+
+
+def shown(text: str, own: Iterable[str] = ()) -> str:
+    """Return a message with its addresses as ``[telemetry] addresses`` says.
+
+    ``own`` are the addresses of the mail that it is about.
+    """
+    return _SHOWN[0](text, own)
+
+
 def stamp_messages() -> None:
     """Put date, time and zone before every message from now on."""
     _HANDLER.setFormatter(logging.Formatter("%(asctime)s ", "%Y-%m-%d %H:%M:%S%z"))
+
+
+def is_journal() -> bool:
+    """Whether a systemd journal keeps what drainer prints."""
+    return "JOURNAL_STREAM" in os.environ
 
 
 def is_quiet() -> bool:
@@ -99,8 +130,8 @@ def _options(
         show_default=False,
         callback=_be_verbose,
         help="Print more: connections, and the result of every message; twice: the SMTP"
-        " dialogue too, without content and secrets, addresses as [telemetry] addresses"
-        " says.",
+        " dialogue too, without content and secrets. Addresses are shown as [telemetry]"
+        " addresses says.",
     ),
     debug: bool = typer.Option(
         False, "--debug", callback=_debug, help="The same as -vv."
@@ -115,7 +146,7 @@ def add_verbosity(command: Any) -> None:  # noqa: ANN401 - Typer's own
     _HANDLER.setFormatter(None)  # a command before it, in the same process, had one
     LOGGER.setLevel(logging.INFO)
     DIALOGUE.setLevel(logging.INFO)
-    DIALOGUE.filters.clear()
+    show_addresses(_plainly)
     part = typer.Typer(add_completion=False)
     part.command()(_options)
     for option in typer.main.get_command(part).params:

@@ -1,13 +1,12 @@
 """The options that many commands share, and the configuration behind them."""
 
-import logging
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from drainer.cli.completion import complete_id, complete_source
-from drainer.cli.log import DIALOGUE
+from drainer.cli.log_addresses import show_as_configured
 from drainer.cli.output import say
 from drainer.config import Config
 from drainer.config import load as config_file
@@ -88,10 +87,7 @@ def load(
     if ledger:
         over.setdefault("ledger", {})["url"] = ledger
     known = config_file.load(path, over)
-    if DIALOGUE.isEnabledFor(logging.DEBUG):
-        from drainer.cli.dialogue import show_addresses  # noqa: PLC0415 - rarely
-
-        show_addresses(known)
+    show_as_configured(known)
     if acts and known.file is not None:
         say(f"configuration: {known.file.absolute()}")
     return known

@@ -9,9 +9,9 @@ from typing import Any
 
 from rich.markup import escape
 
-from drainer.cli.log import LOGGER, stderr
+from drainer.cli.log import LOGGER, shown, stderr
 from drainer.cli.markup import LiteralConsole
-from drainer.errors import DrainerError, SourceError
+from drainer.errors import DrainerError, SourceError, UsageError
 from drainer.mail.reply import printable
 from drainer.sources.archive.source import ArchiveSource
 from drainer.sources.protocol import PartialSource, Source, UntakenPart
@@ -95,7 +95,10 @@ def _untaken(source: Source) -> Sequence[UntakenPart]:
 
 def print_error(error: DrainerError) -> int:
     """Print what happened and what to do next; return the exit code."""
-    for line in str(error).splitlines():
+    text = str(error)
+    if error.exit_code != UsageError.exit_code:  # that is about what an operator wrote
+        text = shown(text)
+    for line in text.splitlines():
         stderr.print(f"[red]error:[/] {clean(line, 1000)}")
     if error.hint:
         stderr.print(f"       {clean(error.hint, 1000)}")

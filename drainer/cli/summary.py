@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from drainer.bounce.reports import ReportCounts
+from drainer.cli.log import is_journal, shown
 from drainer.cli.output import clean, print_command, print_json, stdout
 from drainer.cli.spool_advice import DrainOutcome, advice_on, same_options
 from drainer.cli.times import shown_time
@@ -115,7 +116,9 @@ def _print_breakers(drain: Drain) -> None:
     console = stdout()
     for route in drain.routes.values():
         if route.not_ready:
-            console.print(f"[red]nothing was sent there: {clean(route.not_ready)}[/]")
+            console.print(
+                f"[red]nothing was sent there: {clean(_said(route.not_ready))}[/]"
+            )
     for name, breaker in drain.open_breakers:
         cause = breaker.cause
         why = cause.classification.reason if cause else "waiting did not help"
@@ -123,7 +126,7 @@ def _print_breakers(drain: Drain) -> None:
         where += f" at {clean(name)}" if len(drain.routes) > 1 else ""
         console.print(f"[red]stopped{where}: {clean(why)}[/]")
         if cause is not None:
-            console.print(f"  the primary said: {clean(cause.reply)}")
+            console.print(f"  the primary said: {clean(_said(cause.reply))}")
             console.print(f"  {clean(remedy(cause), 500)}")
     if drain.open_breakers:
         console.print(
@@ -135,6 +138,11 @@ def _print_breakers(drain: Drain) -> None:
             "[yellow]brake: too many permanent refusals are pending, so none becomes"
             " final[/]; look at `drainer list --state bounce-pending`"
         )
+
+
+def _said(words: str) -> str:
+    """Return the primary's words; a journal gets them as it gets messages."""
+    return shown(words) if is_journal() else words
 
 
 def _print_advice(words: str) -> None:
@@ -158,7 +166,7 @@ def _print_next(run: Run) -> None:
         for row in report.reasons(urls):
             due = f", due {shown_time(row['due'])}" if row["due"] else ""
             why = " ".join(filter(None, (row["rule"], row["reply"])))
-            words = f": {clean(why)}" if why else ""
+            words = f": {clean(_said(why))}" if why else ""
             if due or words:  # the number of each state is above
                 console.print(f"  {row['count']} {row['state']}{due}{words}")
             if row["state"] == State.HELD:

@@ -54,7 +54,8 @@ class TelemetrySection(Section):
     )
     addresses: Literal["plain", "hashed"] = Field(
         "hashed",
-        description="Mail addresses in traces: hashed with a local key, or plain.",
+        description="Mail addresses in traces, reports and messages: hashed with a"
+        " local key, or plain.",
     )
 
     logs: Literal["off", "json", "logfmt", "human"] = Field(

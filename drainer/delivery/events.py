@@ -168,10 +168,12 @@ def _domains(transaction: Transaction) -> list[str]:
 
 
 def _log_results(transaction: Transaction, settlements: Sequence[Settlement]) -> None:
+    """Log the result for each recipient; who prints it knows its ``own`` addresses."""
     message = transaction.delivery.message
     for each in settlements:
         path = each.claimed.recipient.forward_path
         rule = each.classification.rule
         _log.debug(
-            f"{message.native_id} to {path}: {each.state} by {rule}: {each.reply}"
+            f"{message.native_id} to {path}: {each.state} by {rule}: {each.reply}",
+            extra={"own": (path, message.envelope.reverse_path)},
         )

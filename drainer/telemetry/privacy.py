@@ -1,8 +1,9 @@
 """How addresses appear in traces and logs: plain, or as keyed hashes.
 
 The primary quotes addresses in its replies, and drainer does so in its evidence. With
-hashes, every mailbox in such a text is hashed too, and so is a local part of the
-message's own addresses that stands alone (``<bob>: user unknown``).
+hashes, every mailbox in such a text is hashed too, and so is a word in angle brackets
+(``<bob>: user unknown``). Where a local part of one of them, or of the message's own
+addresses, stands alone in the rest of the text, it is hashed as well.
 """
 
 import hashlib
@@ -15,6 +16,8 @@ from drainer.mail.mailbox import unquote
 
 MAX_TEXT = 4000
 """Characters of a text that are shown."""
+MAX_QUOTED = 50
+"""Mailboxes in a text whose local parts are looked for in the rest of it."""
 ROLES = frozenset(
     (
         "abuse", "account", "address", "admin", "contact", "help", "hostmaster", "info",
@@ -30,7 +33,11 @@ _QUOTED = r'"(?:[^"\\\s]|\\.| ){1,64}"'
 _ATOM = r"[^\s<>\[\](),;:\"@]{1,128}"
 _HOST = r"(?:[^\s<>\[\](),;:\"@'/]{1,255}|\[[^\]\s]{1,60}\])"
 _MAILBOX = re.compile(rf"((?:{_QUOTED}|{_ATOM}){_AT}{_HOST})")
+_HASH = re.compile(r"[0-9a-f]{16}")
 _SIGNS = re.compile(r"@|\uff20|%40|=40|\+40|&#64;|&commat;")
+_WORD = re.compile(r"<([^\s<>@.:/\[\]]{2,64})>")
+"""A word in angle brackets: a mailbox without its domain, or <CR><LF>."""
+_SPELT = frozenset(("cr", "lf", "crlf", "nul"))
 _TRAIL = ".!?'`*"
 OwnMailboxes = Sequence[tuple[str, str]]
 """Addresses, and the local part of each as ``_lowered`` has it."""
@@ -92,7 +99,13 @@ class AddressView:
             bare = f"{_local(each)}@{each.rpartition('@')[2]}"  # `<john doe@x>`
             whole = f"{re.escape(each)}|{re.escape(bare)}"
             text = re.sub(whole, self._hash(each), text, flags=re.IGNORECASE)
+        for found in _MAILBOX.findall(text)[:MAX_QUOTED]:
+            each = _SIGNS.sub("@", found).rstrip(_TRAIL)
+            known.setdefault(each.lower(), each)
         text = _MAILBOX.sub(lambda match: self._mailbox(match[0], known), text)
+        for word in _WORD.findall(text)[:MAX_QUOTED]:
+            if not (word.lower() in _SPELT or _HASH.fullmatch(word)):
+                known.setdefault(word.lower(), word)
         for each in known.values():
             local = _local(each)
             if len(local) > 1 and local.lower() not in ROLES:
@@ -118,7 +131,12 @@ def _lowered(mailbox: str) -> str:
 def _examined(text: str) -> tuple[str, str, bool]:
     """Return a text, cut and in lower case, and whether no mailbox can be in it."""
     cut = text[:MAX_TEXT]
-    return cut, cut.lower(), _SIGNS.search(cut) is None
+    return cut, cut.lower(), not has_mailbox(cut)
+
+
+def has_mailbox(text: str) -> bool:
+    """Return whether a text may quote a mailbox."""
+    return bool(_SIGNS.search(text) or _WORD.search(text))
 
 
 def _local(mailbox: str) -> str:

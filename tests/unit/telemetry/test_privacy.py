@@ -39,6 +39,9 @@ def test_a_quoted_address_is_hashed(text: str) -> None:
         '550 <"john doe"@example.com> unknown',
         "550 <josé@exämple.org> unbekannt",
         "550 <a@[192.0.2.1]> refused",
+        "550 5.1.1 <john> is unknown",
+        "550 5.1.1 <john> is unknown: john",
+        "554 5.7.1 <john@example.com>: no relay for john",
     ],
 )
 def test_any_other_mailbox_is_hashed_too(text: str) -> None:
@@ -67,6 +70,9 @@ def test_a_quoted_local_part_is_found_without_its_quotes() -> None:
     [
         "250 2.0.0 Ok: queued as 4Fsdf72",
         "421 4.3.2 mx.example.org shutting down",
+        "354 End data with <CR><LF>.<CR><LF>",
+        "550 5.1.1 <postmaster>: refused by <mx.example.org>",
+        "554 5.7.1 <unknown[192.0.2.1]>: Client host rejected",
         "550 5.1.1 user unknown in local recipient table",
         "451 4.7.1 try again in 300 s, see RFC 5321",
     ],
