@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from drainer.ledger.columns import from_json, pairs_json, storable, to_json
+from drainer.ledger.columns import from_json, storable, to_json
 from drainer.ledger.records import (
     Decision,
-    DecisionKind,
     Row,
     ScanRow,
+    Values,
     from_micros,
     to_micros,
 )
@@ -182,11 +182,6 @@ def claimed_of(row: Mapping[str, Any]) -> ClaimedRecipient:
 
 def decision_row(decision: Decision, run: str) -> Row:
     """Return the row of a decision."""
-    evidence = ""
-    if decision.kind is DecisionKind.VERDICT:
-        evidence = pairs_json(tuple(decision.evidence.items()))
-    elif decision.evidence:
-        evidence = to_json(decision.evidence)
     return {
         "at": to_micros(decision.at),
         "run": run,
@@ -197,8 +192,13 @@ def decision_row(decision: Decision, run: str) -> Row:
         "rule": decision.rule,
         "verdict": decision.verdict,
         "reply": storable(decision.reply),
-        "evidence": evidence,
+        "evidence": to_json(decision.evidence) if decision.evidence else "",
     }
+
+
+def decision_values(decision: Decision, run: str) -> Values:
+    """Return the row of a decision in the order of the columns."""
+    return tuple(decision_row(decision, run).values())
 
 
 MAX_SENDER = 512

@@ -18,6 +18,8 @@ from drainer.policy.recipient.settle import Settlement
 
 Row = dict[str, Any]
 """Column values by name."""
+Values = tuple[Any, ...]
+"""Column values in the order that a statement names them."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

@@ -21,7 +21,7 @@ from drainer.ledger import (
     runs,
 )
 from drainer.ledger.breaker_ledger import BreakerLedger
-from drainer.ledger.codec import decision_row
+from drainer.ledger.codec import decision_values
 from drainer.ledger.columns import to_json
 from drainer.ledger.message_ledger import MessageLedger
 from drainer.ledger.owner import Owner, wait_for_last_commits
@@ -145,7 +145,7 @@ class Ledger(LedgerPart):
 
     def note(self, *decisions: Decision) -> asyncio.Future[None]:
         """Append decisions that belong to no attempt."""
-        rows = [decision_row(decision, self.run_id) for decision in decisions]
+        rows = [decision_values(decision, self.run_id) for decision in decisions]
         return self._writer.submit(DecisionRows(rows))
 
     async def sync(self) -> None:

@@ -18,6 +18,7 @@ from drainer.ledger.records import (
     DecisionKind,
     Row,
     StateConflict,
+    Values,
     from_micros,
 )
 from drainer.ledger.writer.prepared_statement import PreparedStatement
@@ -140,15 +141,18 @@ _TAKE = PreparedStatement(
         state=_IN_FLIGHT,
         since=sa.bindparam("b_since"),
         attempt=sa.bindparam("b_attempt"),
-    )
+    ),
+    ("b_since", "b_attempt", "b_message", "b_n", "b_state", "b_attempts"),
 )
 _OUTCOME = ("state", "since", "due", "attempts", "doubts", "rule", "reply")
+_WHOSE = ("b_message", "b_n", "b_attempt")
 _CARRIED = ("drops", "solo", "spent", "refusal", "refused", "waits")
 """What a later attempt must know of a recipient that is not delivered."""
 
 
-def _settling(columns: Iterable[str]) -> PreparedStatement:
+def _settling(*carried: str) -> PreparedStatement:
     """Return the statement that ends an attempt of a recipient."""
+    columns = (*_OUTCOME, *carried)
     return PreparedStatement(
         sa.update(schema.recipients)
         .where(
@@ -157,32 +161,41 @@ def _settling(columns: Iterable[str]) -> PreparedStatement:
             _R.state == _IN_FLIGHT,
             _R.attempt == sa.bindparam("b_attempt"),
         )
-        .values(**{name: sa.bindparam(f"b_{name}") for name in columns})
+        .values(**{name: sa.bindparam(f"b_{name}") for name in columns}),
+        (
+            *(f"b_{name}" for name in _OUTCOME),
+            *_WHOSE,
+            *(f"b_{name}" for name in carried),
+        ),
     )
 
 
-_DELIVERED = _settling(_OUTCOME)
-_SETTLED = _settling((*_OUTCOME, *_CARRIED))
+_DELIVERED = _settling()
+_SETTLED = _settling(*_CARRIED)
 
 
-def take(connection: sa.Connection, rows: Sequence[Row]) -> None:
-    """Make recipients in-flight; StateConflict unless all are as they were claimed."""
+def take(connection: sa.Connection, rows: Sequence[Values]) -> None:
+    """Make recipients in-flight; StateConflict unless all are as they were claimed.
+
+    A row: when, the attempt, message, n, and the state and attempts as claimed.
+    """
     _guarded(connection, _TAKE, rows)
 
 
 def settle(
-    connection: sa.Connection, delivered: Sequence[Row], others: Sequence[Row]
+    connection: sa.Connection, delivered: Sequence[Values], others: Sequence[Values]
 ) -> None:
     """End the attempts of recipients; StateConflict unless all are in flight there.
 
-    policy.recipient.settle has looked their new states up in the table.
+    policy.recipient.settle has looked their new states up in the table. A row: the
+    values of _OUTCOME, then of _WHOSE, and of _CARRIED for those not delivered.
     """
     _guarded(connection, _DELIVERED, delivered)
     _guarded(connection, _SETTLED, others)
 
 
 def _guarded(
-    connection: sa.Connection, statement: PreparedStatement, rows: Sequence[Row]
+    connection: sa.Connection, statement: PreparedStatement, rows: Sequence[Values]
 ) -> None:
     """Execute an update that must change exactly one row for each of ``rows``."""
     if rows and statement(connection, rows) != len(rows):

@@ -9,22 +9,27 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from msgspec import Struct
+from msgspec import Struct, field
 
 from drainer.ledger import schema
-from drainer.ledger.codec import decision_row, sender_of
-from drainer.ledger.columns import storable, to_json
+from drainer.ledger.codec import decision_values, sender_of
+from drainer.ledger.columns import pairs_json, storable, to_json
 from drainer.ledger.records import (
     AttemptEnd,
     AttemptStart,
     Decision,
     DecisionKind,
     Row,
+    Values,
     to_micros,
 )
 from drainer.ledger.reports.evidence import report_row
 from drainer.ledger.transitions import settle, take
-from drainer.ledger.writer.prepared_statement import PreparedStatement, inserting
+from drainer.ledger.writer.prepared_statement import (
+    PreparedStatement,
+    columns_to_insert,
+    inserting,
+)
 from drainer.mail.dsn.model import DsnAction
 from drainer.policy.recipient.settle import Settlement
 from drainer.policy.recipient.state import State
@@ -32,19 +37,27 @@ from drainer.policy.recipient.state import State
 _M, _A = schema.messages.c, schema.attempts.c
 
 _BOUNCED = State.BOUNCED
+_VERDICT = DecisionKind.VERDICT.value
 _END = PreparedStatement(
     sa.update(schema.attempts)
     .where(_A.id == sa.bindparam("b_id"))
-    .values(ended=sa.bindparam("b_ended"), stages=sa.bindparam("b_stages"))
+    .values(ended=sa.bindparam("b_ended"), stages=sa.bindparam("b_stages")),
+    ("b_ended", "b_stages", "b_id"),
 )
 _FREE = PreparedStatement(
     sa.update(schema.messages)
     .where(_M.seq == sa.bindparam("b_seq"), _M.owner == sa.bindparam("b_owner"))
-    .values(owner=sa.null())
+    .values(owner=sa.null()),
+    ("b_seq", "b_owner"),
 )
-_ATTEMPT = PreparedStatement(inserting(schema.attempts))
+_ATTEMPT = PreparedStatement(
+    inserting(schema.attempts), columns_to_insert(schema.attempts)
+)
+_DECISION = PreparedStatement(
+    inserting(schema.decisions, without="id"),
+    columns_to_insert(schema.decisions, without="id"),
+)
 _REPORT = PreparedStatement(inserting(schema.reports))
-_DECISION = PreparedStatement(inserting(schema.decisions, without="id"))
 
 
 class WriterIdentity(Struct, frozen=True, kw_only=True):
@@ -60,28 +73,28 @@ class WriterCall(NamedTuple):
     function: Callable[[sa.Connection], Any]
 
 
-class AttemptStartRows(NamedTuple):
+class AttemptStartRows(Struct, gc=False):
     """The rows of an attempt about to be made."""
 
-    taken: list[Row]
-    attempt: Row
+    taken: list[Values]
+    attempt: Values
 
 
-class AttemptEndRows(NamedTuple):
+class AttemptEndRows(Struct, gc=False):
     """The rows of an attempt that ended."""
 
-    ended: Row
-    delivered: list[Row]
-    others: list[Row]
-    decided: list[Row]
-    freed: list[Row]
-    reported: list[Row]
+    ended: Values
+    delivered: list[Values] = field(default_factory=list)
+    others: list[Values] = field(default_factory=list)
+    decided: list[Values] = field(default_factory=list)
+    freed: list[Values] = field(default_factory=list)
+    reported: list[Row] = field(default_factory=list)
 
 
-class DecisionRows(NamedTuple):
+class DecisionRows(Struct, gc=False):
     """Decisions that belong to no attempt."""
 
-    decided: list[Row]
+    decided: list[Values]
 
 
 class WriteBatch:
@@ -91,7 +104,7 @@ class WriteBatch:
         """Gather nothing yet."""
         self._openings: list[AttemptStartRows] = []
         self._closings: list[AttemptEndRows] = []
-        self._noted: list[Row] = []
+        self._noted: list[Values] = []
 
     def __call__(
         self, connection: sa.Connection, operations: Sequence[object]
@@ -140,7 +153,9 @@ class WriteBatch:
 
 
 def _many(
-    connection: sa.Connection, statement: PreparedStatement, rows: list[Row]
+    connection: sa.Connection,
+    statement: PreparedStatement,
+    rows: list[Row] | list[Values],
 ) -> None:
     if rows:
         statement(connection, rows)
@@ -148,86 +163,72 @@ def _many(
 
 def opening(opened: AttemptStart, identity: WriterIdentity) -> AttemptStartRows:
     """Return the rows that make an attempt's recipients in-flight."""
-    since = to_micros(opened.started)
-    taken = [
-        {
-            "b_message": opened.delivery.seq,
-            "b_n": claimed.n,
-            "b_state": str(claimed.state),
-            "b_attempts": claimed.attempts,
-            "b_attempt": opened.id,
-            "b_since": since,
-        }
-        for claimed in opened.delivery.claimed
+    since, seq = to_micros(opened.started), opened.delivery.seq
+    claimed = opened.delivery.claimed
+    taken: list[Values] = [
+        (since, opened.id, seq, each.n, str(each.state), each.attempts)
+        for each in claimed
     ]
-    attempt = {
-        "id": opened.id,
-        "message": opened.delivery.seq,
-        "run": identity.run,
-        "owner": identity.owner,
-        "started": since,
-        "ended": None,
-        "recipients": to_json([claimed.n for claimed in opened.delivery.claimed]),
-        "connection": opened.connection,
-        "stages": "",
-    }
-    return AttemptStartRows(taken, attempt)
+    numbers = to_json([each.n for each in claimed])
+    start = (opened.id, seq, identity.run, identity.owner, since)
+    return AttemptStartRows(taken, (*start, None, numbers, opened.connection, ""))
 
 
 def closing(closed: AttemptEnd, identity: WriterIdentity) -> AttemptEndRows:
     """Return the rows that settle an attempt's recipients."""
-    at = to_micros(closed.ended)
-    seq = closed.delivery.seq
-    delivered = [s for s in closed.settlements if s.state is State.DELIVERED]
-    others = [s for s in closed.settlements if s.state is not State.DELIVERED]
-    return AttemptEndRows(
-        ended={"b_id": closed.id, "b_ended": at, "b_stages": to_json(closed.stages)},
-        delivered=[_settle_row(closed, each, at) for each in delivered],
-        others=[_rest_row(closed, each, at) for each in others],
-        decided=[
-            decision_row(decision, identity.run)
-            for each in closed.settlements
-            for decision in _decisions(closed, each)
-        ],
-        freed=[{"b_seq": seq, "b_owner": identity.owner}] if closed.free else [],
-        reported=[
-            _report(closed, each, DsnAction.FAILED, identity)
-            for each in others
-            if each.state is _BOUNCED
-        ]
-        + [
-            _report(closed, each, DsnAction.RELAYED, identity)
-            for each in delivered
-            if closed.relayed and each.claimed.recipient.wants_success
-        ],
+    at, seq = to_micros(closed.ended), closed.delivery.seq
+    rows = AttemptEndRows((at, to_json(closed.stages), closed.id))
+    for each in closed.settlements:
+        reply = storable(each.reply[:MAX_REPLY])
+        outcome = _outcome_row(closed, each, at, reply)
+        if each.state is State.DELIVERED:
+            rows.delivered.append(outcome)
+            if closed.relayed and each.claimed.recipient.wants_success:
+                report = _report(closed, each, DsnAction.RELAYED, identity)
+                rows.reported.append(report)
+        else:
+            rows.others.append(outcome + _carried(each))
+            if each.state is _BOUNCED:
+                report = _report(closed, each, DsnAction.FAILED, identity)
+                rows.reported.append(report)
+        rows.decided.append(_verdict_row(closed, each, (at, identity.run), reply))
+        if each.permit is not None:
+            decision = _bounce_decision(closed, each)
+            rows.decided.append(decision_values(decision, identity.run))
+    if closed.free:
+        rows.freed.append((seq, identity.owner))
+    return rows
+
+
+def _outcome_row(
+    closed: AttemptEnd, settlement: Settlement, at: int, reply: str
+) -> Values:
+    """Return what ``transitions.settle`` wants of a delivered recipient."""
+    return (
+        str(settlement.state),
+        at,
+        to_micros(settlement.due) if settlement.due else None,
+        settlement.attempts,
+        settlement.doubts,
+        settlement.classification.rule,
+        reply,
+        closed.delivery.seq,
+        settlement.claimed.n,
+        closed.id,
     )
 
 
-def _settle_row(closed: AttemptEnd, settlement: Settlement, at: int) -> Row:
-    return {
-        "b_message": closed.delivery.seq,
-        "b_n": settlement.claimed.n,
-        "b_attempt": closed.id,
-        "b_state": str(settlement.state),
-        "b_since": at,
-        "b_due": to_micros(settlement.due) if settlement.due else None,
-        "b_attempts": settlement.attempts,
-        "b_doubts": settlement.doubts,
-        "b_rule": settlement.classification.rule,
-        "b_reply": storable(settlement.reply[:MAX_REPLY]),
-    }
-
-
-def _rest_row(closed: AttemptEnd, settlement: Settlement, at: int) -> Row:
+def _carried(settlement: Settlement) -> Values:
+    """Return what it wants of any other one in addition."""
     refused = settlement.refused
-    return _settle_row(closed, settlement, at) | {
-        "b_drops": settlement.drops,
-        "b_solo": int(settlement.solo),
-        "b_spent": settlement.spent // timedelta(microseconds=1),
-        "b_refusal": settlement.refusal,
-        "b_refused": to_micros(refused) if refused else None,
-        "b_waits": settlement.waits,
-    }
+    return (
+        settlement.drops,
+        int(settlement.solo),
+        settlement.spent // timedelta(microseconds=1),
+        settlement.refusal,
+        to_micros(refused) if refused else None,
+        settlement.waits,
+    )
 
 
 MAX_REPLY = 4000
@@ -254,48 +255,54 @@ def _report(
     return report_row(about, action, identity.run, to_micros(closed.ended), permit)
 
 
-def _decisions(closed: AttemptEnd, settlement: Settlement) -> list[Decision]:
-    found = [verdict_decision(closed, settlement)]
-    if settlement.permit is not None:
-        asked = settlement.permit.decision
-        found.append(
-            Decision(
-                at=closed.ended,
-                kind=DecisionKind.BOUNCE,
-                rule=asked.rule,
-                verdict=asked.answer.value,
-                evidence={"reason": asked.reason, **asked.evidence},
-                message=closed.delivery.seq,
-                n=settlement.claimed.n,
-                attempt=closed.id,
-            )
-        )
-    return found
-
-
-def verdict_decision(closed: AttemptEnd, settlement: Settlement) -> Decision:
-    """Return the record of what one attempt meant for one recipient."""
-    classification = settlement.classification
-    evidence: dict[str, object] = {
-        "stage": str(settlement.stage),
-        "scope": str(classification.scope),
-        "state": str(settlement.state),
-        "attempts": settlement.attempts,
-    }
-    if settlement.claimed.recipient.original:
-        evidence["sent_to"] = settlement.claimed.recipient.forward_path
-    if settlement.state is not State.DELIVERED:
-        evidence["reason"] = classification.reason
-        evidence["before"] = settlement.claimed.state.value
-        evidence |= dict(classification.evidence)
+def _bounce_decision(closed: AttemptEnd, settlement: Settlement) -> Decision:
+    """Return the record of what the bounce rules decided."""
+    assert settlement.permit is not None  # noqa: S101 - the caller has looked
+    asked = settlement.permit.decision
     return Decision(
         at=closed.ended,
-        kind=DecisionKind.VERDICT,
-        rule=classification.rule,
-        verdict=str(classification.verdict),
-        reply=settlement.reply[:MAX_REPLY],
-        evidence=evidence,
+        kind=DecisionKind.BOUNCE,
+        rule=asked.rule,
+        verdict=asked.answer.value,
+        evidence={"reason": asked.reason, **asked.evidence},
         message=closed.delivery.seq,
         n=settlement.claimed.n,
         attempt=closed.id,
     )
+
+
+def _verdict_row(
+    closed: AttemptEnd, settlement: Settlement, stamp: tuple[int, str], reply: str
+) -> Values:
+    """Return the record of what one attempt meant for one recipient.
+
+    ``stamp``: when, and the run. The row is as ``codec.decision_values`` makes it.
+    """
+    classification, claimed = settlement.classification, settlement.claimed
+    return (
+        *stamp,
+        closed.delivery.seq,
+        claimed.n,
+        closed.id,
+        _VERDICT,
+        classification.rule,
+        str(classification.verdict),
+        reply,
+        _evidence(settlement),
+    )
+
+
+def _evidence(settlement: Settlement) -> str:
+    classification, claimed = settlement.classification, settlement.claimed
+    evidence: tuple[tuple[str, object], ...] = (
+        ("stage", str(settlement.stage)),
+        ("scope", str(classification.scope)),
+        ("state", str(settlement.state)),
+        ("attempts", settlement.attempts),
+    )
+    if claimed.recipient.original:
+        evidence += (("sent_to", claimed.recipient.forward_path),)
+    if settlement.state is State.DELIVERED:
+        return pairs_json(evidence)
+    before = ("reason", classification.reason), ("before", claimed.state.value)
+    return pairs_json((*evidence, *before, *classification.evidence))
