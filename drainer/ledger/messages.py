@@ -43,6 +43,9 @@ _R, _M = schema.recipients.c, schema.messages.c
 _MESSAGE = PreparedStatement(inserting(schema.messages, without="seq"))
 _RECIPIENT = PreparedStatement(inserting(schema.recipients))
 _FINAL = [state.value for state in FINAL]
+#: Writers take turns, so what follows the last message is what this one has added.
+_LAST_SEQ = sa.select(sa.func.max(_M.seq))
+_SEQS_SINCE = sa.select(_M.id, _M.seq).where(_M.seq > sa.bindparam("last"))
 
 Listings = Sequence[tuple[Row, list[Row]]]
 
@@ -136,7 +139,11 @@ class _Recorder:
             inserted = list(self._waiting)
             self._insert()
             self.load(inserted)
-        group, listed = self._groups.get(key, []), listed_of(message)
+        group = self._groups.get(key)
+        if group is None:  # most of a first scan
+            self._add_new(index, message, recipients)
+            return
+        listed = listed_of(message)
         match resolve(listed, group, self._scan):
             case Same(seq):
                 self._same[seq] = message, recipients
@@ -191,8 +198,10 @@ class _Recorder:
         self._waiting.clear()
         if not waiting:
             return
+        last = self._connection.scalar(_LAST_SEQ) or 0
         _MESSAGE(self._connection, [message for _, message, _ in waiting])
-        seqs = seqs_of(self._connection, [message["id"] for _, message, _ in waiting])
+        added = self._connection.execute(_SEQS_SINCE, {"last": last})
+        seqs: dict[str, int] = dict(added.all())
         rows: list[Row] = []
         for index, message, recipients in waiting:
             seq = seqs[message["id"]]
