@@ -5,10 +5,8 @@ in this order. Nothing here waits.
 """
 
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 
 from drainer.bounce.quarantine.cleanup import QuarantineCleaner
 from drainer.delivery.acknowledger import Acknowledger
@@ -104,7 +102,7 @@ class DeliveryEvents:
             seq=transaction.delivery.seq,
             reverse_path=transaction.delivery.message.envelope.reverse_path,
             traits=_traits(transaction),
-            lasted=timedelta(seconds=time.monotonic() - transaction.started),
+            began=transaction.began,
         )
         seen = self.breaker_guard.observe(results, mail, now)
         nodes = self.breaker_guard.node_guard

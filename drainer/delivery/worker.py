@@ -42,7 +42,7 @@ from drainer.policy.recipient.judge import (
     classify_attempt,
     exempt_message_specific,
 )
-from drainer.policy.recipient.settle import Settlement, settle
+from drainer.policy.recipient.settle import Settlement, settle, settle_delivered
 from drainer.policy.recipient.state import FINAL
 from drainer.runtime.process import utcnow
 from drainer.smtp.rate_limiter import RateLimiter
@@ -247,11 +247,12 @@ class DeliveryWorker:
         transaction.attempt = new_attempt_id()
         started = transaction.started
         ago = time.monotonic() - started if started else 0.0
+        transaction.began = utcnow() - timedelta(seconds=ago)
         opened = AttemptStart(
             id=transaction.attempt,
             delivery=transaction.delivery,
             connection=self._session.connection.name if self._session else "",
-            started=utcnow() - timedelta(seconds=ago),
+            started=transaction.began,
         )
         self._openings[transaction.attempt] = self._write_start(opened)
         self._in_flight[transaction.attempt] = transaction
@@ -293,9 +294,28 @@ class DeliveryWorker:
 
     def _settle(self, transaction: Transaction) -> tuple[Settlement, ...]:
         """Return the new state of each recipient; the circuit breakers judge first."""
+        session = self._session
+        results = classify_attempt(
+            transaction.results.values(), self.policy.rules, transaction.sent
+        )
+        delivered = settle_delivered(results)
+        if delivered is not None:
+            self.events.replied(transaction, results, session)
+            return delivered
+        context = self._context(transaction)
+        results = exempt_message_specific(
+            self.events.pass_on(results, session), context
+        )
+        group, elsewhere = self.events.replied(transaction, results, session)
+        if elsewhere or group is not None:
+            context = structs.replace(context, elsewhere=elsewhere, group=group)
+        return settle(results, context, self.policy)
+
+    def _context(self, transaction: Transaction) -> SettleContext:
+        """Return the circumstances in which an attempt is settled."""
         now = utcnow()
         delivery = transaction.delivery
-        context = SettleContext(
+        return SettleContext(
             now=now,
             draw=random.random(),  # noqa: S311 - jitter, not a secret
             sender_domain=domain_of(delivery.message.envelope.reverse_path),
@@ -306,15 +326,6 @@ class DeliveryWorker:
             permit=self._permit(delivery, now),
             listed=self.listed,
         )
-        session = self._session
-        found = classify_attempt(
-            transaction.results.values(), self.policy.rules, transaction.sent
-        )
-        results = exempt_message_specific(self.events.pass_on(found, session), context)
-        group, elsewhere = self.events.replied(transaction, results, session)
-        if elsewhere or group is not None:
-            context = structs.replace(context, elsewhere=elsewhere, group=group)
-        return settle(results, context, self.policy)
 
     def _permit(
         self, delivery: Delivery, now: datetime

@@ -92,12 +92,8 @@ def mail_command(
     elif "8bitmime" in peer and envelope.body:
         words.append("BODY=8BITMIME" if envelope.body == "8bit" else "BODY=7BIT")
     addresses = (envelope.reverse_path, *[r.forward_path for r in recipients])
-    if "smtputf8" in peer and (
-        envelope.smtputf8
-        or not is_ascii(*addresses)
-        or needs_smtputf8(message, facts, recipients)
-    ):
-        words.append("SMTPUTF8")
+    if "smtputf8" in peer and (envelope.smtputf8 or not is_ascii(*addresses)):
+        words.append("SMTPUTF8")  # that is all of what needs it, and more
     if "dsn" in peer and envelope.ret:
         words.append(f"RET={envelope.ret}")
     if "dsn" in peer and envelope.envid:

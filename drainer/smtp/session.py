@@ -129,7 +129,7 @@ class Session:
     def _envelope_group(self, transaction: Transaction) -> bytes:
         recipients = [claimed.recipient for claimed in transaction.addressed]
         message = transaction.spooled.message
-        transaction.offer = frozenset(self.extensions)
+        transaction.offer = self.extensions
         transaction.own_replies = self.route.speaks_lmtp
         commands = [
             mail_command(message, transaction.facts, recipients, self.extensions)

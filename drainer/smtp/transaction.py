@@ -2,8 +2,9 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from msgspec.structs import replace
 
@@ -34,6 +35,8 @@ class Transaction:
     facts: ContentFacts
     attempt: int = 0
     started: float = 0.0
+    #: The same by the clock of the day; None: it is not opened yet.
+    began: datetime | None = None
     #: Seconds that it waited for the rate limiter.
     waited: float = 0.0
     #: What scanners of its content said, in words.
@@ -44,7 +47,7 @@ class Transaction:
     dotted: bool = False
     dotted_at: float = 0.0
     #: The EHLO keywords that its MAIL and RCPT made use of.
-    offer: frozenset[str] = frozenset()
+    offer: Collection[str] = ()
     #: Each accepted recipient has a reply of its own to the final dot (LMTP).
     own_replies: bool = False
     #: Its MAIL was sent behind the final dot of another one.

@@ -49,8 +49,8 @@ class AttemptedMail(Struct, frozen=True, kw_only=True):
     seq: int
     reverse_path: str
     traits: MailTraits
-    #: How long the attempt took.
-    lasted: timedelta
+    #: When the attempt started.
+    began: datetime | None
 
 
 class BreakerGuard:
@@ -317,7 +317,7 @@ class BreakerGuard:
                 again=claimed.refusal == Verdict.STOP,
                 retried=claimed.attempts > 0,
                 attachment=mail.traits.attachment,
-                began=now - mail.lasted,
+                began=mail.began,
             )
             self._probing.discard(domain)
             attempt.append(((mail.seq, claimed.n), seen))

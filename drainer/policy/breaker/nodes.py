@@ -106,8 +106,8 @@ class NodeDetector:
                 suspects = [tally] if self._count(tally, key, refusal) else []
             if suspects:
                 domains.add(domain)
-            if any(self._is_alone(domain, each) for each in suspects):
-                self.mixed.add(domain)
+                if any(self._is_alone(domain, each) for each in suspects):
+                    self.mixed.add(domain)
         domains &= self.mixed
         return [key for domain in domains for key in self.retract(domain)]
 

@@ -79,7 +79,9 @@ def classify(
             return _judge_loss(answer, stage)
         case Reply():  # pragma: no branch
             found = _judge_reply(answer, stage, accepted, rules)
-            if sent is None or stage.before_mail or not _is_about_us(found):
+            if found.verdict is Verdict.DELIVER or sent is None:
+                return found
+            if stage.before_mail or not _is_about_us(found):
                 return found
             masked = _judge_reply(unechoed(answer, sent()), stage, accepted, rules)
             return _without_echo(found, masked)

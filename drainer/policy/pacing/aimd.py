@@ -61,6 +61,8 @@ def is_overload(classification: Classification, answer: Answer, stage: Stage) ->
     does one that is put off by itself, at RCPT or by a policy: a stranger chose it. Nor
     does a session that a primary ends after some messages.
     """
+    if classification.verdict is Verdict.DELIVER:
+        return False
     if isinstance(answer, Lost):
         return answer.reason not in (EXTENSION, SESSION_END)
     if is_storm(classification, answer):

@@ -97,6 +97,19 @@ def settle(
     )
 
 
+def settle_delivered(
+    classified: Sequence[ClassifiedResult],
+) -> tuple[Settlement, ...] | None:
+    """Settle an attempt that delivered to every recipient; None: it did not.
+
+    Most do, and then nothing has to be weighed.
+    """
+    for each in classified:
+        if each.classification.verdict is not Verdict.DELIVER:
+            return None
+    return tuple([_delivered(each) for each in classified])
+
+
 def _delivered(each: ClassifiedResult) -> Settlement:
     claimed = each.result.claimed
     return Settlement(
