@@ -3,9 +3,9 @@
 import contextlib
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from drainer.errors import MessageUnreadable
@@ -26,8 +26,7 @@ MAX_STAGE_TEXT = 500
 _AFTER_RCPT = frozenset((Stage.DATA, Stage.BODY, Stage.DOT))
 
 
-@dataclass(slots=True, kw_only=True)
-class Transaction:
+class Transaction(Struct, kw_only=True):
     """One transaction: what to send, and its results so far."""
 
     delivery: Delivery
