@@ -352,6 +352,28 @@ def test_a_few_refusals_like_ours_stop_no_healthy_primary(
     assert {states[path] for path in strangers} == {"bounce-pending"}
 
 
+@pytest.mark.parametrize(
+    "reply", ["550 5.7.1 Command rejected", "554 5.7.1 Client host [192.0.2.9] blocked"]
+)
+def test_refused_mail_that_is_left_over_stops_no_healthy_primary(
+    backup: Backup, peer: StartPeer, reply: str
+) -> None:
+    """All else is delivered; no rerun counts the same refusals again."""
+    strangers = {user(n) for n in range(14, 22)}
+
+    def dot(view: View) -> Step:
+        return reply if strangers & set(accepted_for(view)) else TAKEN
+
+    primary = peer(Script(rcpt=users_only, dot=dot))
+    prepare(backup, primary, letters(22), connections=8, give_up_after="1s")
+    for _ in range(2):
+        assert backup.empty().code == REMAIN
+        states = backup.states()
+        found = {path for path, state in states.items() if state != "delivered"}
+        assert found == strangers
+        assert_nothing_is_final(backup)
+
+
 def test_half_a_user_table_makes_nothing_final(backup: Backup, peer: StartPeer) -> None:
     """The brake is on, and the confirming attempts deliver once it is whole."""
 

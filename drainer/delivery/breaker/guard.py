@@ -315,6 +315,7 @@ class BreakerGuard:
                 classification=each.classification,
                 answer=each.result.answer,
                 again=claimed.refusal == Verdict.STOP,
+                refused=claimed.refused_by(each.classification.rule),
                 retried=claimed.attempts > 0,
                 attachment=mail.traits.attachment,
                 began=mail.began,

@@ -105,7 +105,8 @@ class NodeGuard:
     async def vet(self, session: Session, delivery: Delivery) -> bool:
         """Ask what must be known before this message; False if the session must end.
 
-        That is before a refusal may become final, and when hosts disagree.
+        That is when hosts disagree, and if the message was refused before: another
+        refusal may be final, or hold it.
         """
         for domain in self.unasked(session, delivery):
             known = self._registry.known
@@ -125,14 +126,14 @@ class NodeGuard:
 
     def unasked(self, session: Session, delivery: Delivery) -> list[str]:
         """Return the domains to ask for on a session before a message."""
-        mixed, confirms = self._detector.mixed, delivery.confirms
-        if not (mixed or confirms) or not session.speaks_for_itself:
+        mixed, again = self._detector.mixed, delivery.was_refused
+        if not (mixed or again) or not session.speaks_for_itself:
             return []
         return [
             domain
             for domain in dict.fromkeys(each.domain for each in delivery.claimed)
             if domain not in session.asked
-            and (confirms or domain in mixed)
+            and (again or domain in mixed)
             and self._registry.known.to_ask(domain)
         ]
 

@@ -121,6 +121,12 @@ class CircuitBreaker(Struct, frozen=True, kw_only=True):
         return self.state is BreakerState.HALF_OPEN and self.phase is Phase.MESSAGES
 
     @property
+    def is_suspected(self) -> bool:
+        """Return whether it probes because of refusals, and was not open before."""
+        is_new = self.state is BreakerState.HALF_OPEN and not self.reopening
+        return is_new and self.cause is not None and self.cause.trigger != "early"
+
+    @property
     def waits_for_storm(self) -> bool:
         """Return whether it is paused because the primary puts everything off."""
         storm = self.cause is not None and self.cause.trigger == "storm"

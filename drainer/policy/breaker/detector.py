@@ -138,6 +138,8 @@ class Refusal(Struct, frozen=True, kw_only=True):
     again: bool = False
     #: It was tried before and put off.
     retried: bool = False
+    #: When the primary refused the same message first, for the same reason.
+    refused: datetime | None = None
     #: When the attempt started; None if that is not known.
     began: datetime | None = None
 

@@ -13,9 +13,11 @@ from datetime import datetime, timedelta
 from msgspec import Struct
 
 from drainer.mail.reply import Stage
+from drainer.policy.breaker.breaker import Cause
 from drainer.policy.breaker.detector import (
     AFTER_RCPT,
     DetectorThresholds,
+    Refusal,
     RefusalDetector,
 )
 
@@ -28,6 +30,9 @@ STOPS_TOLERATED = 5
 
 Others were accepted shortly before, so a stranger may have sent these messages.
 """
+
+ENOUGH_SENDERS = 2
+"""So many sender domains show a refusal of us; one alone never does."""
 
 TRIED_ELSEWHERE = 3
 """Attempts at a message on further hosts, before a refusal of us is its own."""
@@ -61,6 +66,8 @@ class BreakerHistory:
     took: bool = False
     #: Messages that met a refusal of us since then, or since the canary was accepted.
     stops: int = 0
+    #: Up to two sender domains of messages that met one since the last delivery.
+    stopped: set[str] = field(default_factory=set)
     #: How often the canary was accepted after such refusals, with no delivery between.
     vouched: int = 0
 
@@ -81,9 +88,28 @@ class BreakerHistory:
             if sender_domain != proof.sender_domain
         )
 
+    def has_answered(self, seen: Refusal) -> bool:
+        """Return whether comparable mail was accepted since it was refused first.
+
+        Then its refusal is about its message. It proves nothing when it is repeated:
+        retries and confirming attempts come last, one after another.
+        """
+        proof = RequiredProof(
+            sender_domain=seen.sender_domain, attachment=seen.attachment
+        )
+        return seen.refused is not None and self.proves(proof, seen.refused)
+
     def on_accepted(self) -> None:
         """Record that this run delivers: earlier refusals of us were individual."""
         self.took, self.stops, self.vouched = True, 0, 0
+        if self.stopped:
+            self.stopped.clear()
+
+    def on_stop(self, cause: Cause) -> None:
+        """Record a message that met a refusal of us."""
+        self.stops += not cause.again
+        if len(self.stopped) < ENOUGH_SENDERS:
+            self.stopped.add(cause.sender_domain)
 
     def vouch(self, most: int) -> bool:
         """Record that the canary was accepted after refusals of us.
@@ -114,6 +140,17 @@ class BreakerHistory:
         """Return whether several messages met a refusal of us, and none passed."""
         return not self.took and self.stops >= STOPS_TOLERATED
 
+    def outweighs(self, cause: Cause | None) -> bool:
+        """Return whether a suspicion that no reply confirmed has no weight.
+
+        Others were delivered in this run. Or they were in an earlier one, and one
+        sender alone meets a refusal of us: a stranger's mail may be all that is left.
+        """
+        if cause is None or cause.trigger != "stop":
+            return self.took and cause is not None and not cause.is_brief
+        one_alone = self.knows_welcome and len(self.stopped) < ENOUGH_SENDERS
+        return one_alone or self.is_individual(Stage.DOT)
+
     def is_individual(self, stage: Stage) -> bool:
         """Return whether a refusal of us is about one message: few among others.
 
@@ -135,6 +172,7 @@ class BreakerHistory:
         self.attachments.clear()
         self.accepted = None
         self.took, self.stops, self.vouched = False, 0, 0
+        self.stopped.clear()
 
 
 class BreakerHistories:

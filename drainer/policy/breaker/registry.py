@@ -256,17 +256,15 @@ class BreakerRegistry:
     def leave(self, scope: str, now: datetime) -> None:
         """Leave no suspicion unanswered when a run ends.
 
-        A few messages refused as if it were us, after others were delivered, are no
-        reason to stop. Refused XFORWARD is, if the primary never accepted anything.
+        A few refused messages, after others were delivered, are no reason to stop.
+        Refused XFORWARD is, if the primary never accepted anything.
         """
         breaker, memory = self.breaker(scope), self._histories.of(scope)
-        by_stops = breaker.cause is not None and breaker.cause.trigger == "stop"
-        is_suspected = breaker.state is BreakerState.HALF_OPEN and by_stops
         change: _Change = breakers.on_run_end
         is_paused = scope != ROUTE and breaker.state is BreakerState.PAUSED
         if memory.is_refused or is_paused:
             change = breakers.give_up
-        if is_suspected and not breaker.reopening and memory.is_individual(Stage.DOT):
+        if breaker.is_suspected and memory.outweighs(breaker.cause):
             change = breakers.dismiss
         elif (
             breaker.cause and breaker.cause.is_of_xforward and not memory.knows_welcome
@@ -295,7 +293,7 @@ class BreakerRegistry:
         memory = self._histories.of(scope)
         if cause.is_brief and not memory.took:  # nothing shows that it is individual
             cause = replace(cause, again=False)
-        memory.stops += not cause.again
+        memory.on_stop(cause)
         if self._is_probe(scope, seen):
             self.apply(scope, lambda breaker: breakers.refused(breaker, now, cause))
         if self._is_individual(scope, seen, cause):
@@ -329,11 +327,13 @@ class BreakerRegistry:
         )
 
     def _refused(self, seen: Refusal, now: datetime) -> None:
+        """Weigh a refusal, unless it only repeats what others have answered."""
         domain = seen.recipient_domain
+        is_new = not self._histories.of(domain).has_answered(seen)
         found = {
             scope: cause
             for scope, memory in self._histories.both(domain)
-            if (cause := memory.detector.refused(seen, now)) is not None
+            if is_new and (cause := memory.detector.refused(seen, now)) is not None
         }
         trigger = self.known.contradicts(seen.recipient)
         if trigger and is_unknown_user(seen.classification.rule):
@@ -347,7 +347,8 @@ class BreakerRegistry:
         for scope, _ in self._histories.both(domain):
             self.apply(scope, breakers.on_reply)
             about = not seen.content or _is_about_content(self.breaker(scope))
-            if about and self._is_probe(scope, seen) and self._is_first(scope, seen):
+            is_probe = is_new and about and self._is_probe(scope, seen)
+            if is_probe and self._is_first(scope, seen):
                 self.apply(scope, lambda breaker: breakers.refused(breaker, now))
 
     def _is_first(self, scope: str, seen: Refusal) -> bool:

@@ -695,3 +695,55 @@ def test_xforward_put_off_where_nothing_was_ever_accepted_stops_delivery(
     is_open = stage is Stage.FORWARD and not welcomed
     ended = BreakerState.OPEN if is_open else BreakerState.HALF_OPEN
     assert breakers.route.state is ended
+
+
+@pytest.mark.parametrize("stage", [Stage.RCPT, Stage.DOT])
+def test_a_refusal_that_is_repeated_after_deliveries_shows_nothing_new(
+    stage: Stage,
+) -> None:
+    """Retries and confirming attempts come last, in a row: they open no breaker."""
+    breakers = scopes()
+    breakers.recall(ORG, "other.example", NOW + SECOND)
+    for n in range(20):
+        sender = f"s{n}.example"
+        one = seen("550 5.7.1 No", f"u{n}@{ORG}", sender_domain=sender, stage=stage)
+        breakers.observe([replace(one, refused=NOW)], f"x@{sender}", NOW + 2 * SECOND)
+    assert not standing(breakers)
+    for _ in range(3):
+        refuse(breakers, ORG, "550 5.7.1 No", stage=stage)
+    assert standing(breakers) == {ORG: "half-open"}
+
+
+def test_a_suspicion_that_nothing_confirmed_is_dropped_after_a_delivery() -> None:
+    """The refused mail was the last of the queue."""
+    for delivers in (True, False):
+        breakers = scopes()
+        if delivers:
+            deliver(breakers, f"amy@{ORG}")
+        for _ in range(3):
+            refuse(breakers, ORG, "550 5.7.1 No", stage=Stage.DOT)
+        assert standing(breakers) == {ORG: "half-open"}
+        breakers.leave(ORG, NOW)
+        assert standing(breakers) == ({} if delivers else {ORG: "open"})
+
+
+@pytest.mark.parametrize(
+    ("senders", "recalled", "state"),
+    [
+        (("a.test", "a.test"), True, {}),
+        (("a.test", "b.test"), True, {ROUTE: "open"}),
+        (("a.test",), False, {ROUTE: "open"}),
+    ],
+)
+def test_one_sender_that_is_left_over_stops_no_primary_that_took_mail_lately(
+    senders: tuple[str, ...], state: dict[str, str], *, recalled: bool
+) -> None:
+    """All other mail was delivered by an earlier run."""
+    breakers = scopes()
+    if recalled:
+        breakers.recall(ORG, "other.example", NOW)
+    for sender in senders:
+        refuse(breakers, ORG, LISTED, stage=Stage.DOT, sender=sender)
+    breakers.leave(ORG, NOW)
+    breakers.leave(ROUTE, NOW)
+    assert standing(breakers) == state
