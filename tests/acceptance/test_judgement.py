@@ -251,6 +251,25 @@ def test_a_host_without_its_filter_refuses_nothing_for_good(
     assert delivered() == Counter(backup.addressed)
 
 
+def test_hosts_that_deny_relay_hold_nothing_while_another_accepts(
+    backup: Backup, peer: StartPeer
+) -> None:
+    """Two of three connections reach one: it is asked before it refuses mail again."""
+
+    def mail(view: View) -> Step:
+        return TAKEN if view.connection % 3 == 2 else "554 5.7.1 Relay access denied"
+
+    primary = peer(Script(rcpt=users_only, mail=mail))
+    delivered = prepare(
+        backup, primary, letters(12), connections=3, give_up_after="20s"
+    )
+    deadline = time.monotonic() + 30
+    while backup.empty().code != 0:
+        assert set(backup.states().values()) <= {"pending", "deferred", "delivered"}
+        assert time.monotonic() < deadline, backup.states()
+    assert delivered() == Counter(backup.addressed)
+
+
 def test_a_refused_mailbox_is_judged_by_the_host_that_refused_it(
     backup: Backup, peer: StartPeer
 ) -> None:
