@@ -1,8 +1,9 @@
 """Several servers behind one route: which one the next session goes to.
 
-A server that cannot be reached, that refuses to greet us, or that alone refuses all
-mail of this host is passed over for a while. What a server says about a recipient or a
-message is never asked of another one here: that reply is the answer.
+A server that cannot be reached, or that refuses to greet us, is passed over for a
+while. So is one that refuses what others accept, or that alone refuses all mail of
+this host. Otherwise a server's reply about a recipient or a message is the answer, and
+no other server is asked.
 """
 
 import math
@@ -82,6 +83,11 @@ class HostChoice:
         if connection.server is not None:
             self._open[connection.server] -= 1
 
+    def pass_over(self, server: Host | None) -> None:
+        """Try a server after the others for a while: it refuses what they accept."""
+        if server is not None:
+            self._failed[server] = time.monotonic()
+
     def count(self, server: Host | None, *, delivered: bool) -> None:
         """Note how a transaction with a server ended."""
         if server is None or not self.route.tiers:
@@ -105,7 +111,7 @@ class HostChoice:
         self._refusals[server] += 1
         if self._refusals[server] < (REFUSED_LATER if self._sent[server] else 1):
             return False
-        self._failed[server] = time.monotonic()
+        self.pass_over(server)
         return not all(map(self._has_failed, tier))
 
     @property

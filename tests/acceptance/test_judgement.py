@@ -384,7 +384,7 @@ def test_refused_mail_that_is_left_over_stops_no_healthy_primary(
         return reply if strangers & set(accepted_for(view)) else TAKEN
 
     primary = peer(Script(rcpt=users_only, dot=dot))
-    prepare(backup, primary, letters(22), connections=8, give_up_after="1s")
+    prepare(backup, primary, letters(22), connections=4, give_up_after="20s")
     for _ in range(2):
         assert backup.empty().code == REMAIN
         states = backup.states()

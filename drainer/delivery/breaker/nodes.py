@@ -66,7 +66,7 @@ class NodeGuard:
         stops = [each for each in classified if _is_stop(each)]
         if not stops or not session.hosts.refuse(session.connection.server):
             return classified
-        session.shunned = True
+        session.shun(server=False)
         self._note(session, str(stops[0].result.answer))
         return [
             replace(each, classification=by_node(each.classification))
@@ -90,9 +90,9 @@ class NodeGuard:
             for _, each in seen
             if each.classification.verdict is not Verdict.DELIVER
         ]
-        session.shunned |= self._detector.is_suspect(session.number) or any(
-            map(self._is_probed, refused)
-        )
+        is_suspect = self._detector.is_suspect(session.number)
+        if is_suspect or any(map(self._is_probed, refused)):
+            session.shun(server=is_suspect)
         if found:
             self.retries.append(found)
             self._note(session, f"{len(found)} recipients are tried again")
@@ -140,6 +140,7 @@ class NodeGuard:
     def _avoid(self, session: Session, domain: str, answer: CanaryResult) -> None:
         """Try another host; if all refuse, the primary does."""
         self._avoided += 1
+        session.shun(server=True)
         self._note(session, answer.reply)
         if self._avoided < MAX_AVOIDED:
             return

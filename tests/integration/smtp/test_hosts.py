@@ -56,3 +56,24 @@ def test_a_server_that_alone_refuses_us_is_passed_over() -> None:
     later = HostChoice(Route(host="a", tiers=((one, other),)))
     later.count(one, delivered=True)
     assert [later.refuse(one) for _ in range(3)] == [False, False, True]
+
+
+def test_a_server_that_refuses_what_others_accept_is_passed_over(
+    peer: Callable[..., PeerThread],
+) -> None:
+    """Although it is preferred, and has the fewest messages."""
+    tiers = tuple((Host(host="127.0.0.1", port=peer().port),) for _ in range(2))
+    choice = HostChoice(Route(host="127.0.0.1", tiers=tiers, tls="off"))
+
+    async def run() -> list[Host | None]:
+        servers = []
+        for _ in range(2):
+            connection = await choice.connect()
+            assert isinstance(connection, Connection)
+            servers.append(connection.server)
+            choice.pass_over(connection.server)
+            connection.wire.close()
+            choice.release(connection)
+        return servers
+
+    assert asyncio.run(run()) == [each for (each,) in tiers]
