@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-from drainer.mail.envelope import AddressError, domain_key, parse_mailbox
+from drainer.mail.envelope import AddressError, parse_mailbox
 from drainer.mail.mailbox import ascii_domain, mailbox_key
 from drainer.policy.census.existence import (
     CATCH_ALL,
@@ -46,10 +46,6 @@ class AddressTable:
     def __len__(self) -> int:
         """Return how many entries there are."""
         return len(self._mailboxes) + len(self._catch_all)
-
-    def has_domain(self, domain: str) -> bool:
-        """Return whether it has an entry of a domain."""
-        return domain_key(domain) in self._domains
 
     def add(self, entry: str) -> bool:
         """Add an address, or ``@domain``; return False if it is neither."""

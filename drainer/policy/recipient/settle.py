@@ -199,17 +199,6 @@ _PERMITTED = {
 """Answer of the bounce rules -> the event; any other answer waits."""
 
 
-def is_confirmed(
-    each: ClassifiedResult, context: SettleContext, policy: RetryPolicy
-) -> bool:
-    """Return whether a refusal is final: the same one later, from a healthy primary.
-
-    Later means after the confirmation delay. Since the first refusal the primary must
-    have accepted comparable mail.
-    """
-    return _may_be_final(each, context, policy) and _is_proven(each, context)
-
-
 def _may_be_final(
     each: ClassifiedResult, context: SettleContext, policy: RetryPolicy
 ) -> bool:
