@@ -39,6 +39,7 @@ IMPORTED = re.compile(r"drainer:([0-9a-f]{32})")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NOTIFY = frozenset({"NEVER", "SUCCESS", "FAILURE", "DELAY"})
 _MAX_NAME = 250
+_ESCAPED_OR_QUOTE = re.compile(r'\\.|"', re.DOTALL)
 
 
 class RowsPlace(Struct, frozen=True, kw_only=True):
@@ -219,7 +220,7 @@ def _children(place: RowsPlace, value: object) -> Iterable[Mapping[str, Any]]:
         return []
     found: object = [value]
     if place.recipients_format == "delimited" and isinstance(value, str):
-        found = [part.strip() for part in value.split(place.delimiter)]
+        found = [part.strip() for part in _split(value, place.delimiter)]
         found = [part for part in found if part]
     elif place.recipients_format in ("json", "array"):
         found = _json(value) if isinstance(value, str | bytes) else value
@@ -227,6 +228,20 @@ def _children(place: RowsPlace, value: object) -> Iterable[Mapping[str, Any]]:
         message = f"the recipients are {type(found).__name__}, not a list"
         raise ValueError(message)  # noqa: TRY004 - one kind of failure
     return [{"forward_path": each} for each in found]
+
+
+def _split(value: str, delimiter: str) -> list[str]:
+    """Return the parts of a list; a quoted delimiter is no end of a part."""
+    parts = value.split(delimiter)
+    found: list[list[str]] = []
+    is_open = False
+    for part in parts:
+        if is_open:
+            found[-1].append(part)
+        else:
+            found.append([part])
+        is_open ^= _ESCAPED_OR_QUOTE.findall(part).count('"') % 2 == 1
+    return parts if is_open else [delimiter.join(each) for each in found]
 
 
 def _json(value: str | bytes) -> object:

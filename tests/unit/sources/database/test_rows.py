@@ -110,6 +110,23 @@ def test_the_identity_of_an_imported_message_is_its_own() -> None:
     assert other.id != name
 
 
+@pytest.mark.parametrize(
+    ("listed", "paths"),
+    [
+        ('a@b, "c,d"@e , f@g', ["a@b", '"c,d"@e', "f@g"]),
+        ('"c\\",d"@e,f@g', ['"c\\",d"@e', "f@g"]),
+        ('a"b@c,d@e', ['"a\\"b"@c', "d@e"]),
+    ],
+)
+def test_a_quoted_delimiter_is_part_of_an_address(
+    listed: str, paths: list[str]
+) -> None:
+    """RFC 5321 4.1.2; a quote alone hides nobody beside it."""
+    row = {"id": 1, "size": 1, "head": b"", "arrived": 0, "reverse_path": ""}
+    found = message_of(place("delimited"), row | {"recipients": listed})
+    assert [each.forward_path for each in found.envelope.recipients] == paths
+
+
 def test_a_row_without_a_content_is_no_message() -> None:
     """NULL is no empty mail: nothing says what the backup accepted."""
     row = {"id": 1, "head": None, "arrived": 0, "reverse_path": "", "recipients": "a@b"}
