@@ -126,8 +126,8 @@ class BoundMapping(Struct, frozen=True, kw_only=True):
     children: sa.Table | None
     #: Values of the state column, of its type.
     open_states: tuple[Any, ...] = ()
-    #: The charset of texts, as the database names it; '' = unknown.
-    charset: str = ""
+    #: The charset of each text, as the database names it; '' = unknown.
+    charsets: Dict[str, str] = {}
     #: Whether SQLite can read a part of a content without the rest.
     has_blobs: bool = False
 
@@ -169,21 +169,32 @@ def bind(connection: sa.Connection, mapping: TableMapping) -> BoundMapping:
             _wrong(mapping, "content", "of an unknown type", "bytes or text")
     charset = charset_of(connection, columns["content"])
     _check_charset(columns["content"], mapping, charset)
-    children = None
-    if mapping.recipients_format == "table":
-        children = _table(
-            connection, mapping.recipients_table, built_in=mapping.is_built_in
-        )
-        for key, name in _child_columns(mapping):
-            _column(children, name, key)
+    texts = {part: column for part, column in columns.items() if part in TEXTS}
+    children = _children(connection, mapping)
+    if children is not None:
+        texts["forward_path"] = children.c[mapping.columns["recipients"]]
+    is_each = dialect in ("mysql", "mariadb")  # elsewhere the database has one
     return BoundMapping(
         source=found,
         columns=_as_octets(columns, dialect, charset),
         children=children,
         open_states=_open_states(connection, columns, mapping),
-        charset=charset,
+        charsets={
+            part: charset_of(connection, column) if is_each else charset
+            for part, column in texts.items()
+        },
         has_blobs=_has_blobs(connection, mapping, charset),
     )
+
+
+def _children(connection: sa.Connection, mapping: TableMapping) -> sa.Table | None:
+    """Return the table of recipients, if there is one."""
+    if mapping.recipients_format != "table":
+        return None
+    found = _table(connection, mapping.recipients_table, built_in=mapping.is_built_in)
+    for key, name in _child_columns(mapping):
+        _column(found, name, key)
+    return found
 
 
 def _open_states(

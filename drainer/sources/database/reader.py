@@ -12,7 +12,6 @@ from drainer.errors import MessageUnreadable, UsageError
 from drainer.mail.message import Message
 from drainer.sources.common.files import HELD_BYTES, unescape_name
 from drainer.sources.database.mapping import (
-    TEXTS,
     BoundMapping,
     TableMapping,
     value_of,
@@ -102,7 +101,7 @@ class RowReader:
             .order_by(bound["id"])
         )
         found = connection.execute(query).mappings()
-        rows = [_with_texts(row, bound.charset, TEXTS) for row in found]
+        rows = [_with_texts(row, bound.charsets) for row in found]
         children = self._children(connection, bound, rows)
         return [self._known(connection, row, children) for row in rows]
 
@@ -134,7 +133,7 @@ class RowReader:
         query = sa.select(*columns).where(parent.in_([row["id"] for row in rows]))
         found: dict[Any, list[Row]] = {}
         for each in connection.execute(query.order_by(*order)).mappings():
-            row = _with_texts(each, bound.charset, ("forward_path",))
+            row = _with_texts(each, bound.charsets)
             if mapping.recipients_state:
                 row["is_open"] = str(row["child_state"]) in mapping.recipients_pending
             found.setdefault(row["parent"], []).append(row)
@@ -189,13 +188,12 @@ def _octets(
     return octets_of(column, dialect)
 
 
-def _with_texts(row: sa.RowMapping, charset: str, names: Sequence[str]) -> Row:
+def _with_texts(row: sa.RowMapping, charsets: Mapping[str, str]) -> Row:
     """Return a row in which the bytes of these texts are decoded."""
-    found = {name: row[name] for name in names if name in row}
     texts = {
-        name: text_of(bytes(value), charset)
-        for name, value in found.items()
-        if isinstance(value, bytes | bytearray | memoryview)
+        name: text_of(bytes(row[name]), charset)
+        for name, charset in charsets.items()
+        if isinstance(row.get(name), bytes | bytearray | memoryview)
     }
     return dict(row) | texts
 

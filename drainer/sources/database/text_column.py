@@ -13,6 +13,7 @@ drainer asks for the bytes themselves:
 
 import codecs
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -21,7 +22,9 @@ _CODECS: Final[Mapping[str, str]] = {
     "utf8": "utf-8", "utf8mb3": "utf-8", "utf8mb4": "utf-8", "latin1": "cp1252",
     "latin2": "iso8859-2", "latin5": "iso8859-9", "latin7": "iso8859-13",
     "greek": "iso8859-7", "hebrew": "iso8859-8", "koi8r": "koi8-r", "koi8u": "koi8-u",
-    "ujis": "euc_jp", "sjis": "shift_jis", "euckr": "euc_kr", "tis620": "tis-620",
+    "ucs2": "utf-16-be", "utf16": "utf-16-be", "utf16le": "utf-16-le",
+    "utf32": "utf-32-be", "ujis": "euc_jp", "sjis": "shift_jis", "euckr": "euc_kr",
+    "tis620": "tis-620",
 }  # fmt: skip
 """MariaDB's charsets by Python's names; others have the same name in both, or none."""
 WIDE_CHARSETS = ("ucs2", "utf16", "utf16le", "utf32")
@@ -96,14 +99,15 @@ def is_charset(charset: str, claimed: str) -> bool:
 
 
 def text_of(stored: bytes, charset: str) -> str:
-    """Return an address or a name from its bytes: UTF-8, else the column's charset."""
-    try:
-        return stored.decode()
-    except UnicodeDecodeError:
-        codec = codec_of(charset)
-    if codec in ("", "utf-8", "ascii"):
-        return stored.decode(errors="surrogateescape")
-    return stored.decode(codec, errors="replace")
+    """Return an address or a name from its bytes: UTF-8, else the column's charset.
+
+    Bytes that are neither stay recognisable as damaged.
+    """
+    codec = codec_of(charset)
+    for each in (codec,) if charset in WIDE_CHARSETS else ("utf-8", codec or "utf-8"):
+        with suppress(UnicodeDecodeError):
+            return stored.decode(each)
+    return stored.decode(errors="surrogateescape")
 
 
 def type_of(dialect: str, code: object) -> sa.types.TypeEngine[Any]:

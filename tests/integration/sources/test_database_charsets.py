@@ -168,6 +168,21 @@ def test_mariadb_text_is_read_as_stored(mariadb: Server, charset: str) -> None:
     check(listed(url, **query), rows)
 
 
+@pytest.mark.parametrize("charset", ["latin1", "utf16", "utf8mb4"])
+def test_an_address_is_in_the_charset_of_its_own_column(
+    mariadb: Server, charset: str
+) -> None:
+    """Whatever the content is in, here bytes."""
+    url = mariadb_database(mariadb, "utf8mb4")
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE outbox MODIFY raw LONGBLOB")
+        connection.exec_driver_sql(
+            f"ALTER TABLE outbox MODIFY rcpt VARCHAR(300) CHARACTER SET {charset}"
+        )
+    check(listed(url), UTF8_ONLY)
+
+
 def test_mariadb_text_in_utf16_is_refused(mariadb: Server) -> None:
     """No bytes of a mail are stored in it; a query can convert it."""
     url = mariadb_database(mariadb, "latin1")
