@@ -12,11 +12,12 @@ from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import clean, print_json, say, stdout
 from drainer.config import Config
 from drainer.config.build.paths import ledger_url
-from drainer.config.build.routes import make_route_table
+from drainer.config.build.routes import make_route_table, route_name
 from drainer.config.build.server_routes import exim_toml, postfix_toml
 from drainer.config.check import FAIL, ConfigFinding, check_config
+from drainer.config.host import is_socket
 from drainer.config.render import commented_toml
-from drainer.config.route_section import without_login
+from drainer.config.route_section import route_configs
 from drainer.delivery.mx_hosts import with_mx_hosts
 from drainer.errors import UsageError
 from drainer.mail.envelope import domain_of
@@ -140,12 +141,26 @@ def config(
     }
     for name, table in {**facts, **tables}.items():
         _print_table(f"[{name}]", table)
-    for domain in without_login(known):
-        typer.echo(
-            f"# the route of {domain} has no login: that of [primary] is its own"
-        )
     for table in own:
         _print_table("[[routes]]", table)
+    for each in route_configs(known) if own else ():
+        typer.echo(f"# route {_route_words(each, known)}")
+
+
+def _route_words(route: Config, whole: Config) -> str:
+    """Return what results for a route from its table and the sections."""
+    primary = route.primary
+    login = f"login as {primary.username}" if primary.username else "no login"
+    if whole.primary.username and not primary.username:
+        login += " (that of [primary] is for its own hosts)"
+    domains = ", ".join(primary.domains) or "every other domain"
+    is_plain = primary.tls == "off" or is_socket(route_name(route))
+    tls = "no TLS" if is_plain else f"TLS {primary.tls}"
+    return (
+        f"{route_name(route)} for {domains}: {primary.protocol.upper()}, {tls},"
+        f" {login}, at most {primary.connections} connections and"
+        f" {route.throttle.rate}"
+    )
 
 
 def _print_table(header: str, table: Mapping[str, Any]) -> None:

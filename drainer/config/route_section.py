@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from drainer.config.health import HealthSection
 from drainer.config.host import is_socket
-from drainer.config.primary import PrimarySection
+from drainer.config.primary import BY_MX, PrimarySection
 from drainer.config.section import Section, domain_names
 from drainer.config.throttle import BreakerSection, ThrottleSection
 
@@ -147,10 +147,17 @@ def own_keys(config: _WholeConfig) -> dict[str, Any]:
 
 
 def without_login(config: _WholeConfig) -> Sequence[str]:
-    """Return the first domains of routes without the login that ``[primary]`` has."""
+    """Return the first domains of routes without the login that ``[primary]`` has.
+
+    Routes to a Unix socket, or by MX records, can have none.
+    """
     if not config.primary.username:
         return ()
-    return [each.domains[0] for each in config.routes if not each.username]
+    return [
+        each.domains[0]
+        for each in config.routes
+        if not each.username and each.hosts != BY_MX and not is_socket(each.host or "")
+    ]
 
 
 def _derive(config: C, n: int) -> C:

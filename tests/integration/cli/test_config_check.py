@@ -141,3 +141,23 @@ def test_what_config_prints_is_valid_toml_without_secrets(tmp_path: Path) -> Non
     again.write_text(printed)
     as_json = [call("config", "--config", p, "--json").stdout for p in (path, again)]
     assert json.loads(as_json[0]) == json.loads(as_json[1])
+
+
+def test_the_routes_that_result_are_printed(tmp_path: Path) -> None:
+    """In one line each, and which of them lack the login that [primary] has."""
+    text = (
+        '[primary]\nhost = "mx1"\nusername = "u"\npassword = "sekret"\n'
+        '[[routes]]\ndomains = ["a.example"]\nhost = "mx2"\nrate = "3/second"\n'
+        '[[routes]]\ndomains = ["b.example"]\nhost = "unix:/run/lmtp"\n'
+    )
+    path = laid_out(tmp_path, text)
+    printed = call("config", "--config", path).stdout
+    words = "no login (that of [primary] is for its own hosts), at most 5 connections"
+    assert f"# route mx2:25 for a.example: SMTP, TLS opportunistic, {words}" in printed
+    assert "# route unix:/run/lmtp for b.example: LMTP, no TLS, no login" in printed
+    assert "# route mx1:25 for every other domain: SMTP, TLS required, login as u" in (
+        printed
+    )
+    assert "sekret" not in printed
+    checked = call("config", "--config", path, "--check").stdout
+    assert checked.count("the login of [primary] is for its own servers") == 1
