@@ -83,6 +83,8 @@ def _check_route(route: Route, probe: HealthProbe, health: HealthReport) -> None
     if "." not in route.helo and not route.helo.startswith("["):
         health.advise("our name", _NO_FULL_NAME.format(route.helo))
     asyncio.run(check_primary(route, probe, health))
+    if isinstance(health, _PrintedReport) and health.has_failed and health.ready:
+        stdout().print("ready all the same: another server or address of it is")
 
 
 def _patient_for_a_person(route: Route, config: Config) -> Route:
@@ -96,9 +98,12 @@ def _patient_for_a_person(route: Route, config: Config) -> Route:
 class _PrintedReport(HealthReport):
     """Findings that are printed as they are added."""
 
+    has_failed = False
+
     def add(self, stage: str, step: ConnectStep, verdict: str, hint: str = "") -> None:
         """Add the finding of one step, and print it."""
         HealthReport.add(self, stage, step, verdict, hint)
+        self.has_failed |= verdict == FAIL
         _show(self.findings[-1])
 
     def advise(self, stage: str, hint: str) -> None:

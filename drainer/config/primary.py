@@ -62,7 +62,7 @@ class PrimarySection(Section):
     tls: Literal["off", "opportunistic", "required", "implicit", "dane"] = Field(
         "opportunistic",
         description="STARTTLS. `opportunistic` sends unencrypted where TLS fails,"
-        " unless DNSSEC proves TLSA records (DANE). `verify`, `tls_pin` or a username"
+        " unless DNSSEC proves TLSA records. `verify`, `tls_ca`, `tls_pin` or username"
         " makes it required. `implicit` = TLS from the start, as on port 465, where it"
         " is the default. `dane` = required, with a certificate that TLSA records name;"
         " `[bounce] dns_servers` must validate.",
@@ -75,7 +75,7 @@ class PrimarySection(Section):
     verify: bool = Field(
         default=False,
         description="Require a valid certificate that names `host` in a"
-        " subjectAltName. A username makes it true.",
+        " subjectAltName. A username, or `tls_ca`, makes it true.",
     )
     tls_ca: str = Field(
         "",
@@ -355,15 +355,15 @@ class PrimarySection(Section):
 
     @model_validator(mode="after")
     def _secrets(self) -> "PrimarySection":
+        given, is_tls = self.model_fields_set, self.tls in ("required", "implicit")
+        if self.tls_ca and "verify" not in given and (is_tls or "tls" not in given):
+            self.__dict__["verify"] = True  # frozen for others
         settle_tls(self, "primary")
         if self.token_command and not self.username:
             message = "token_command needs username"
             raise ValueError(message)
         if self.username and self.hosts == BY_MX and self.tls != DANE:
-            message = (
-                'username needs named hosts: with hosts = "mx", DNS could send the'
-                ' password to any server; or set tls = "dane"'
-            )
+            message = 'username needs named hosts, or DNSSEC: set hosts or tls = "dane"'
             raise ValueError(message)
         if self.username and self.forward_client == "xclient":
             message = (

@@ -19,7 +19,7 @@ _HEAD = """\
 _ROUTES = """
 # Another primary for some recipient domains: a table for each. Any key of [primary],
 # [health], [throttle] and [breaker] that differs may stand here. Its login, client
-# certificate, pinned keys and known-good recipients are its own.
+# certificate, CA, pinned keys and known-good recipients are its own.
 #
 # [[routes]]
 # domains = ["example.net", ".example.net"]

@@ -36,6 +36,7 @@ PRIMARY_OWN = (
     "password_file",
     "password",
     "token_command",
+    "tls_ca",
     "tls_pin",
     "tls_cert",
     "tls_key",

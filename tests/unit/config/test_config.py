@@ -516,3 +516,20 @@ def test_a_password_may_lie_in_a_file(place: Path) -> None:
     login = make_route(config_file.load(None, overrides)).login
     assert login is not None
     assert login.password == "open sesame"  # noqa: S105
+
+
+@pytest.mark.parametrize(
+    ("keys", "verify"),
+    [
+        ({}, True),
+        ({"tls": "implicit"}, True),
+        ({"tls": "opportunistic"}, False),
+        ({"verify": False}, False),
+    ],
+)
+def test_a_ca_is_named_to_verify_the_certificate(
+    keys: dict[str, object], *, verify: bool
+) -> None:
+    """It would have no effect otherwise, and nobody would know."""
+    config = config_file.load(None, {"primary": {"tls_ca": "ca.pem"} | keys})
+    assert config.primary.verify is verify

@@ -167,7 +167,9 @@ def test_no_key_has_two_sections() -> None:
 
 
 SECRETS = (
-    'username = "u"\npassword = "p"\ntls_pin = ["' + "00" * 32 + '"]\n'
+    'tls_ca = "ca.pem"\nusername = "u"\npassword = "p"\ntls_pin = ["'
+    + "00" * 32
+    + '"]\n'
     'tls_cert = "c.pem"\ntls_key = "k.pem"\ntls_key_password_file = "w"\n'
 )
 
