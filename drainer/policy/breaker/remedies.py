@@ -135,6 +135,11 @@ BIND = (
     "[primary] bind must be an address of this host, of the same family (IPv4 or IPv6)"
     " as the primary's"
 )
+NO_TLSA_ANSWER = (
+    "DNSSEC proves the zone of the primary, but DNS fails at its TLSA records, so that"
+    " nothing may be sent (RFC 7672 2.1.2): repair DNS; or name the primary's key in"
+    " [primary] tls_pin, or its address as host"
+)
 _OUR_END = re.compile("Cannot assign requested address|of another family")
 BYPASSED = (
     "LMTP delivers straight to the mailboxes: the primary's SMTP server, with its spam"
@@ -225,6 +230,8 @@ def hint(stage: Stage, answer: Reply | Lost) -> str:
             return known or _LOST.get(answer.reason, "")
         if answer.reason == "unreachable" and _OUR_END.search(answer.detail):
             return BIND
+        if answer.reason == "unresolved" and "TLSA" in answer.detail:
+            return NO_TLSA_ANSWER
         return _after_garbage(answer.detail) or _LOST.get(answer.reason, "")
     if stage is Stage.STARTTLS and answer.text.endswith("does not offer STARTTLS"):
         return NOT_OFFERED_TLS

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from drainer.mail.reply import Lost, Stage
+from drainer.policy.breaker.remedies import hint
 from drainer.smtp import dane
 from drainer.smtp.connection import ConnectFailure, Connection, connect
 from drainer.smtp.dane import Dane, DaneSettings
@@ -97,6 +98,7 @@ def test_dns_that_fails_in_a_proven_zone_lets_nothing_out(
     assert step.stage is Stage.CONNECT
     assert isinstance(step.answer, Lost)
     assert step.answer.reason == "unresolved"
+    assert "tls_pin" in hint(step.stage, step.answer)
     assert server.commands == []
 
 
