@@ -81,7 +81,7 @@ def census(
         warn("no list of recipients is given: set [recipients] lists, or --known LIST")
     directory = open_directory(make_directory_spec(config))
     for words in directory.warnings():
-        warn(words)
+        warn(words, as_it_is=True)
     opened = make_sources(config, sources or [], selection.queues)
     count = dict(_count(config, opened, selection).mailboxes())
     answers = directory.lookup(list(count))

@@ -44,7 +44,9 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record; a failure to print ends nothing."""
-        text = shown(record.getMessage(), getattr(record, "own", ()))
+        text = record.getMessage()
+        if not getattr(record, "as_it_is", False):
+            text = shown(text, getattr(record, "own", ()))
         text = printable(redact(text), MAX_TEXT)
         if is_journal():
             stderr.out(f"<{_PRIORITIES.get(record.levelno, 3)}>{text}", highlight=False)

@@ -55,9 +55,12 @@ def say(text: str) -> None:
     LOGGER.info(text)
 
 
-def warn(text: str) -> None:
-    """Print a warning for a person, on stderr."""
-    LOGGER.warning(text)
+def warn(text: str, *, as_it_is: bool = False) -> None:
+    """Print a warning for a person, on stderr.
+
+    ``as_it_is``: about what an operator wrote, so that no address is hashed.
+    """
+    LOGGER.warning(text, extra={"as_it_is": as_it_is})
 
 
 def warn_of_skipped(sources: Iterable[Source]) -> None:
