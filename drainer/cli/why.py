@@ -176,7 +176,7 @@ def _decision(
 
 def _server(connection: str) -> str:
     """Return the host that answered, and its address; see smtp.connection."""
-    address, _, host = [*connection.split(" ", 2), "", ""][:3]
+    address, _, host = [*connection.split(" "), "", ""][:3]
     return address if not host or host in address else f"{host} ({address})"
 
 

@@ -219,6 +219,7 @@ def connection_decision(connection: Connection) -> Decision:
         evidence={
             "session": connection.id,
             "host": connection.host,
+            "protocol": connection.protocol,
             "address": connection.address,
             "tls": {"version": known.get("tls"), "cipher": known.get("cipher")}
             if connection.tls

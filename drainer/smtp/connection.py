@@ -65,13 +65,15 @@ class Connection(Struct, frozen=True, kw_only=True):
     server: Host | None = None
     #: The name that the route gives the peer.
     host: str = ""
+    #: smtp or lmtp.
+    protocol: str = "smtp"
     #: Names the session in the ledger.
     id: str = field(default_factory=lambda: f"{random.getrandbits(48):012x}")
 
     @property
     def name(self) -> str:
-        """The address, the id and the host, as the ledger keeps them."""
-        return f"{self.address} {self.id} {self.host}"
+        """The address, the id, the host and the protocol, as the ledger keeps them."""
+        return f"{self.address} {self.id} {self.host} {self.protocol}"
 
     @property
     def shown(self) -> str:
@@ -377,6 +379,7 @@ class _Handshake:
             tls=context is not None,
             verified=bool(tls and tls[-1].facts.get("verified")),
             host=self.route.host,
+            protocol="lmtp" if self.route.speaks_lmtp else "smtp",
         )
 
 

@@ -338,8 +338,8 @@ def _links(run: str, connection: str) -> Sequence[SpanLink]:
 @lru_cache(1024)
 def _session(run: str, connection: str, route: str) -> SharedAttributes:
     """Return what the attempts of a session share."""
-    address, _, host = [*connection.split(" ", 2), "", ""][:3]
-    found = SharedAttributes(server_of(address, host))
+    address, _, host, protocol = [*connection.split(" "), "", "", "", ""][:4]
+    found = SharedAttributes(server_of(address, host, protocol))
     if route:
         found[names.ROUTE] = route
     found[names.RUN] = run

@@ -143,19 +143,18 @@ def codes_of(reply: str) -> Mapping[str, Any]:
 
 
 @lru_cache(1024)
-def server_of(address: str, host: str = "", protocol: str = "smtp") -> Row:
-    """Return the attributes of a peer, by ``address:port`` and the name of its host."""
+def server_of(address: str, host: str = "", protocol: str = "") -> Row:
+    """Return the attributes of a peer, by ``address:port`` and the name of its host.
+
+    The address of a Unix socket has no port.
+    """
     peer, _, port = address.rpartition(":")
     peer = peer.strip("[]")
-    if not peer or not port.isdigit():
-        return {names.SERVER: host} if host else {}
-    return {
-        names.SERVER: host or peer,
-        names.SERVER_PORT: int(port),
-        names.PEER: peer,
-        names.PEER_PORT: int(port),
-        names.PROTOCOL: protocol,
-    }
+    found: dict[str, Any] = {names.SERVER: host or peer, names.PROTOCOL: protocol}
+    if peer and port.isdigit():
+        found[names.SERVER_PORT] = found[names.PEER_PORT] = int(port)
+        found[names.PEER] = peer
+    return filled(found) if found[names.SERVER] else {}
 
 
 def filled(attributes: Mapping[str, Any]) -> dict[str, Any]:

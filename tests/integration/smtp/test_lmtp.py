@@ -33,6 +33,7 @@ from tests.support.smtp_peer.script import (
     per_recipient,
 )
 from tests.support.tls.certificates import Certificate
+from tests.support.web.collector import spans_of_file
 
 OK, FULL, LATER = "250 2.1.5 ok", "552 5.2.2 mailbox is full", "451 4.3.0 later"
 EVERYBODY = (ALICE, BOB, CAROL)
@@ -54,6 +55,19 @@ def lmtp(peer: StartPeer, bench: Bench) -> StartPeer:
 def delivered(server: PeerThread) -> list[tuple[str, ...]]:
     """Return whom the peer took each message for."""
     return [tuple(message.taken) for message in server.messages]
+
+
+def test_traces_name_the_protocol(lmtp: StartPeer, bench: Bench) -> None:
+    """Of a connection and of each attempt on it."""
+    bench.add(ALICE)
+    traces = bench.root / "traces.jsonl"
+    lmtp()
+    bench.configure(telemetry={"traces": f"file:{traces}"})
+    assert bench.drain().code == 0
+    spans = spans_of_file(traces)
+    for name in ("smtp.connect", "attempt"):
+        (span,) = [each for each in spans if each.name == name]
+        assert span.attributes["network.protocol.name"] == "lmtp"
 
 
 @PIPELINING
