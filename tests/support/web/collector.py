@@ -161,9 +161,12 @@ def _is_number(value: Any) -> bool:
 
 
 TEXTS_OF_DIGITS = frozenset(
-    ("drainer.native_id", "tls.protocol.version", "error.type", "drainer.version")
-)
-"""What may be digits and is a name."""
+    (
+        "drainer.native_id", "tls.protocol.version", "error.type", "drainer.version",
+        "drainer.sender", "drainer.recipient", "messaging.message.id",
+    )
+)  # fmt: skip
+"""What may be digits and is a name, or a hash."""
 
 
 class Answer(NamedTuple):
