@@ -7,7 +7,6 @@ last.
 
 from collections.abc import Mapping
 from datetime import timedelta
-from types import TracebackType
 from typing import Self
 
 from drainer.bounce.collector import EvidenceCollector
@@ -53,12 +52,7 @@ class BounceService:
         """Return itself."""
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """End the evidence process."""
         await self._checks.end()
 

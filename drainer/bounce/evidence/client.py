@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Callable
-from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from drainer.bounce.evidence.request import EvidenceSettings, SenderQuestion
@@ -62,12 +61,7 @@ class EvidenceWorker:
         """Return itself; the process starts with the first question."""
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """End the process."""
         await self.end()
 

@@ -3,14 +3,14 @@
 Each function runs inside a transaction of the writer, but for those that read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
 import sqlalchemy as sa
 
 from drainer.ledger import schema
-from drainer.ledger.records import Row
+from drainer.ledger.records import Decision, DecisionKind, Row, from_micros
 from drainer.mail.dsn.model import DsnAction
 from drainer.policy.recipient.delivery import StoredEvidence
 from drainer.policy.recipient.judge import BouncePermit
@@ -107,3 +107,19 @@ def report_row(
         "attempts": 0,
         "answer": "",
     }
+
+
+def bounce_decision(
+    permit: BouncePermit, about: Row, now: int, more: Mapping[str, object] | None = None
+) -> Decision:
+    """Return the record of what the bounce rules said about a recipient."""
+    asked = permit.decision
+    return Decision(
+        at=from_micros(now),
+        kind=DecisionKind.BOUNCE,
+        rule=asked.rule,
+        verdict=asked.answer.value,
+        evidence={"reason": asked.reason, **(more or {}), **asked.evidence},
+        message=about["message"],
+        n=about["n"],
+    )

@@ -20,8 +20,8 @@ from drainer.ledger.codec import decision_row, message_of, recipient_of, sender_
 from drainer.ledger.columns import from_json
 from drainer.ledger.filters import Filters
 from drainer.ledger.reader import MANY, LedgerReader
-from drainer.ledger.records import Decision, DecisionKind, Row, from_micros, to_micros
-from drainer.ledger.reports.evidence import QUEUED, report_row
+from drainer.ledger.records import DecisionKind, Row, from_micros, to_micros
+from drainer.ledger.reports.evidence import QUEUED, bounce_decision, report_row
 from drainer.ledger.reports.limits import LimitCheck, lately, limiting, told_of
 from drainer.ledger.transitions import Transition, transition
 from drainer.mail.dsn.model import DsnAction
@@ -158,7 +158,7 @@ def _apply(
     )
     transition(connection, [row], change, now)
     if ruling.permit is not None:
-        decision = decision_row(_bounce_decision(ruling.permit, row, now), "")
+        decision = decision_row(bounce_decision(ruling.permit, row, now), "")
         connection.execute(sa.insert(schema.decisions), [decision])
     state = follow(PENDING, ruling.event)
     if state is State.BOUNCED and ruling.permit is not None:
@@ -166,20 +166,6 @@ def _apply(
         about |= {"sender": ruling.resting.sender, "refused": row["since"]}
         queued = report_row(about, DsnAction.FAILED, run, now, ruling.permit)
         connection.execute(sa.insert(schema.reports), [queued])
-
-
-def _bounce_decision(permit: BouncePermit, row: Row, now: int) -> Decision:
-    """Return the record of what the bounce rules said."""
-    asked = permit.decision
-    return Decision(
-        at=from_micros(now),
-        kind=DecisionKind.BOUNCE,
-        rule=asked.rule,
-        verdict=asked.answer.value,
-        evidence={"reason": asked.reason, **asked.evidence},
-        message=row["message"],
-        n=row["n"],
-    )
 
 
 def drained(report: LedgerReader, routes: Collection[str]) -> list[str]:

@@ -13,12 +13,13 @@ from msgspec import Struct
 
 from drainer.ledger import schema
 from drainer.ledger.codec import decision_row
-from drainer.ledger.records import Decision, DecisionKind, Row, from_micros
+from drainer.ledger.records import Row
 from drainer.ledger.reports.evidence import (
     ASKED,
     LOOK_AGAIN,
     QUEUED,
     REFUSED,
+    bounce_decision,
     evidence_of,
 )
 from drainer.ledger.reports.limits import limiting
@@ -105,22 +106,7 @@ def answered(
                 status=permit.status,
             )
         )
-        decision = decision_row(_decision(each, permit, now), run)
+        more = {"action": each.report["action"]}
+        decided = bounce_decision(permit, each.report, now, more)
+        decision = decision_row(decided, run)
         connection.execute(sa.insert(schema.decisions), [decision])
-
-
-def _decision(each: SuccessReportRequest, permit: BouncePermit, now: int) -> Decision:
-    asked_ = permit.decision
-    return Decision(
-        at=from_micros(now),
-        kind=DecisionKind.BOUNCE,
-        rule=asked_.rule,
-        verdict=asked_.answer.value,
-        evidence={
-            "reason": asked_.reason,
-            "action": each.report["action"],
-            **asked_.evidence,
-        },
-        message=each.report["message"],
-        n=each.report["n"],
-    )
