@@ -166,7 +166,7 @@ class BreakerSection(Section):
         10,
         ge=0,
         description="The brake stays off while at most N refusals wait for"
-        " confirmation.",
+        " confirmation. Half of N are enough if they are half of all recipients.",
     )
     brake_share: float = Field(
         0.05,

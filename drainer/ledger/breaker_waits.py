@@ -169,6 +169,15 @@ class Brake(NamedTuple):
     least: int
     share: float
 
+    def is_on(self, pending: int, handled: int) -> bool:
+        """Return whether so many refusals, of all recipients, are too many.
+
+        Half of ``least`` are enough if they are half of all: in a short queue.
+        """
+        is_half = 2 * pending >= handled
+        least = self.least / 2 if is_half else self.least
+        return pending > max(least, self.share * handled)
+
 
 USUAL_BRAKE = Brake(least=10, share=0.05)
 
@@ -209,7 +218,7 @@ def ripen(
     """
     (run, now), brake = identity, how.brake
     pending, handled = _pending(connection, mail)
-    braked = pending > max(brake.least, brake.share * handled)
+    braked = brake.is_on(pending, handled)
     ripe = [_R.due <= now]
     if how.looked:  # else the decision could not be made: another time
         ripe.append(_R.message.in_(sa.select(schema.evidence.c.message)))
@@ -230,16 +239,25 @@ def ripen(
 
 
 def _pending(connection: sa.Connection, mail: RouteMail) -> tuple[int, int]:
-    """Return refusals that wait, contents not counted; and the recipients handled."""
+    """Return refusals that wait, contents not counted; and the recipients handled.
+
+    One whose confirming attempt an earlier run has left undone waits, too.
+    """
     rows = connection.execute(
-        sa.select(_R.state, _R.rule, sa.func.count().label("count"))
+        sa.select(_R.state, _R.refusal, sa.func.count().label("count"))
         .join(schema.messages, _R.message == _M.seq)
         .where(*mail.clauses(), _R.state != State.PENDING.value)
-        .group_by(_R.state, _R.rule)
+        .group_by(_R.state, _R.refusal)
     ).all()
     handled = sum(row[2] for row in rows)
-    waiting = [row for row in rows if row[0] == _PENDING and not is_content(row[1])]
-    return sum(row[2] for row in waiting), handled
+    waiting = [
+        row[2]
+        for row in rows
+        if row[0] in (_PENDING, _DEFERRED)
+        and row[1] not in ("", Verdict.STOP.value)
+        and not is_content(row[1])
+    ]
+    return sum(waiting), handled
 
 
 # --- plumbing

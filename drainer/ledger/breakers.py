@@ -14,6 +14,7 @@ from drainer.ledger.columns import from_json, to_json
 from drainer.ledger.records import Row, from_micros, to_micros
 from drainer.mail.envelope import domain_of
 from drainer.policy.breaker.breaker import BreakerState, Cause, CircuitBreaker, Phase
+from drainer.policy.breaker.detector import UNKNOWN_USER
 from drainer.policy.classify.verdict import Classification, Scope, Verdict
 from drainer.policy.recipient.settle import ROUTE_WAITS
 from drainer.policy.recipient.state import State
@@ -114,6 +115,8 @@ class RouteMemory(NamedTuple):
     delivered: list[tuple[str, str, int]]
     #: When the first run to this route started; None = there was none.
     first_run: int | None
+    #: Addresses of them that the primary does not know now.
+    lost: list[str]
 
 
 def recall(connection: sa.Connection, route: str, now: int) -> RouteMemory:
@@ -141,7 +144,17 @@ def recall(connection: sa.Connection, route: str, now: int) -> RouteMemory:
         )
     )
     learnt = [row.forward_path for row in lately]
-    return RouteMemory(kept, learnt, _senders(lately), first)
+    lost = _unknown(connection, route).intersection(learnt)
+    return RouteMemory(kept, learnt, _senders(lately), first, sorted(lost))
+
+
+def _unknown(connection: sa.Connection, route: str) -> set[str]:
+    """Return recipients that the primary says it does not know, not yet finally."""
+    waits = (State.BOUNCE_PENDING.value, State.DEFERRED.value)
+    query = sa.select(_R.forward_path).where(
+        _R.route == route, _R.state.in_(waits), _R.refusal.in_(UNKNOWN_USER)
+    )
+    return set(connection.scalars(query))
 
 
 def _senders(lately: Sequence[sa.Row[Any]]) -> list[tuple[str, str, int]]:

@@ -519,7 +519,8 @@ def test_a_refusal_ripens_when_its_confirmation_delay_is_over(run: Run) -> None:
     ("brake", "braked"),
     [
         (Brake(least=2, share=0.0), True),
-        (Brake(least=3, share=0.0), False),
+        (Brake(least=5, share=0.0), True),
+        (Brake(least=6, share=0.0), False),
         (Brake(least=0, share=0.74), True),
         (Brake(least=0, share=0.75), False),
     ],
@@ -527,7 +528,10 @@ def test_a_refusal_ripens_when_its_confirmation_delay_is_over(run: Run) -> None:
 def test_the_brake_is_on_while_too_many_bounces_are_pending(
     run: Run, brake: Brake, *, braked: bool
 ) -> None:
-    """Over the least and over the share: three of four. All are tried again."""
+    """Over half of the least, and over the share: three of four. All are tried again.
+
+    They count until the primary has answered: also in the run after.
+    """
 
     async def test(bench: Bench) -> None:
         await bench.refused("a@example.org", "b@example.org", "c@example.org")
@@ -537,6 +541,24 @@ def test_the_brake_is_on_while_too_many_bounces_are_pending(
         assert (found.pending, found.handled, found.braked) == (3, 4, braked)
         ripe = [path for path, state in bench.states().items() if state == DEFERRED]
         assert len(ripe) == 3
+        again = await bench.ledger.breakers.ripen(bench.mail, brake)
+        assert (again.pending, again.ripe, again.braked) == (3, 0, braked)
+
+    run(test)
+
+
+def test_addresses_that_were_accepted_and_are_unknown_now_are_recalled(
+    run: Run,
+) -> None:
+    """Until the primary accepts them again, or the refusal is final."""
+
+    async def test(bench: Bench) -> None:
+        for path in ("a@example.org", "b@example.org"):
+            await bench.tried(await bench.recorded(path), "250 ok", Stage.DOT)
+        await bench.refused("a@example.org", "c@example.org")
+        await bench.tried(await bench.recorded("b@example.org"), "550 5.7.1 no")
+        memory = await bench.ledger.breakers.recall(bench.route)
+        assert memory.lost == ["a@example.org"]
 
     run(test)
 

@@ -78,6 +78,8 @@ class BreakerMonitor:
         memory = await self._ledger.breakers.recall(str(self._hosts.route))
         registry = self._breaker_guard.registry
         registry.known.load(memory.learnt)
+        for recipient in memory.lost:
+            registry.known.forget(recipient)
         for domain, sender_domain, at in memory.delivered:
             registry.recall(domain, sender_domain, from_micros(at))
         held = await self._ledger.breakers.held_groups(self._mail)

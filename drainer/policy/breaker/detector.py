@@ -41,7 +41,7 @@ _SENDER_AUTHENTICATION = (
 )  # fmt: skip
 _BLIND = (*_SENDER_AUTHENTICATION, "forward-")
 """Rules that the canary cannot test: it represents no sender and no client."""
-_UNKNOWN_USER = (
+UNKNOWN_USER = (
     "enhanced-5.1.1", "text-no-such-user", "text-unknown-user",
     "text-unknown-user-behind-gateway",
 )  # fmt: skip
@@ -77,7 +77,7 @@ def is_about_kind(found: Classification, answer: Answer) -> bool:
 
 def is_unknown_user(rule: str) -> bool:
     """Return whether a rule says that the recipient does not exist."""
-    return rule in _UNKNOWN_USER
+    return rule in UNKNOWN_USER
 
 
 def is_vote(classification: Classification) -> bool:

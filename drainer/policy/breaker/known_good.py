@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from drainer.mail.envelope import ascii_form, domain_key, domain_of
 
 MAX_LEARNT = 50_000
+MANY_LOST = 2
+"""So many addresses of a domain that were accepted before: any other may be lost."""
 MAX_CANARY = 3
 """Known-good recipients that one canary asks for."""
 
@@ -22,6 +24,8 @@ class KnownGoodRecipients:
         self._operators = {_key(address) for address in self.good}
         self._learnt: dict[str, None] = {}
         self._latest: dict[str, str] = {}
+        #: Of each domain: addresses that it accepted before, and says are unknown now.
+        self._lost: dict[str, set[str]] = {}
         self._sender = ascii_form(sender)
         self._real_sender = ""
 
@@ -40,6 +44,8 @@ class KnownGoodRecipients:
             self._real_sender = sender
         if len(self._learnt) < MAX_LEARNT:
             self._learnt[_key(recipient)] = None
+        if domain in self._lost:
+            self._lost[domain].discard(_key(recipient))
 
     def load(self, recipients: Iterable[str]) -> None:
         """Add the addresses that earlier drains delivered to, the latest last."""
@@ -47,11 +53,21 @@ class KnownGoodRecipients:
             self.learn(recipient, domain_of(recipient))
 
     def forget(self, recipient: str) -> None:
-        """Forget an address: it was refused while other mail was accepted."""
-        self._learnt.pop(_key(recipient), None)
-        domain = domain_of(recipient)
+        """Ask no more for an address: it was refused while other mail was accepted."""
+        key, domain = _key(recipient), domain_of(recipient)
+        if key in self._learnt:
+            del self._learnt[key]
+            self._lost.setdefault(domain, set()).add(key)
         if self._latest.get(domain) == ascii_form(recipient):
             del self._latest[domain]
+
+    def has_lost(self, recipient: str) -> bool:
+        """Return whether a primary that does not know an address has lost users.
+
+        It accepted this one before, or several others of the domain.
+        """
+        lost = self._lost.get(domain_of(recipient), ())
+        return len(lost) >= MANY_LOST or _key(recipient) in lost
 
     def contradicts(self, recipient: str) -> str:
         """Return what kind of contradiction an unknown user is: '' for none."""

@@ -27,6 +27,7 @@ from drainer.policy.breaker.breaker import BreakerState, CircuitBreaker
 from drainer.policy.breaker.detector import is_about_kind
 from drainer.policy.breaker.groups import MailGroup
 from drainer.policy.breaker.history import RequiredProof
+from drainer.policy.breaker.known_good import KnownGoodRecipients
 from drainer.policy.classify.classifier import Answer, classify
 from drainer.policy.classify.retry_after import stated_delay
 from drainer.policy.classify.rules import Rule
@@ -111,6 +112,8 @@ class BreakerView(Protocol):
 
     #: Too many bounces are pending: no bounce becomes final.
     brake: bool
+    #: Addresses that it accepted before.
+    known: KnownGoodRecipients
 
     def blocking_breaker(self, domain: str) -> CircuitBreaker | None:
         """Return the breaker that keeps mail for a domain waiting, or None."""
@@ -212,7 +215,7 @@ def exempt_message_specific(
 def _alone(each: ClassifiedResult, context: SettleContext) -> Classification | None:
     claimed, classification = each.result.claimed, each.classification
     if classification.short or isinstance(each.result.answer, Problem):
-        return None  # a problem: it was not sent, because a breaker kept it
+        return None  # it is put off, or was not sent because a breaker kept it
     if claimed.refusal != Verdict.STOP.value or claimed.refused is None:
         return None
     contradicted = context.breakers.contradicted_stop(
@@ -395,8 +398,8 @@ def delay(
         return timedelta(0)
     attempts = claimed.attempts + classification.counts
     wait = policy.schedule.delay(classification.verdict, attempts, context.draw)
-    if classification.verdict is Verdict.RETRY and isinstance(answer, Reply):
-        stated = stated_delay(answer.text)
-        if stated is not None:
-            return max(stated, policy.schedule.soonest)
+    is_later = classification.verdict is Verdict.RETRY
+    stated = stated_delay(answer.text) if isinstance(answer, Reply) else None
+    if is_later and stated is not None:
+        return max(stated, policy.schedule.soonest)
     return wait

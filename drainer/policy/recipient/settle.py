@@ -131,8 +131,8 @@ def _settle(
     event, permit = _event(each, context, policy)
     if event is Event.BOUNCE_UNPROVEN:
         each = _unproven(each)
-    elif found := _find_list(each, context):
-        each = _listed(each, found)
+    elif found := _why_present(each, context):
+        each = _present(each, found)
     claimed, classification = each.result.claimed, each.classification
     state = follow(State.IN_FLIGHT, event)
     wait = delay(each, context, policy)
@@ -215,10 +215,10 @@ def _is_proven(each: ClassifiedResult, context: SettleContext) -> bool:
 
     A canary exercises no more than RCPT of one host. So it answers only for a refused
     mailbox, and only on the session that refused it. Nothing proves the refusal of a
-    recipient that a list has.
+    recipient that a list has, or that the primary accepted before.
     """
     claimed, breakers = each.result.claimed, context.breakers
-    if _find_list(each, context):
+    if _why_present(each, context):
         return False
     is_mailbox = (
         each.result.stage is Stage.RCPT and each.classification.scope is Scope.RECIPIENT
@@ -233,20 +233,25 @@ def _is_proven(each: ClassifiedResult, context: SettleContext) -> bool:
     )
 
 
-def _find_list(each: ClassifiedResult, context: SettleContext) -> str:
-    """Return the list that has a recipient which the primary says is absent; '' = none.
+def _why_present(each: ClassifiedResult, context: SettleContext) -> str:
+    """Return what speaks for a recipient that the primary says is absent; '' = nothing.
 
     Then the primary is broken, as far as anyone can tell.
     """
-    if context.listed is None or not says_absent(each.classification):
+    if not says_absent(each.classification):
         return ""
-    return context.listed(each.result.claimed.recipient.forward_path)
+    recipient = each.result.claimed.recipient.forward_path
+    if context.listed is not None and (found := context.listed(recipient)):
+        return f"the list {found} has this recipient"
+    if context.breakers.known.has_lost(recipient):
+        return "it accepted this one or others of the domain within 30 days"
+    return ""
 
 
-def _listed(each: ClassifiedResult, found: str) -> ClassifiedResult:
+def _present(each: ClassifiedResult, found: str) -> ClassifiedResult:
     words = (
-        f"the list {found} has this recipient, so the primary may have lost users; no"
-        " bounce is sent unless an operator approves it"
+        f"{found}, so the primary may have lost users; no bounce is sent unless an"
+        " operator approves it"
     )
     reason = f"{words}: {each.classification.reason}"
     return replace(each, classification=replace(each.classification, reason=reason))

@@ -111,3 +111,19 @@ def test_both_spellings_of_a_domain_are_one_address() -> None:
     assert known.sender == "s@xn--mller-kva.example"
     known.forget("a@m\u00fcller.example")
     assert known.to_ask("xn--mller-kva.example") == ()
+
+
+def test_a_primary_that_forgets_addresses_has_lost_users() -> None:
+    """Those themselves; two of a domain speak for the others, until one is back."""
+    known = KnownGoodRecipients()
+    known.load(["a@one.test", "b@one.test", "c@two.test"])
+    known.forget("x@one.test")  # it was never accepted
+    known.forget("a@one.test")
+    known.forget("c@two.test")
+    lost = [each for each in ("a", "b", "x") if known.has_lost(f"{each}@one.test")]
+    assert lost == ["a"]
+    known.forget("b@one.test")
+    assert known.has_lost("x@one.test")
+    assert not known.has_lost("x@two.test")
+    known.learn("b@one.test", "one.test")
+    assert not known.has_lost("x@one.test")

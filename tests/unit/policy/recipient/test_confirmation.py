@@ -128,6 +128,25 @@ def test_a_listed_recipient_is_never_absent_by_the_primary_alone() -> None:
     assert again(listed=lambda _path: "").state is State.QUARANTINED
 
 
+def test_a_recipient_that_was_accepted_before_is_never_absent() -> None:
+    """It was delivered to within 30 days; nothing proves the refusal."""
+    breakers = well()
+    breakers.known.load([BOB.forward_path])
+    breakers.known.forget(BOB.forward_path)
+    found = again(breakers=breakers, vouched=(ORG,))
+    assert found.state is State.BOUNCE_PENDING
+    assert "within 30 days" in found.classification.reason
+    breakers.known.learn(BOB.forward_path, ORG)
+    assert again(breakers=breakers).state is State.QUARANTINED
+
+
+def test_the_clock_of_a_recipient_that_one_host_refused_runs_on() -> None:
+    """It is new for the other hosts, so it is not confirmed by them."""
+    found = again(claimed=replace(REFUSED, refusal=""))
+    assert (found.state, found.refusal) == (State.BOUNCE_PENDING, RULE)
+    assert found.refused == NOW
+
+
 def test_a_list_says_nothing_about_other_refusals() -> None:
     """The recipient exists, and takes no mail from this sender."""
     claimed = replace(REFUSED, refusal="enhanced-5.7.2")
