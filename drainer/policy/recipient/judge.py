@@ -398,8 +398,7 @@ def delay(
         return timedelta(0)
     attempts = claimed.attempts + classification.counts
     wait = policy.schedule.delay(classification.verdict, attempts, context.draw)
-    is_later = classification.verdict is Verdict.RETRY
     stated = stated_delay(answer.text) if isinstance(answer, Reply) else None
-    if is_later and stated is not None:
+    if classification.verdict is Verdict.RETRY and stated is not None:
         return max(stated, policy.schedule.soonest)
     return wait
