@@ -94,12 +94,6 @@ class Session:
             and not self.hosts.is_ahead(self.connection.server)
         )
 
-    def shun(self, *, server: bool) -> None:
-        """End soon; ``server``: let the next sessions go to another one."""
-        self.shunned = True
-        if server:
-            self.hosts.pass_over(self.connection.server)
-
     @property
     def heard(self) -> bool:
         """Whether the peer ever answered a MAIL."""

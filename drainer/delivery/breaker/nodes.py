@@ -66,7 +66,7 @@ class NodeGuard:
         stops = [each for each in classified if _is_stop(each)]
         if not stops or not session.hosts.refuse(session.connection.server):
             return classified
-        session.shun(server=False)
+        session.shunned = True
         self._note(session, str(stops[0].result.answer))
         return [
             replace(each, classification=by_node(each.classification))
@@ -90,9 +90,10 @@ class NodeGuard:
             for _, each in seen
             if each.classification.verdict is not Verdict.DELIVER
         ]
-        is_suspect = self._detector.is_suspect(session.number)
-        if is_suspect or any(map(self._is_probed, refused)):
-            session.shun(server=is_suspect)
+        if self._detector.is_suspect(session.number):
+            _shun(session)
+        elif any(map(self._is_probed, refused)):
+            session.shunned = True
         if found:
             self.retries.append(found)
             self._note(session, f"{len(found)} recipients are tried again")
@@ -140,7 +141,7 @@ class NodeGuard:
     def _avoid(self, session: Session, domain: str, answer: CanaryResult) -> None:
         """Try another host; if all refuse, the primary does."""
         self._avoided += 1
-        session.shun(server=True)
+        _shun(session)
         self._note(session, answer.reply)
         if self._avoided < MAX_AVOIDED:
             return
@@ -175,3 +176,9 @@ def _is_stop(each: ClassifiedResult) -> bool:
     found = each.classification
     is_reply = isinstance(each.result.answer, Reply)
     return found.verdict is Verdict.STOP and is_reply and not found.short
+
+
+def _shun(session: Session) -> None:
+    """End a session, and let the next ones go to another server, if there is any."""
+    session.shunned = True
+    session.hosts.pass_over(session.connection.server)
