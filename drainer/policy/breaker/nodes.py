@@ -108,6 +108,8 @@ class NodeDetector:
                 domains.add(domain)
                 if any(self._is_alone(domain, each) for each in suspects):
                     self.mixed.add(domain)
+        if not domains:
+            return []
         domains &= self.mixed
         return [key for domain in domains for key in self.retract(domain)]
 
