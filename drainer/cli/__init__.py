@@ -1,6 +1,7 @@
 """The ``drainer`` command: parse, connect the parts, call, print, exit code."""
 
 import contextlib
+import gc
 import importlib
 import io
 import sys
@@ -258,6 +259,7 @@ def main() -> None:
             app()
         finally:
             sys.stdout.flush()  # a full disk fails here, not at exit
+            gc.freeze()  # else the exit looks for garbage among all modules
     except BrokenPipeError:
         fall_silent()
         sys.exit(READER_GONE)
