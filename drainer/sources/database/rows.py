@@ -147,8 +147,8 @@ def message_of(
     if problem is None and not envelope.recipients:
         code = "done-by-backup" if envelope.done else "no-envelope"
         problem = Problem(code=code, detail="no recipient remains")
-    if row["size"] is None:
-        problem = problem or Problem(code="corrupt", detail="its content is NULL")
+    if not row["size"]:
+        problem = problem or Problem(code="corrupt", detail="its content is empty")
     head = bytes_of(row["head"], lenient=True)
     native = str(row.get("message_id") or row["id"])
     return Message(
