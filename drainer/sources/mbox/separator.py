@@ -141,7 +141,7 @@ def separator_at(
     found = _LINE.match(window[:MAX_LINE_BYTES])
     if found is None:
         return None
-    is_apart = not (before and needs_blank) or before.endswith((b"\n\n", b"\n\r\n"))
+    is_apart = not before or before.endswith((b"\n\n", b"\n\r\n"))
     is_dated = bool(_date(found["rest"])) or _is_thunderbirds(found["rest"])
     follows = _what_follows(window, found.end())
     doubt = _doubt_of_form(found, follows, is_dated=is_dated, is_apart=is_apart)
@@ -154,7 +154,7 @@ def separator_at(
         if before[-1:] not in b"\r\0" and not is_sure:
             return None
         doubt = "it does not start a line"
-    elif not is_apart:
+    elif needs_blank and not is_apart:
         doubt = "no empty line is before it"
     elif found["end"] == b"\r":
         doubt = "it ends in a bare CR"

@@ -120,6 +120,7 @@ def test_a_line_in_other_letters_is_in_doubt_before_a_header_section(
     for after in (HEADER, b"X: y\n\ntext\n", b"X: y\n z\nY: z\n"):
         assert doubt(line, after) == "its form is not known"
         assert doubt(line, after, before=b"yz\n") is None
+        assert separator_at(b"yz\n", line + after, needs_blank=False) is None
         assert find_candidate(BLANK + line + after, 3) == 3
     for after in (b"text\n", b"Note: it\nis text\n", b"\n"):
         assert doubt(line, after) is None
