@@ -3,7 +3,7 @@
 ``queue/XX/ID/message`` is a content. Each file next to it is the envelope of one
 recipient, which smtpd removes when that one is done. So each envelope is a separate
 message here. drainer lists ``corrupt``. It does not read ``incoming`` (not accepted
-yet), ``purge`` (done) and ``offline`` (local submissions that smtpd has not seen).
+yet) and ``purge`` (done), and only counts ``offline`` (submissions of this host).
 
 Identity: sender, recipient and time of the envelope, besides the content.
 """
@@ -36,7 +36,7 @@ from drainer.sources.common.walk import FilePlace, NameKind
 from drainer.sources.opensmtpd.envelope import EnvelopeFile, packing, parse
 from drainer.sources.protocol import SourceFormat, SourceOption
 
-_QUEUE, _CORRUPT = "queue", "corrupt"
+_QUEUE, _CORRUPT, _OFFLINE = "queue", "corrupt", "offline"
 _CONTENT = "message"
 _DEPTH = 3
 
@@ -57,6 +57,10 @@ class OpensmtpdQueue(QueueDirectory[SourceEntry]):
         if root.name == _QUEUE:
             hint = f"name the folder above it: opensmtpd:{root.parent}"
         raise SourceError(message, hint=hint)
+
+    def other_parts(self) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+        """Yield the submissions that only smtpd itself can take."""
+        yield _OFFLINE, "smtpd: it does so when it starts", (_OFFLINE,)
 
     def refuse_if_live(self) -> None:
         """Raise UsageError when an smtpd works here: its queue is its root."""

@@ -82,6 +82,15 @@ def test_a_maildir_names_its_folders(tmp_path: Path) -> None:
     assert untaken(url, folders=["Sub"]) == []
 
 
+def test_opensmtpd_names_submissions_that_it_has_not_seen(tmp_path: Path) -> None:
+    """They were accepted on this host while smtpd was down."""
+    for folder in ("queue", "offline"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "offline" / "0.1744473568.x").write_bytes(b"Subject: x\n\nx\n")
+    (part,) = untaken(f"opensmtpd:{tmp_path}")
+    assert (part.name, part.messages) == ("offline", 1)
+
+
 def test_the_output_of_postqueue_names_what_is_on_hold(tmp_path: Path) -> None:
     """A queue that is wholly on hold is not empty."""
     line = {
