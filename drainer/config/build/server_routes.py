@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from drainer.config import Config
 from drainer.config.host import is_socket
-from drainer.config.primary import BY_MX
-from drainer.config.route_section import RouteSection
+from drainer.config.primary import BY_MX, PrimarySection
+from drainer.config.route_section import RouteSection, route_configs
+from drainer.errors import UsageError
 from drainer.mail.envelope import AddressError, domain_of, parse_mailbox
 from drainer.mail.reply import printable
 from drainer.sources.exim.configuration import EximConfiguration
@@ -29,7 +30,14 @@ def with_server_routes(config: Config, sources: Iterable[Source]) -> Config:
     sections = [each for one in live for each in _sections(one.nexthops())]
     names = (*config.primary.backup_names, *(one.hostname for one in live))
     primary = config.primary.model_copy(update={"backup_names": names})
-    return config.model_copy(update={"routes": tuple(sections), "primary": primary})
+    found = config.model_copy(update={"routes": tuple(sections), "primary": primary})
+    try:
+        route_configs(found)
+    except ValueError as error:
+        hint = "give --to, or write a configuration with `drainer init --from-postfix`"
+        message = f"drainer cannot take the routes of the backup's server: {error}"
+        raise UsageError(message, hint=hint) from None
+    return found
 
 
 def _sections(nexthops: Nexthops) -> Iterator[RouteSection]:
@@ -96,7 +104,8 @@ def _address_doubts(postfix: PostfixInstance) -> Iterator[str]:
     found: dict[str, list[str]] = {}
     for table, address in postfix.address_transports():
         found.setdefault(table, []).append(address)
-    for table, (first, *more) in found.items():
+    for table, addresses in found.items():
+        first, *more = sorted(addresses)
         if not first:
             yield f"drainer cannot list {table}: it may have transports for addresses"
         else:
@@ -140,20 +149,38 @@ def _toml(server: _Server) -> str:
     parts = [f"# Routes of {server.where}: review them, then run `drainer check`.\n"]
     parts += (f"# REVIEW: {printable(each)}.\n" for each in server.doubts)
     parts.append(f"\n[primary]\nhelo = {json.dumps(server.hostname)}\n")
-    for nexthop, domains in server.nexthops.items():
-        named = _names(nexthop.host, domains)
-        if not named:
-            continue
+    servers: set[str] = set()
+    for nexthop, doubts, named in _merged(server.nexthops):
         parts.append("\n")
-        if nexthop.doubt:
-            parts.append(f"# REVIEW: {printable(nexthop.doubt)}.\n")
+        parts += (f"# REVIEW: {printable(doubt)}.\n" for doubt in doubts)
         keys = {"domains": named} | _keys(nexthop)
+        own = PrimarySection.model_validate(_keys(nexthop)).servers
+        parts += (
+            f"# REVIEW: another route has the server {each}, too: make them one.\n"
+            for each in sorted(own & servers)
+        )
+        servers |= own
         if accept := next((known[each] for each in named if each in known), ""):
             keys["accept"] = [accept]
         lines = (f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
         parts.append(f"[[routes]]\n{''.join(lines)}")
     parts.append(f"\n[sources.backup]\nurl = {json.dumps(server.url)}\n")
     return "".join(parts)
+
+
+def _merged(
+    nexthops: Nexthops,
+) -> Iterator[tuple[Nexthop, Sequence[str], Sequence[str]]]:
+    """Yield each next hop with its doubts and its domains: a server has one route."""
+    found: dict[Nexthop, tuple[dict[str, None], list[str]]] = {}
+    for nexthop, domains in nexthops.items():
+        key = nexthop._replace(doubt="") if nexthop.host else nexthop
+        doubts, named = found.setdefault(key, ({}, []))
+        doubts |= dict.fromkeys(filter(None, (nexthop.doubt,)))
+        named += _names(nexthop.host, domains)
+    for key, (doubts, named) in found.items():
+        if named:
+            yield key, list(doubts), named
 
 
 def _known_good(recipients: Iterable[str]) -> dict[str, str]:

@@ -253,3 +253,27 @@ others:
         {"domains": ["c.example.net"], "hosts": "mx"},
     ]
     assert "REVIEW: drainer cannot list the domains of ^" in backup.toml(text)
+
+
+def test_a_server_of_two_routers_is_one_route_or_marked(backup: Backup) -> None:
+    """What is written can be read; a person makes one of servers that overlap."""
+    text = """
+domainlist relay_to_domains = a.example : b.example : c.example
+begin routers
+some:
+  driver = manualroute
+  domains = a.example
+  condition = yes
+  transport = remote
+  route_list = * h1
+others:
+  driver = manualroute
+  transport = remote
+  route_list = b.example h1 ; c.example h1:h2
+"""
+    written = backup.toml(text)
+    first, second = tomllib.loads(written)["routes"]
+    assert first == {"domains": ["a.example", "b.example"], "host": "h1", "port": 587}
+    assert second["domains"] == ["c.example"]
+    assert "# REVIEW: the router some of Exim has condition.\n[[routes]]" in written
+    assert "# REVIEW: another route has the server h1:587, too" in written
