@@ -34,6 +34,14 @@ def summary_of(run: Run) -> dict[str, Any]:
         "messages": messages,
         "recipients": states,
         "sent_messages": sent,
+        "routes": [
+            {
+                "route": name,
+                "sent_messages": len(route.progress.sent),
+                "stopped": bool(route.open_breakers or route.not_ready),
+            }
+            for name, route in drain.routes.items()
+        ],
         "not_chosen": drain.progress.passed,
         "seconds": round(seconds, 3),
         "messages_per_second": round(sent / seconds, 2) if seconds else 0.0,
@@ -69,6 +77,10 @@ def print_summary(run: Run, summary: dict[str, Any]) -> None:
         f" {describe_duration(summary['seconds'])},"
         f" {summary['messages_per_second']:.1f} per second"
     )
+    for each in summary["routes"] if len(summary["routes"]) > 1 else ():
+        end = "[red]stopped[/]" if each["stopped"] else "finished"
+        sent = f"{each['sent_messages']} messages sent"
+        console.print(f"  {clean(each['route'])}: {sent}, {end}")
     for state, count in summary["recipients"].items():
         if count:
             console.print(f"  {count} {state}")

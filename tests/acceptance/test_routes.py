@@ -77,6 +77,12 @@ def test_a_route_that_refuses_us_costs_the_other_nothing(
     }
     summary = bench.run("drain", f"postfix:{bench.spool}", "--no-check")
     assert f"at 127.0.0.1:{denied.port}" in summary.stdout
+    assert f"  127.0.0.1:{denied.port}: 0 messages sent, stopped" in summary.stdout
+    assert f"  127.0.0.1:{first.port}: 0 messages sent, finished" in summary.stdout
+    assert {each["route"]: each["stopped"] for each in result.json["routes"]} == {
+        f"127.0.0.1:{denied.port}": True,
+        f"127.0.0.1:{first.port}": False,
+    }
 
 
 def test_messages_to_both_routes_wait_for_neither(
