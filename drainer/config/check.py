@@ -18,7 +18,7 @@ from drainer.config.build.routes import make_route
 from drainer.config.build.rules import make_rules
 from drainer.config.build.spools import make_sources
 from drainer.config.primary import BY_MX
-from drainer.config.route_section import route_configs, without_login
+from drainer.config.route_section import route_configs
 from drainer.config.scan import ScannerSection
 from drainer.errors import DrainerError, UsageError
 from drainer.ledger import engine
@@ -53,12 +53,6 @@ def check_config(config: Config) -> Iterator[ConfigFinding]:
     for each in route_configs(config):
         at = "" if each is config else f" of {each.primary.domains[0]}"
         yield from _route(each, at)
-    for domain in without_login(config):
-        hint = (
-            "the login of [primary] is for its own servers; set username in the table"
-        )
-        name = f"[[routes]] {domain} username"
-        yield ConfigFinding(name, OK, "no login", hint)
     for section in config.routes:
         yield from _files(f"[[routes]] {section.domains[0]}", section)
     for name in type(config).model_fields:

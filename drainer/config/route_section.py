@@ -6,7 +6,7 @@ our login there and its known-good recipients. So a route is a configuration lik
 whole one.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Protocol, Self, TypeVar
 
 from pydantic import Field, ValidationError, create_model, field_validator
@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from drainer.config.health import HealthSection
 from drainer.config.host import is_socket
-from drainer.config.primary import BY_MX, PrimarySection
+from drainer.config.primary import PrimarySection
 from drainer.config.section import Section, domain_names
 from drainer.config.throttle import BreakerSection, ThrottleSection
 
@@ -145,20 +145,6 @@ def own_keys(config: _WholeConfig) -> dict[str, Any]:
         for key in keys
         if key in (section := getattr(config, name)).model_fields_set
     }
-
-
-def without_login(config: _WholeConfig) -> Sequence[str]:
-    """Return the first domains of routes without the login that ``[primary]`` has.
-
-    Routes to a Unix socket, or by MX records, can have none.
-    """
-    if not config.primary.username:
-        return ()
-    return [
-        each.domains[0]
-        for each in config.routes
-        if not each.username and each.hosts != BY_MX and not is_socket(each.host or "")
-    ]
 
 
 def _derive(config: C, n: int) -> C:

@@ -159,5 +159,3 @@ def test_the_routes_that_result_are_printed(tmp_path: Path) -> None:
         printed
     )
     assert "sekret" not in printed
-    checked = call("config", "--config", path, "--check").stdout
-    assert checked.count("the login of [primary] is for its own servers") == 1

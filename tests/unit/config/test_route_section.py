@@ -13,7 +13,6 @@ from drainer.config.route_section import (
     OWN_KEYS,
     SECTION_OF,
     route_configs,
-    without_login,
 )
 from drainer.config.throttle import BreakerSection, ThrottleSection
 from drainer.errors import UsageError
@@ -194,7 +193,6 @@ def test_no_secret_of_the_primary_goes_to_another_server(tmp_path: Path) -> None
     assert (own.primary.username, own.primary.password_file) == ("v", "w")
     assert not own.primary.password.get_secret_value()
     assert first.primary.tls_cert == "c.pem"
-    assert without_login(config) == ["a.example"]
 
 
 def test_a_route_with_half_a_login_is_refused(tmp_path: Path) -> None:
