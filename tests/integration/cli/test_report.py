@@ -17,7 +17,7 @@ from tests.support.web.browser import browser, look, missing_reason
 
 AXE = files("axe_core_python") / "axe.min.js"
 GONE, LATER, HELD = "gone@example.org", "later@example.org", "held@example.org"
-EVIL = '550 5.1.1 <gone@example.org> "><script>alert(1)</script> \x1b[31m | ](http://x)'
+EVIL = '550 5.1.1 <gone@example.org> "><script defer>alert(1)</script> \x1b[31m | ](http://x)'
 FORMATS = ("html", "md", "json")
 
 
@@ -99,7 +99,7 @@ def test_the_page_needs_nothing_and_runs_nothing(bench: Bench) -> None:
     """No script, no link, nothing from the network; hostile text is text."""
     page = _Tags()
     page.feed(written(bench, "html"))
-    assert "<script>alert(1)</script>" in page.text
+    assert "<script defer>alert(1)</script>" in page.text
     assert {"script", "link", "img", "iframe", "object", "a"}.isdisjoint(page.tags)
     names = {name for name, _ in page.attributes}
     assert {"src", "href"}.isdisjoint(names)
@@ -125,7 +125,7 @@ def test_addresses_are_hashed_as_in_traces(bench: Bench, style: str) -> None:
 def test_markdown_cannot_be_broken_by_a_reply(bench: Bench) -> None:
     """Its signs are escaped, and so is HTML."""
     text = written(bench, "md")
-    assert "<script>" not in text
+    assert "<script" not in text
     assert not re.search(r"(?<!\\)\]\(", text)
     assert "http://" not in text
     rows = [line for line in text.splitlines() if line.startswith("|")]
