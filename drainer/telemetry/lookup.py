@@ -26,7 +26,7 @@ _M, _R = schema.messages.c, schema.recipients.c
 class HashMatch(NamedTuple):
     """What a hash or a trace id stands for."""
 
-    #: The address, domain or Message-ID; '' for the id of a trace.
+    #: The address, a part of it, or the Message-ID; '' for the id of a trace.
     text: str
     #: The drainer ids of the messages with it, at most MOST.
     messages: list[str]
@@ -63,6 +63,7 @@ def _texts(reader: LedgerReader) -> Iterator[tuple[str, str]]:
     query = sa.select(_M.id, _R.forward_path)
     for row in reader.rows(query.join(schema.recipients, _R.message == _M.seq)):
         yield row["id"], row["forward_path"]
+        yield row["id"], row["forward_path"].rpartition("@")[0]
         yield row["id"], domain_of(row["forward_path"])
 
 

@@ -73,6 +73,8 @@ class CollectorSession(requests.Session):
     def request(self, *arguments: Any, **options: Any) -> requests.Response:  # noqa: ANN401 - the SDK's
         """Send a request, not too soon after the one before."""
         options["data"] = self.body or options["data"]
+        if self.verify is not True:  # else REQUESTS_CA_BUNDLE outranks what is set
+            options["verify"] = self.verify
         if compress := _COMPRESSED.get(self._compression):
             options["data"] = compress(options["data"], LEVEL)
             encoding = {"Content-Encoding": self._compression}

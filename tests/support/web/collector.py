@@ -7,6 +7,7 @@ real backend may reject a span for. It is scripted: an answer may depend on the 
 import base64
 import gzip
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -198,6 +199,7 @@ class Collector:
 
     port: int
     answer: Callable[[Received], Answer] = accept
+    tls: ssl.SSLContext | None = None
     spans: list[Span] = field(default_factory=list)
     requests: list[Received] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
@@ -240,6 +242,9 @@ class Collector:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         self.port = self._server.server_port
+        if self.tls:
+            listener = self._server.socket
+            self._server.socket = self.tls.wrap_socket(listener, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
         return self

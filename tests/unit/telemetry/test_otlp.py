@@ -3,6 +3,7 @@
 import itertools
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from google.rpc.status_pb2 import Status
@@ -15,6 +16,7 @@ from drainer.telemetry.names import TRUNCATED
 from drainer.telemetry.otlp import OtlpExporter
 from drainer.telemetry.projector import ExportFailure
 from drainer.telemetry.spans import SpanEvent, SpanPlace, TraceSpan
+from tests.support.tls.certificates import self_signed
 from tests.support.web.collector import Answer, Collector, Received, accept
 
 RESOURCE = {"service.name": "drainer"}
@@ -196,6 +198,21 @@ def test_the_environment_sets_headers_and_compression(
     (request,) = collector.requests
     assert request.headers["authorization"] == "Bearer x"
     assert "content-encoding" not in request.headers
+
+
+def test_the_environment_sets_the_certificate(
+    exporting: Callable[..., OtlpExporter],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It outranks the certificates that the environment gives to every program."""
+    ours, other = self_signed(tmp_path), self_signed(tmp_path, "other")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(ours.certificate))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(other.certificate))
+    with Collector(0, tls=ours.server_context()) as collector:
+        url = f"https://localhost:{collector.port}/v1/traces"
+        exporting(url).export(spans(1))
+    assert len(collector.spans) == 1
 
 
 def test_requests_are_at_most_four_a_second(said: list[str]) -> None:
