@@ -17,7 +17,7 @@ from drainer.ledger.owner import RECONNECT_FOR
 from drainer.runtime.locks import lock_private
 from drainer.telemetry.facts import Row, SpanFacts, next_decisions, read_facts
 
-BATCH = 2000
+BATCH = 1000
 """Decisions."""
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)

@@ -36,7 +36,7 @@ RETRY = 0.5
 """Seconds after which an exporter that failed is tried again, at first."""
 MAX_WAIT = 10.0
 """Seconds after which an exporter that failed is tried again, at most."""
-FEW = 1000
+FEW = 500
 """Decisions that are worth a request at once; fewer wait for POLL."""
 RECENT = 60_000_000
 """Microseconds: a log that starts tells what happened in this time before."""
