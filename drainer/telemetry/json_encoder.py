@@ -1,7 +1,7 @@
 """Spans as OTLP/JSON: ids in hex, 64-bit numbers as texts (OTLP 1.5, "JSON Protobuf").
 
-A collector's file exporter writes it, and its file receiver reads it. The same few
-attributes come with every message, so that their encoded form is kept.
+A collector's file exporter writes it, and its file receiver reads it. What many spans
+share is encoded once.
 """
 
 from collections.abc import Iterable, Sequence
