@@ -56,7 +56,7 @@ class LimitCheck:
             run=self._run,
             organisation=permit.organisation,
         )
-        permit = permit.apply_limits(self._tally, told)
+        permit = permit.limit(self._tally, told)
         if permit.sends:
             self._tally.add(told)
         return permit

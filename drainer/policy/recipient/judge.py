@@ -96,9 +96,7 @@ class BouncePermit(Struct, frozen=True, kw_only=True):
         """Return whether the sender may get a report."""
         return self.decision.answer is BounceAnswer.SEND
 
-    def apply_limits(
-        self, tally: ReportTally, told: ReportedRecipient
-    ) -> "BouncePermit":
+    def limit(self, tally: ReportTally, told: ReportedRecipient) -> "BouncePermit":
         """Return the decision in view of the reports sent so far; not yet counted."""
         if self.case is None or not self.sends:
             return self
