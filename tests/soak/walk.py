@@ -193,7 +193,8 @@ class Walk:
 
     def finish(self) -> None:
         """Drain without disturbance; judge; release what is in doubt; judge again."""
-        self.faults.stop_at(0)
+        for name in self.faults.environment:  # nothing fails any more
+            self.drainer.environment.pop(name, None)
         self.peer.script = Script()
         self._settle()
         states = self._judge(frozenset())

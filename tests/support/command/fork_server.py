@@ -82,6 +82,7 @@ class _Server:
                 [sys.executable, "-m", __name__],
                 cwd=ROOT,
                 stdin=theirs.fileno(),
+                stdout=subprocess.PIPE,  # as commands have: no terminal, no file
                 env=self.shared,
                 start_new_session=True,
             )
@@ -96,7 +97,7 @@ class _Server:
     def close(self) -> None:
         """End it; what it has forked goes on."""
         self._link.close()
-        self._process.wait()
+        self._process.communicate()
 
 
 @functools.cache
@@ -159,11 +160,6 @@ def _become(order: Sequence[Any], descriptors: Sequence[int]) -> None:
     random.seed()
     sys.argv = ["drainer", *arguments]
     del sys.path[0]
-    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stderr = open(  # noqa: SIM115
-        2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False
-    )
 
 
 def _serve(link: socket.socket) -> bool:
