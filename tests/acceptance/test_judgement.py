@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.scenarios.backup import Backup, Delivered
+from tests.support.scenarios.backup import Backup, Delivered, confirm_after
 from tests.support.scenarios.primaries import (
     DOMAIN,
     REMAIN,
@@ -70,8 +70,7 @@ def prepare(
     backup.configure(
         primary={"domains": domains, "connections": 2, **keys},
         breaker={"give_up_after": give_up_after},
-        # A confirmed refusal is final at once: no evidence about its sender is wanted.
-        bounce={"confirm_after": "200ms", "send": False},
+        **confirm_after("200ms"),
     )
     if known_good:
         backup.know(*(f"known@{domain}" for domain in domains))

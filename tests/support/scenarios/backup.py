@@ -20,8 +20,11 @@ Delivered = Callable[[], Counter[str]]
 
 
 def confirm_after(duration: str) -> dict[str, dict[str, object]]:
-    """Return the section that says how long a refusal rests."""
-    return {"bounce": {"confirm_after": duration}}
+    """Return the section that says how long a refusal rests.
+
+    Then it is final at once: drainer looks for no evidence about the sender.
+    """
+    return {"bounce": {"confirm_after": duration, "send": False}}
 
 
 @dataclass(slots=True)
