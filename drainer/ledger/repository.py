@@ -87,12 +87,13 @@ class Ledger(LedgerPart):
         return self._writer.commits
 
     def expect(self, more_sessions: int) -> None:
-        """Count the sessions that share a commit; two thirds make it worth one.
+        """Count the sessions that share a commit; half of them make it worth one.
 
-        If it took all of them, they would wait for it together, and it for them.
+        Each has two operations: an attempt ends, and the next one starts. If it took
+        all of them, they would wait for it together, and it for them.
         """
         self._sessions += more_sessions
-        self._writer.quorum = max(1, self._sessions * 2 // 3)
+        self._writer.quorum = max(1, self._sessions)
 
     async def start(
         self, routes: Sequence[str], facts: Mapping[str, object] = _NOTHING

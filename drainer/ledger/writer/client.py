@@ -3,7 +3,9 @@
 The client sends operations together. It sends them at the end of a turn of the event
 loop, if ``quorum`` of them are there. It sends them at once when there are more than a
 message needs and ``quorum`` as well, or when the first has waited for GATHER seconds.
-So 20 sessions share a commit, and one session alone never waits for others.
+So 20 sessions share a commit, and one session alone never waits for others. Where
+operations come too slowly for a quorum in that time, as over a distance, the first
+waits for SOON seconds only.
 
 Their outcomes come back in the same order. The process shares no interpreter with the
 sessions, so neither waits for the other. It lives while this end of its socket is open:
@@ -23,7 +25,9 @@ from drainer.ledger.records import WriteOutcome
 from drainer.runtime.frames import frame_pickle, pickle_reader
 from drainer.runtime.workers import WorkerProcess, start
 
-GATHER = 0.010
+GATHER, SOON = 0.010, 0.0005
+LATEST = 1 / 8
+"""How much the operations that were sent last say about the pace of the next ones."""
 EARLY = 8
 """With fewer operations than this, wait: what one message needs is one commit."""
 
@@ -52,6 +56,9 @@ class WriterClient(asyncio.Protocol):
         self._outgoing: list[object] = []
         self._awaited: deque[Then] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        #: When operations were sent last, and in how many seconds one more comes.
+        self._sent_at = 0.0
+        self._pace = 0.0
         self._ended = asyncio.Event()
         self._stopping = False
         self._broken: LedgerLost | None = None
@@ -65,6 +72,7 @@ class WriterClient(asyncio.Protocol):
         url = self._url.render_as_string(hide_password=False)
         link = worker.begin("write", (url, self._run), [self._lock])
         loop = self._loop = asyncio.get_running_loop()
+        self._sent_at = loop.time()
         transport, _ = await loop.create_connection(lambda: self, sock=link)
         self._transport = transport
 
@@ -109,7 +117,8 @@ class WriterClient(asyncio.Protocol):
         if len(self._outgoing) >= self.quorum:
             self._send()
         elif self._outgoing and self._timer is None:
-            self._timer = self._loop.call_later(GATHER, self._send)
+            is_near = self._pace * self.quorum <= GATHER
+            self._timer = self._loop.call_later(GATHER if is_near else SOON, self._send)
 
     def _send(self) -> None:
         if self._timer is not None:
@@ -118,6 +127,10 @@ class WriterClient(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             return  # connection_lost reports to all that wait
         if self._outgoing:
+            now = self._loop.time()
+            pace = (now - self._sent_at) / len(self._outgoing)
+            self._pace += (pace - self._pace) * LATEST
+            self._sent_at = now
             self._transport.write(frame_pickle(self._outgoing))
             self._outgoing = []
 
