@@ -12,7 +12,8 @@ from drainer.policy.admission.content_scan import ScanAnswer, hit_by, put_off
 from drainer.policy.classify.classifier import Answer
 from drainer.policy.classify.verdict import Verdict
 from drainer.policy.recipient.delivery import ClaimedRecipient
-from drainer.policy.recipient.settle import MAX_DOUBTS, Settlement
+from drainer.policy.recipient.judge import classify_attempt
+from drainer.policy.recipient.settle import MAX_DOUBTS, Settlement, settle_delivered
 from drainer.policy.recipient.state import CLAIMABLE, FINAL, State
 from tests.support.scenarios.settlements import BOB, NOW, SCHEDULE, result, settled
 
@@ -97,6 +98,17 @@ def test_a_doubt_that_ends_well_is_delivered() -> None:
     """The second attempt got its reply."""
     claimed = ClaimedRecipient(n=0, recipient=BOB, state=State.UNKNOWN, doubts=1)
     assert ended("250 ok", Stage.DOT, claimed=claimed).state is State.DELIVERED
+
+
+def test_only_an_attempt_that_delivered_to_all_is_settled_without_weighing() -> None:
+    """And then as it is with all circumstances."""
+    delivered = [
+        result("250 2.0.0 Ok", Stage.DOT, claimed=ClaimedRecipient(n=n, recipient=BOB))
+        for n in range(2)
+    ]
+    refused = result("550 5.1.1 unknown")
+    assert settle_delivered(classify_attempt(delivered, ())) == settled(delivered)
+    assert settle_delivered(classify_attempt([*delivered, refused], ())) is None
 
 
 def test_recipients_of_one_message_stay_together() -> None:
