@@ -21,7 +21,7 @@ from drainer.policy.recipient.delivery import Delivery
 
 WINDOW = 10_000
 """Messages; each takes some two kilobytes without its content."""
-AHEAD = 2_000
+AHEAD = 1_000
 """Messages that keep the sessions busy for a while, whatever the scan does."""
 HELD_TOGETHER = 16 * 1024 * 1024
 """Bytes of the contents that wait in memory."""
