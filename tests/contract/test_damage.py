@@ -258,7 +258,7 @@ def test_a_directory_that_leads_out_is_not_entered(
 
 def test_a_directory_that_closes_holds_its_messages(kit: Kit, root: Path) -> None:
     """Permission is taken away between listing and reading: told, no crash."""
-    kit.write(root, VICTIM.encode(), "x", "y\n" * 100_000)
+    kit.write(root, VICTIM.encode(), "x", "y\n" * 300_000)
     for path in (root, *root.rglob("*")):
         path.chmod(0o700)
         if os.geteuid() == 0:
