@@ -31,13 +31,12 @@ from drainer.runtime.folders import (
 )
 from drainer.runtime.host_limits import lacks_descriptor, no_descriptor
 
-SMALL_FILE_BYTES = 1024 * 1024
-"""Files up to this size are read with one call; larger ones are streamed."""
+SMALL_FILE_BYTES = 512 * 1024
+"""Files up to this size are read with one call; larger ones are streamed. Contents up
+to this size come with the listing of a directory of files."""
 
 HELD_BYTES = 64 * 1024
 """Contents up to this size stay in memory when a message is read."""
-SCANNED_BYTES = 512 * 1024
-"""Contents up to this size come with the listing of a directory of files."""
 
 CHUNK_BYTES = 128 * 1024
 DESCRIPTOR_FREE_WITHIN = 10.0

@@ -25,7 +25,7 @@ from drainer.mail.message import Message, Problem, SpooledMessage
 from drainer.runtime.folders import owner_of
 from drainer.sources.common.files import (
     HELD_BYTES,
-    SCANNED_BYTES,
+    SMALL_FILE_BYTES,
     OpenFiles,
     attach_content,
     canonical,
@@ -179,7 +179,7 @@ class QueueDirectory(ABC, Generic[E]):
                 raise not_a_file(entry.place.name, entry.descriptor)
             with OpenFiles() as opened:
                 draft = self.load(entry.place, entry.descriptor, opened)
-                return self._spooled(self._build(draft, entry.place), SCANNED_BYTES)
+                return self._spooled(self._build(draft, entry.place), SMALL_FILE_BYTES)
         except FileNotFoundError:
             return None
         except MessageUnreadable as error:
@@ -193,8 +193,8 @@ class QueueDirectory(ABC, Generic[E]):
     def _build(self, draft: AnyEntry, place: FilePlace) -> OpenEntry[AnyEntry]:
         problem, content, start = draft.problem, None, b""
         try:
-            if draft.raw_bytes <= SCANNED_BYTES:
-                start, is_whole = read_start(draft.chunks(), 2 * SCANNED_BYTES)
+            if draft.raw_bytes <= SMALL_FILE_BYTES:
+                start, is_whole = read_start(draft.chunks(), 2 * SMALL_FILE_BYTES)
                 content = start if is_whole else None
             elif draft.head is None:
                 start, _ = read_start(draft.chunks(), HELD_BYTES)
