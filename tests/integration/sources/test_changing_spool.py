@@ -8,7 +8,7 @@ from tests.support.command.installed import Drainer, write_maildir
 from tests.support.smtp_peer.peer import PeerThread
 from tests.support.smtp_peer.script import Script, Step, View
 
-BIG = 400_000
+BIG = 800_000
 CHANGES = {"shrinks": -100_000, "grows": 100_000, "vanishes": None}
 
 
