@@ -10,14 +10,23 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 
+from drainer.telemetry.privacy import AddressView
+
 MAX_STATUS = 300
 
 
 class Notifier:
     """Notifies the service manager, if there is one."""
 
-    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
-        """Take the socket from the environment, and whether there is a watchdog."""
+    def __init__(
+        self, environment: Mapping[str, str] = os.environ, *, plain: bool = False
+    ) -> None:
+        """Take the socket from the environment, and whether there is a watchdog.
+
+        A status shows addresses only if ``plain``. Else it has hashes with a key of its
+        own; the log line beside it has those of the ledger.
+        """
+        self._view = AddressView(os.urandom(16), plain=plain)
         path = environment.get("NOTIFY_SOCKET", "")
         # The name of an abstract socket has @ in place of its leading zero byte.
         self._address = "\0" + path[1:] if path.startswith("@") else path
@@ -35,7 +44,8 @@ class Notifier:
 
     def status(self, text: str) -> None:
         """Report the status, for ``systemctl status``."""
-        self.tell(f"STATUS={' '.join(text.split())[:MAX_STATUS]}")
+        line = " ".join(self._view.text(text).split())
+        self.tell(f"STATUS={line[:MAX_STATUS]}")
 
     def ready(self) -> None:
         """Report that it works: after the start, and after a configuration was read."""

@@ -68,7 +68,8 @@ class Watch:
         """Start nothing yet. ``reload`` reads the configuration again."""
         self._reload = reload
         self._server = server
-        self._notifier = Notifier()
+        plain = plan.config.telemetry.addresses == "plain"
+        self._notifier = Notifier(plain=plain)
         self._run_id = uuid.uuid4().hex
         self._chronicle = Journal(str(plan.route), self._notifier)
         limit = plan.config.watch.ledger_patience

@@ -46,6 +46,18 @@ def test_every_message_is_a_datagram_of_assignments(tmp_path: Path, kind: str) -
     assert before <= micros <= time.monotonic_ns() // 1000
 
 
+def test_a_status_shows_addresses_only_if_asked_for(tmp_path: Path) -> None:
+    """`systemctl status` shows it to anybody on the host."""
+    name, refusal = f"{tmp_path}/notify", "550 5.1.1 <anna@example.org>: no anna here"
+    with listening(name) as link:
+        for plain in (False, True):
+            Notifier({"NOTIFY_SOCKET": name}, plain=plain).status(refusal)
+        hashed, shown = (link.recv(4096).decode() for _ in range(2))
+    assert "anna" not in hashed
+    assert "550 5.1.1" in hashed
+    assert shown == f"STATUS={refusal}"
+
+
 @pytest.mark.parametrize(
     "watchdog",
     [{}, {"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getppid())}],
