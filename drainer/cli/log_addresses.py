@@ -33,12 +33,12 @@ class _AddressHasher:
 
     def __call__(self, text: str, own: Iterable[str]) -> str:
         mailboxes = tuple(own)
-        if not mailboxes and not has_mailbox(text):
+        parts = _DATABASE.split(text)  # every second one is such a start
+        if not mailboxes and not any(map(has_mailbox, parts[::2])):
             return text
         if self._view is None:
             self._view = AddressView(_salt(self._config), plain=False)
         known, view = self._view.own(mailboxes), self._view
-        parts = _DATABASE.split(text)  # every second one is such a start
         parts[::2] = [view.text(each, known) for each in parts[::2]]
         return "".join(parts)
 
