@@ -1,8 +1,7 @@
 """What the readers of queue directories share: list, find again, remove.
 
 A format says where its messages are (``starts``, ``judge``), reads one (``load``), and
-names its files in the order in which they may be removed. The rest is the same for all:
-identity, damage, messages that moved, removal.
+names its files in their order of removal. The rest is the same for all.
 
 Identity: SHA-256 over the format's tag, the data that the format keeps stable
 (``SourceEntry.stable``) and the first 4 KiB of the content as transmitted, unless the
@@ -219,11 +218,9 @@ class QueueDirectory(ABC, Generic[E]):
         )
         return OpenEntry(message, draft, place, content)
 
-    def _spooled(
-        self, found: OpenEntry[E], held_bytes: int = HELD_BYTES
-    ) -> SpooledMessage:
+    def _spooled(self, found: OpenEntry[E], held: int = HELD_BYTES) -> SpooledMessage:
         message = found.message
-        content = found.content if message.size_bytes <= held_bytes else None
+        content = found.content if message.size_bytes <= held else None
         return attach_content(message, content, partial(self.stream, message))
 
     # ---- finding again
