@@ -32,7 +32,7 @@ def retry_refused(connection: sa.Connection, keys: Keys, run: str, now: int) -> 
         kind=DecisionKind.BREAKER,
         rule=BY_NODE,
         run=run,
-        values={"due": now, "refusal": ""},  # when it was refused first is kept
+        values={"due": now, "refusal": "", "refused": None},
     )
     transition(connection, _pending(connection, keys), change, now)
 

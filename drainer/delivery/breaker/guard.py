@@ -306,7 +306,7 @@ class BreakerGuard:
             if each.classification.rule in (CONTRADICTED, BY_NODE):
                 continue  # it proves nothing about other messages
             claimed = each.result.claimed
-            domain = claimed.domain
+            domain, rule = claimed.domain, each.classification.rule
             seen = Refusal(
                 sender_domain=mail.traits.sender_domain,
                 recipient=claimed.recipient.forward_path,
@@ -315,7 +315,8 @@ class BreakerGuard:
                 classification=each.classification,
                 answer=each.result.answer,
                 again=claimed.refusal == Verdict.STOP,
-                refused=claimed.refused_by(each.classification.rule),
+                refused=claimed.refused if claimed.refusal == rule else None,
+                elsewhere=self.node_guard.is_retried((mail.seq, claimed.n)),
                 retried=claimed.attempts > 0,
                 attachment=mail.traits.attachment,
                 began=mail.began,

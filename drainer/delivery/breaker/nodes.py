@@ -43,6 +43,7 @@ class NodeGuard:
         self._control = control
         self._detector = NodeDetector()
         self._avoided = 0
+        self.is_retried = self._detector.is_retried
         #: Recipients that a host refused wrongly, to be tried again.
         self.retries: deque[Sequence[RecipientKey]] = deque()
 

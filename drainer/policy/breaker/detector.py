@@ -140,6 +140,8 @@ class Refusal(Struct, frozen=True, kw_only=True):
     retried: bool = False
     #: When the primary refused the same message first, for the same reason.
     refused: datetime | None = None
+    #: Another host was asked for it, because others accept such mail.
+    elsewhere: bool = False
     #: When the attempt started; None if that is not known.
     began: datetime | None = None
 
@@ -155,10 +157,12 @@ class Refusal(Struct, frozen=True, kw_only=True):
     def content(self) -> bool:
         """Return whether it is about the content.
 
-        A refusal of us never is, nor one of how we transmit: that is held.
+        A refusal of us never is, nor one of how we transmit: that is held. Nor is the
+        reply to DATA, whatever it says: no content was sent.
         """
-        is_bounce = self.classification.verdict is Verdict.BOUNCE
-        return is_bounce and is_content(self.classification.rule)
+        if self.classification.verdict is not Verdict.BOUNCE:
+            return False
+        return self.stage is not Stage.DATA and is_content(self.classification.rule)
 
     @property
     def is_blind(self) -> bool:

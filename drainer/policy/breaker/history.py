@@ -89,15 +89,12 @@ class BreakerHistory:
         )
 
     def has_answered(self, seen: Refusal) -> bool:
-        """Return whether comparable mail was accepted since it was refused first.
+        """Return whether a refusal only repeats what was weighed when it was new.
 
-        Then its refusal is about its message. It proves nothing when it is repeated:
-        retries and confirming attempts come last, one after another.
+        Retries and confirming attempts come last, one after another. So they prove
+        nothing against a primary that accepted other mail.
         """
-        proof = RequiredProof(
-            sender_domain=seen.sender_domain, attachment=seen.attachment
-        )
-        return seen.refused is not None and self.proves(proof, seen.refused)
+        return seen.elsewhere or (seen.refused is not None and self.knows_welcome)
 
     def on_accepted(self) -> None:
         """Record that this run delivers: earlier refusals of us were individual."""

@@ -126,6 +126,10 @@ class NodeDetector:
         tally.refused += 1
         return True
 
+    def is_retried(self, key: RecipientKey) -> bool:
+        """Return whether another host was asked for a recipient."""
+        return key in self._retries
+
     def is_suspect(self, session: int) -> bool:
         """Return whether a session accepted none of a domain that others accept."""
         return bool(self.mixed) and any(

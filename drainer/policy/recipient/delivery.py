@@ -32,8 +32,7 @@ class ClaimedRecipient(Struct, frozen=True, kw_only=True):
     solo: bool = False
     #: The sum of the delays that it waited while the primary was reachable.
     spent: timedelta = timedelta(0)
-    #: The rule that refused it permanently, or "stop", and since when. A time alone
-    #: says that one host of several refused it then.
+    #: The rule that refused it permanently, or "stop", and since when.
     refusal: str = ""
     refused: datetime | None = None
     #: The number of an earlier recipient that is mapped to the same address: one RCPT
@@ -44,10 +43,6 @@ class ClaimedRecipient(Struct, frozen=True, kw_only=True):
     def domain(self) -> str:
         """The recipient's domain as the spool has it, in lower case."""
         return domain_of(self.recipient.original or self.recipient.forward_path)
-
-    def refused_by(self, rule: str) -> datetime | None:
-        """Return since when this rule refuses it, or one host did; None: it is new."""
-        return self.refused if self.refusal in (rule, "") else None
 
 
 class StoredEvidence(Struct, frozen=True, kw_only=True):
@@ -88,7 +83,7 @@ class Delivery(Struct, frozen=True, kw_only=True):
 
     @property
     def was_refused(self) -> bool:
-        """Return whether the primary, or one host of it, refused it before."""
+        """Return whether the primary refused it before."""
         return any(claimed.refused is not None for claimed in self.claimed)
 
     @property

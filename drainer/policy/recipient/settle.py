@@ -19,7 +19,6 @@ from drainer.policy.census.callout import says_absent
 from drainer.policy.classify.verdict import Classification, Scope, Verdict
 from drainer.policy.recipient.delivery import ClaimedRecipient
 from drainer.policy.recipient.judge import (
-    BY_NODE,
     BouncePermit,
     ClassifiedResult,
     RetryPolicy,
@@ -312,15 +311,14 @@ def _refusal(
             return "", None  # every message met it: it says nothing about this one
         case Verdict.STOP if not classification.short:
             name = Verdict.STOP.value
-        case Verdict.RETRY if classification.rule == BY_NODE and not claimed.refusal:
-            name = ""  # nothing but the time is remembered
         case _ if (
             classification.short and not claimed.refusal and not _is_paused(breaker)
         ):
             name = Verdict.STOP.value  # put off as if it were us
         case _:
             return claimed.refusal, claimed.refused
-    return name, claimed.refused_by(name) or context.now
+    same = claimed.refusal == name and claimed.refused is not None
+    return name, claimed.refused if same else context.now
 
 
 def _is_paused(breaker: CircuitBreaker | None) -> bool:

@@ -707,7 +707,8 @@ def test_a_refusal_that_is_repeated_after_deliveries_shows_nothing_new(
     for n in range(20):
         sender = f"s{n}.example"
         one = seen("550 5.7.1 No", f"u{n}@{ORG}", sender_domain=sender, stage=stage)
-        breakers.observe([replace(one, refused=NOW)], f"x@{sender}", NOW + 2 * SECOND)
+        for again in (replace(one, refused=NOW), replace(one, elsewhere=True)):
+            breakers.observe([again], f"x@{sender}", NOW + 2 * SECOND)
     assert not standing(breakers)
     for _ in range(3):
         refuse(breakers, ORG, "550 5.7.1 No", stage=stage)
@@ -747,3 +748,12 @@ def test_one_sender_that_is_left_over_stops_no_primary_that_took_mail_lately(
     breakers.leave(ORG, NOW)
     breakers.leave(ROUTE, NOW)
     assert standing(breakers) == state
+
+
+def test_a_policy_that_is_named_in_the_reply_to_data_is_no_finding() -> None:
+    """No content was sent: such refusals are suspicious, in a row."""
+    breakers = scopes()
+    deliver(breakers, f"amy@{ORG}")
+    for _ in range(3):
+        refuse(breakers, ORG, "554 5.7.1 Rejected by policy", stage=Stage.DATA)
+    assert standing(breakers) == {ORG: "half-open"}

@@ -140,13 +140,6 @@ def test_a_recipient_that_was_accepted_before_is_never_absent() -> None:
     assert again(breakers=breakers).state is State.QUARANTINED
 
 
-def test_the_clock_of_a_recipient_that_one_host_refused_runs_on() -> None:
-    """It is new for the other hosts, so it is not confirmed by them."""
-    found = again(claimed=replace(REFUSED, refusal=""))
-    assert (found.state, found.refusal) == (State.BOUNCE_PENDING, RULE)
-    assert found.refused == NOW
-
-
 def test_a_list_says_nothing_about_other_refusals() -> None:
     """The recipient exists, and takes no mail from this sender."""
     claimed = replace(REFUSED, refusal="enhanced-5.7.2")
