@@ -11,7 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from drainer.mail.message import Problem
-from drainer.mail.reply import Stage
+from drainer.mail.reply import SESSION_END, Lost, Stage
 from drainer.policy.bounce.decision import BounceAnswer
 from drainer.policy.breaker.breaker import BreakerState, CircuitBreaker
 from drainer.policy.breaker.history import RequiredProof
@@ -301,8 +301,11 @@ def _refusal(
 ) -> tuple[str, datetime | None]:
     """Return by which rule it is refused, and since when."""
     claimed, classification = each.result.claimed, each.classification
-    if isinstance(each.result.answer, Problem):
+    answer = each.result.answer
+    if isinstance(answer, Problem):
         return claimed.refusal, claimed.refused  # the primary did not see it
+    if isinstance(answer, Lost) and answer.reason == SESSION_END:
+        return claimed.refusal or Verdict.STOP.value, claimed.refused  # not refused
     breaker = context.breakers.blocking_breaker(claimed.domain)
     match classification.verdict:
         case Verdict.BOUNCE:
