@@ -253,7 +253,7 @@ def _pending(connection: sa.Connection, mail: RouteMail) -> tuple[int, int]:
     waiting = [
         row[2]
         for row in rows
-        if row[0] in (_PENDING, _DEFERRED)
+        if row[0] in (_PENDING, _DEFERRED, State.IN_FLIGHT.value)
         and row[1] not in ("", Verdict.STOP.value)
         and not is_content(row[1])
     ]
