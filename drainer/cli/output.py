@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from drainer.cli.log import LOGGER, shown, stderr
 from drainer.cli.markup import LiteralConsole
-from drainer.errors import DrainerError, SourceError, UsageError
+from drainer.errors import DrainerError, PrimaryNotReady, SourceError, UsageError
 from drainer.mail.reply import printable
 from drainer.sources.archive.source import ArchiveSource
 from drainer.sources.protocol import PartialSource, Source, UntakenPart
@@ -99,7 +99,8 @@ def _untaken(source: Source) -> Sequence[UntakenPart]:
 def print_error(error: DrainerError) -> int:
     """Print what happened and what to do next; return the exit code."""
     text = str(error)
-    if error.exit_code != UsageError.exit_code:  # that is about what an operator wrote
+    # Those are about what an operator wrote, known-good recipients included.
+    if error.exit_code not in (UsageError.exit_code, PrimaryNotReady.exit_code):
         text = shown(text)
     for line in text.splitlines():
         stderr.print(f"[red]error:[/] {clean(line, 1000)}")
