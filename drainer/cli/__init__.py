@@ -13,6 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from drainer import __version__
 from drainer.cli.help_text import hide_flag_types, show_as_written
+from drainer.cli.log import forget_options
 from drainer.cli.output import READER_GONE, fall_silent, print_error, print_failure
 from drainer.errors import DrainerError
 from drainer.runtime.host_limits import (
@@ -164,6 +165,7 @@ class _Commands(TyperGroup):
             return None
         if self._is_listing:
             return TyperCommand(cmd_name, help=COMMANDS[cmd_name].help)
+        forget_options()
         if cmd_name not in _loaded:
             part = typer.Typer(rich_markup_mode="rich", callback=_root)
             add_command(part, cmd_name)

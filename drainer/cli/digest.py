@@ -68,4 +68,5 @@ def _mail(config: Config, text: str, address: str, now: datetime) -> None:
     except PrimaryNotReady:
         sys.stdout.write(text)
         raise
-    say(f"mailed to {address} by {config.bounce.via}: {answer}")
+    words = f"mailed to {address} by {config.bounce.via}: {answer}"
+    say(words, as_it_is=True)

@@ -143,12 +143,16 @@ def _options(
     del quiet, verbose, debug
 
 
-def add_verbosity(command: Any) -> None:  # noqa: ANN401 - Typer's own
-    """Give a command ``-q``, ``-v`` and ``--debug``; they act before it runs."""
-    _HANDLER.setFormatter(None)  # a command before it, in the same process, had one
+def forget_options() -> None:
+    """Print as usual again: a command before, in the same process, had options."""
+    _HANDLER.setFormatter(None)
     LOGGER.setLevel(logging.INFO)
     DIALOGUE.setLevel(logging.INFO)
     show_addresses(_plainly)
+
+
+def add_verbosity(command: Any) -> None:  # noqa: ANN401 - Typer's own
+    """Give a command ``-q``, ``-v`` and ``--debug``; they act before it runs."""
     part = typer.Typer(add_completion=False)
     part.command()(_options)
     for option in typer.main.get_command(part).params:

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from drainer.cli.log import LOGGER, shown, stderr
+from drainer.cli.log import LOGGER, is_journal, shown, stderr
 from drainer.cli.markup import LiteralConsole
 from drainer.errors import DrainerError, PrimaryNotReady, SourceError, UsageError
 from drainer.mail.reply import printable
@@ -50,9 +50,9 @@ def print_command(command: str) -> None:
     stdout().print(f"  {clean(command, 2000)}", soft_wrap=True)
 
 
-def say(text: str) -> None:
-    """Print a message for a person, on stderr."""
-    LOGGER.info(text)
+def say(text: str, *, as_it_is: bool = False) -> None:
+    """Print a message for a person, on stderr; ``as_it_is``: see ``warn``."""
+    LOGGER.info(text, extra={"as_it_is": as_it_is})
 
 
 def warn(text: str, *, as_it_is: bool = False) -> None:
@@ -99,8 +99,9 @@ def _untaken(source: Source) -> Sequence[UntakenPart]:
 def print_error(error: DrainerError) -> int:
     """Print what happened and what to do next; return the exit code."""
     text = str(error)
-    # Those are about what an operator wrote, known-good recipients included.
-    if error.exit_code not in (UsageError.exit_code, PrimaryNotReady.exit_code):
+    # Those are about what an operator wrote; a journal has more readers.
+    is_own = isinstance(error, PrimaryNotReady) and not is_journal()
+    if error.exit_code != UsageError.exit_code and not is_own:
         text = shown(text)
     for line in text.splitlines():
         stderr.print(f"[red]error:[/] {clean(line, 1000)}")
