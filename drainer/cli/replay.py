@@ -58,12 +58,12 @@ def window_of(
         ),
     ] = "",
 ) -> ReplayWindow:
-    """Return the window; UsageError for what is not a time."""
-    return ReplayWindow(
-        since=require_time(delivered_since),
-        until=require_time(delivered_until),
-        receipts=receipt_of,
-    )
+    """Return the window; UsageError for what is no time, or ends before it starts."""
+    since, until = require_time(delivered_since), require_time(delivered_until)
+    if since and until and since > until:
+        message = "--delivered-since is later than --delivered-until"
+        raise UsageError(message, hint="the window starts at --delivered-since")
+    return ReplayWindow(since=since, until=until, receipts=receipt_of)
 
 
 def replay(asked: OperatorRequest, window: ReplayWindow) -> None:
@@ -74,8 +74,11 @@ def replay(asked: OperatorRequest, window: ReplayWindow) -> None:
         rows, missing = _with_content(
             report, ContentFinder(asked.config, report), chosen
         )
+        maildirs = _maildirs(report, missing)
     for row in missing[:MANY]:
         say(f"skipping {row['native_id']} to {row['forward_path']}: its mail is gone")
+    for url in maildirs:
+        say(f"drains moved mail to {url}.drained: move it back, and repeat this")
     if asked.dry_run:
         if not asked.as_json:
             show_touched(rows)
@@ -124,6 +127,13 @@ def _with_content(
     for id_, rows in _by_message(report, chosen):
         (missing if finder.where(id_) == MISSING else there).extend(rows)
     return there, missing
+
+
+def _maildirs(report: LedgerReader, missing: list[Row]) -> list[str]:
+    """Return the Maildirs among their sources: the mail may be beside them."""
+    ids = {str(row["id"]) for row in missing[:MANY]}
+    urls = {str(report.message(each)["source"]) for each in ids}
+    return sorted(url for url in urls if url.startswith("maildir:"))
 
 
 def _by_message(

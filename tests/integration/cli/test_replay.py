@@ -121,6 +121,7 @@ def test_status_says_how_far_back(drained: tuple[Bench, PeerThread]) -> None:
     [
         (["--delivered-since", "1h"], "--reason"),
         (["--delivered-since", "tomorrow"], "tomorrow"),
+        (["--delivered-since", "1h", "--delivered-until", "2h", *WHY], "later than"),
         (["--delivered-since", "1h", "--state", "held"], "--state"),
         (["--receipt-of", "absent", *WHY], "absent"),
     ],
@@ -181,6 +182,23 @@ def test_without_keep_there_are_no_copies(tmp_path: Path, maildir: Path) -> None
         assert not (tmp_path / "ledger.db.kept").exists()
         again = bench.run("requeue", "--delivered-since", "1h", "--json", *WHY)
     assert again.json == {"recipients": 0, "missing": 3, "done": "requeued"}
+
+
+def test_a_maildir_has_it_beside_itself(tmp_path: Path, maildir: Path) -> None:
+    """`requeue` says where its mail went; moved back, it is sent again, once."""
+    with PeerThread() as peer:
+        bench = Bench(tmp_path, peer.port)
+        assert bench.run("drain", f"maildir:{maildir}", "--no-check").code == 0
+        refused = bench.run("requeue", "--delivered-since", "1h", "--json", *WHY)
+        assert refused.json["missing"] == 3
+        assert f"to maildir:{maildir}.drained: move it back" in refused.stderr
+        for path in (tmp_path / "mail.drained" / "new").iterdir():
+            path.rename(maildir / "new" / path.name)
+        again = bench.run("requeue", "--delivered-since", "1h", "--json", *WHY)
+        assert again.json == {"recipients": 3, "missing": 0, "done": "requeued"}
+        for _ in range(2):
+            assert bench.run("drain", f"maildir:{maildir}", "--no-check").code == 0
+        assert set(copies(peer).values()) == {2}
 
 
 @pytest.mark.parametrize(
