@@ -20,8 +20,8 @@ from drainer.cli.times import require_time, shown_time
 from drainer.config.build.paths import ledger_url
 from drainer.config.build.rules import make_rules
 from drainer.errors import UsageError
-from drainer.ledger.filters import Filters
-from drainer.ledger.reader import SHORT, SORT_COLUMNS, LedgerReader
+from drainer.ledger.filters import SORT_COLUMNS, Filters
+from drainer.ledger.reader import SHORT, LedgerReader
 from drainer.ledger.records import Row, from_micros, time_of_attempt
 from drainer.mail.envelope import domain_of
 from drainer.mail.queue_id import queue_id_of

@@ -77,8 +77,8 @@ def replay(asked: OperatorRequest, window: ReplayWindow) -> None:
         maildirs = _maildirs(report, missing)
     for row in missing[:MANY]:
         say(f"skipping {row['native_id']} to {row['forward_path']}: its mail is gone")
-    for url in maildirs:
-        say(f"drains moved mail to {url}.drained: move it back, and repeat this")
+    for place in maildirs:
+        say(f"drains moved mail to {place}.drained: move it back, and repeat this")
     if asked.dry_run:
         if not asked.as_json:
             show_touched(rows)

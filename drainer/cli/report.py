@@ -58,7 +58,7 @@ def report(
     config = load(path, ledger=ledger)
     url = ledger_url(config)
     kind = ReportFormat.JSON if json_ else format_
-    with LedgerReader(url) as reader:
+    with LedgerReader(url) as reader, reader.snapshot():
         facts = report_facts(reader, datetime.now(UTC), make_rules(config))
         facts |= {"ledger": shown_ledger(url), "version": __version__}
         facts = masked(

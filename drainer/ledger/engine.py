@@ -27,6 +27,8 @@ from drainer.runtime.owned_sqlite import sqlite_arguments
 from drainer.runtime.private_files import make_private_folder, open_private
 
 LedgerURL = URL
+_TOO_COMPLEX = "pattern too complex"
+"""What SQLite says of a text that is too long to search for."""
 BUSY_TIMEOUT_MS = 30_000
 ANSWER_TIMEOUT = 60.0
 """Seconds after which a server that does not answer counts as lost."""
@@ -206,6 +208,31 @@ def in_use(url: URL) -> Iterator[None]:
         raise LedgerLost(message, hint=databases.remedy(url)) from error
     except SQLAlchemyError as error:
         raise lost(url, error) from error
+
+
+@contextlib.contextmanager
+def in_query(url: URL) -> Iterator[None]:
+    """Turn a query that the database cannot take, or cannot answer, into words."""
+    try:
+        with in_use(url):
+            yield
+    except LedgerLost as error:
+        if _TOO_COMPLEX not in str(error):
+            raise
+        message = "the ID or the filter is too long for the ledger"
+        raise UsageError(message, hint="shorten it") from error
+    except (UnicodeError, OverflowError) as error:
+        message = f"the ledger cannot search for that: {error}"
+        raise UsageError(message, hint="correct the ID or the filter") from error
+
+
+@contextlib.contextmanager
+def repeatable(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Give a connection whose queries all see what the first of them sees."""
+    if engine.dialect.name != "sqlite":  # there every transaction is like that
+        engine = engine.execution_options(isolation_level="REPEATABLE READ")
+    with engine.connect() as connection:
+        yield connection
 
 
 @contextlib.contextmanager

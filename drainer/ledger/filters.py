@@ -16,6 +16,17 @@ from drainer.policy.admission.selection import Selection
 from drainer.policy.recipient.state import State
 
 _R, _M = schema.recipients.c, schema.messages.c
+SORT_COLUMNS: Mapping[str, sa.ColumnElement[Any]] = {
+    "arrived": _M.arrived,
+    "last_attempt": _R.attempt,
+    "due": _R.due,
+    "attempts": _R.attempts,
+    "sender": _M.reverse_path,
+    "recipient": _R.forward_path,
+    "state": _R.state,
+    "size": _M.size,
+}
+"""What lists can be sorted by."""
 
 
 class Filters(Struct, frozen=True, kw_only=True):

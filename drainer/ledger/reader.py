@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -10,12 +10,12 @@ from typing import Any, Self
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
-from drainer.errors import LedgerLost, UsageError
+from drainer.errors import UsageError
 from drainer.ledger import engine, schema
 from drainer.ledger.breakers import cause_of
 from drainer.ledger.codec import message_of
 from drainer.ledger.columns import from_json
-from drainer.ledger.filters import ASKED, Filters
+from drainer.ledger.filters import ASKED, SORT_COLUMNS, Filters
 from drainer.ledger.owner import wait_for_last_commits
 from drainer.ledger.records import Row, from_micros
 from drainer.ledger.reserve import LeftReserve, place_of, unread
@@ -26,21 +26,8 @@ from drainer.policy.recipient.state import FINAL, State
 
 _R, _M, _D = schema.recipients.c, schema.messages.c, schema.decisions.c
 _FINAL = [state.value for state in FINAL]
-SORT_COLUMNS: Mapping[str, sa.ColumnElement[Any]] = {
-    "arrived": _M.arrived,
-    "last_attempt": _R.attempt,
-    "due": _R.due,
-    "attempts": _R.attempts,
-    "sender": _M.reverse_path,
-    "recipient": _R.forward_path,
-    "state": _R.state,
-    "size": _M.size,
-}
-"""What lists can be sorted by."""
 MANY = 500
 """Rows at a time, values in one condition."""
-_TOO_COMPLEX = "pattern too complex"
-"""What SQLite says of a text that is too long to search for."""
 MIN_PREFIX = 4
 """Characters of a drainer id that are enough to name it, if they are unique."""
 
@@ -58,6 +45,7 @@ class LedgerReader:
         """
         self._url = url
         self._engine = engine.connect_reader(url, patience=patience)
+        self._pinned: sa.Connection | None = None
 
     def __enter__(self) -> Self:
         """Return the reader itself."""
@@ -361,35 +349,38 @@ class LedgerReader:
     # --- plumbing
 
     def rows(self, query: sa.Select[Any]) -> Iterator[Row]:
-        """Yield the rows of a query as they come."""
-        streamed = {"yield_per": MANY}  # else a server sends all of them at once
-        connect = self._engine.execution_options(**streamed).connect
+        """Yield the rows of a query as they come; in a snapshot, all at once."""
+        # else a server sends all of them at once; two cannot stream on a connection
+        streamed = {} if self._pinned else {"yield_per": MANY}
         with (
-            self._explaining(),
-            connect() as connection,
+            engine.in_query(self._url),
+            self._connected(**streamed) as connection,
             connection.execute(query) as result,  # closes the cursor of a server
         ):
             for row in result.mappings():
                 yield dict(row)
 
     def _scalar(self, query: sa.Select[Any]) -> Any:  # noqa: ANN401
-        with self._explaining(), self._engine.connect() as connection:
+        with engine.in_query(self._url), self._connected() as connection:
             return connection.scalar(query)
 
     @contextmanager
-    def _explaining(self) -> Iterator[None]:
-        """Turn a query that the database cannot take, or cannot answer, into words."""
-        try:
-            with engine.in_use(self._url):
+    def snapshot(self) -> Iterator[None]:
+        """Let every query of the block see one state of the ledger: its sums agree."""
+        with engine.in_query(self._url), engine.repeatable(self._engine) as found:
+            self._pinned = found
+            try:
                 yield
-        except LedgerLost as error:
-            if _TOO_COMPLEX not in str(error):
-                raise
-            message = "the ID or the filter is too long for the ledger"
-            raise UsageError(message, hint="shorten it") from error
-        except (UnicodeError, OverflowError) as error:
-            message = f"the ledger cannot search for that: {error}"
-            raise UsageError(message, hint="correct the ID or the filter") from error
+            finally:
+                self._pinned = None
+
+    @contextmanager
+    def _connected(self, **options: int) -> Iterator[sa.Connection]:
+        if self._pinned is not None:
+            yield self._pinned
+            return
+        with self._engine.execution_options(**options).connect() as connection:
+            yield connection
 
 
 def _of(query: sa.Select[Any], sources: Sequence[str]) -> sa.Select[Any]:

@@ -15,20 +15,19 @@ def standing(
 
     Without sources, of the whole ledger.
     """
-    states, spooled = report.states(sources), report.spooled(sources)
-    return {
-        "spooled": spooled,
-        "states": states,
-        "routes": [
-            {"route": route, "states": found}
-            for route, found in report.states_by_route(sources).items()
-        ],
-        "balanced": spooled == sum(states.values()),
-        "messages": report.message_counts(sources),
-        "run": report.last_run(),
-        "breakers": report.breakers(),
-        "expires_first": expiry(report.expires_first(sources), lifetime),
-    }
+    with report.snapshot():  # else a scan or a drain changes it between two sums
+        states, spooled = report.states(sources), report.spooled(sources)
+        routes = report.states_by_route(sources)
+        return {
+            "spooled": spooled,
+            "states": states,
+            "routes": [{"route": name, "states": routes[name]} for name in routes],
+            "balanced": spooled == sum(states.values()),
+            "messages": report.message_counts(sources),
+            "run": report.last_run(),
+            "breakers": report.breakers(),
+            "expires_first": expiry(report.expires_first(sources), lifetime),
+        }
 
 
 def expiry(row: Row | None, lifetime: timedelta) -> dict[str, Any] | None:

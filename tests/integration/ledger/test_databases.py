@@ -66,6 +66,23 @@ def test_a_drain_is_remembered_listed_and_explained(
     assert f'state="delivered"}} {COUNT}.0' in metrics
 
 
+def test_the_sums_of_a_snapshot_agree_while_another_changes_the_ledger(
+    tmp_path: Path, drainer: Drainer, peer: Callable[..., PeerThread]
+) -> None:
+    """What is committed meanwhile counts only afterwards."""
+    write_maildir(tmp_path / "spool", 3)
+    primary = peer(rcpt="450 4.2.2 full")
+    drained = drainer.drain(tmp_path / "spool", primary.port, "--no-check")
+    assert drained.code in {4, 5}, drained.stderr
+    with LedgerReader(make_url(drainer.url)) as report:
+        with report.snapshot():
+            before = report.states()
+            drainer.run("hold", "--state", "deferred", "--reason", "x", "--yes")
+            assert report.states() == before
+            assert sum(before.values()) == report.spooled() == before["deferred"] == 3
+        assert report.states()["held"] == 3
+
+
 def test_every_decision_is_exported_and_told_from_a_database(
     tmp_path: Path, drainer: Drainer, peer: Callable[..., PeerThread]
 ) -> None:
