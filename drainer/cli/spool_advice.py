@@ -11,10 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from drainer.cli.output import say, warn
-from drainer.config import Config
 from drainer.errors import MessageUnreadable, SourceError
-from drainer.ledger import engine
-from drainer.ledger.engine import LedgerURL
 from drainer.ledger.query.message_states import find_final_ids
 from drainer.ledger.reader import LedgerReader
 from drainer.sources.archive.source import ArchiveSource
@@ -203,22 +200,3 @@ def name_holds(sources: Iterable[Source]) -> None:
                 "what drainer put on hold stays there. Run the drain again, or:"
                 f" drainer spool give-back {shlex.quote(source.url)}"
             )
-
-
-def same_options(config: Config, ledger: LedgerURL, *, primary: bool = False) -> str:
-    """Return the options by which another command has the same ledger, or primary.
-
-    The address of a ledger in a server database may contain a password: then only the
-    configuration file names it.
-    """
-    options = ""
-    if config.file is not None:
-        options += f" --config {shlex.quote(str(config.file.absolute()))}"
-    elif primary:
-        host, port = config.primary.host, config.primary.port
-        name = f"[{host}]" if ":" in host else host
-        options += f" --to {shlex.quote(f'{name}:{port}')}"
-    if engine.is_file(ledger):
-        path = Path(str(ledger.database)).absolute()
-        options += f" --ledger {shlex.quote(str(path))}"
-    return options

@@ -6,8 +6,9 @@ from typing import Any
 from drainer.bounce.reports import ReportCounts
 from drainer.cli.log import is_journal, shown
 from drainer.cli.output import clean, print_command, print_json, stdout
-from drainer.cli.spool_advice import DrainOutcome, advice_on, same_options
+from drainer.cli.spool_advice import DrainOutcome, advice_on
 from drainer.cli.times import shown_time
+from drainer.config.build.paths import same_options
 from drainer.delivery.drain import Drain
 from drainer.delivery.run import Run
 from drainer.ledger.reader import LedgerReader

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shlex
 from pathlib import Path
 
 from sqlalchemy.engine import URL
@@ -58,6 +59,25 @@ def shown_ledger(url: URL) -> str:
     if engine.is_file(url):
         return os.path.realpath(str(url.database))
     return url.set(password=None, query={}).render_as_string(hide_password=True)
+
+
+def same_options(config: Config, ledger: URL, *, primary: bool = False) -> str:
+    """Return the options by which another command has the same ledger, or primary.
+
+    The address of a ledger in a server database may contain a password: then only the
+    configuration file names it.
+    """
+    options = ""
+    if config.file is not None:
+        options += f" --config {shlex.quote(str(config.file.absolute()))}"
+    elif primary:
+        host, port = config.primary.host, config.primary.port
+        name = f"[{host}]" if ":" in host else host
+        options += f" --to {shlex.quote(f'{name}:{port}')}"
+    if engine.is_file(ledger):
+        path = Path(str(ledger.database)).absolute()
+        options += f" --ledger {shlex.quote(str(path))}"
+    return options
 
 
 def marker_folders(url: URL) -> tuple[Path, ...]:

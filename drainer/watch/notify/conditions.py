@@ -92,7 +92,7 @@ def _of_ledger(
             Condition(
                 key="expires",
                 subject=f"mail expires in {describe_duration(first['left'])}",
-                cause=f"{first['native_id']} has spent its lifetime, others follow",
+                cause=f"{first['native_id']} is the first; others may follow",
                 command=f"drainer why {first['id'][:12]}",
                 numbers={**numbers, "seconds_left": first["left"]},
             ),

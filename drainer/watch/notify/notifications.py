@@ -11,8 +11,10 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from drainer.config import Config
-from drainer.config.build.paths import LedgerURL, lock_folder
+from drainer.config.build.paths import LedgerURL, lock_folder, same_options
 from drainer.errors import DrainerError
 from drainer.ledger.engine import is_file
 from drainer.ledger.notices import update_told
@@ -105,6 +107,9 @@ class Notifications:
 
     def _send(self, config: Config, notice: Notice) -> None:
         _log.info(f"notification {notice.event}: {notice.subject}")
+        if notice.command.startswith("drainer "):  # whoever reads it is elsewhere
+            command = notice.command + same_options(config, self._url)
+            notice = replace(notice, command=command)
         for name, channel in make_channels(config).items():
             task = asyncio.create_task(send(name, channel, notice, utcnow()))
             self._sending.add(task)

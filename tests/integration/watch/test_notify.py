@@ -60,7 +60,8 @@ def test_the_end_of_a_drain_is_told_once(
     assert notice["event"] == "done"
     assert notice["subject"] == "the drain is over: 1 recipients remain"
     assert notice["numbers"] == {"delivered": 1, "remaining": 1}
-    assert notice["command"] == "drainer status"
+    options = f"--config {own.root}/drainer.toml --ledger {own.ledger}"
+    assert notice["command"] == f"drainer status {options}"
     assert notice["cause"].endswith("ended with exit status 5")
     assert notice["host"]
     discarded = ("discard", "--recipient", GONE, "--reason", "moved", "--yes")
