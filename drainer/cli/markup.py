@@ -1,8 +1,9 @@
 """Print text as it is written: only our own few styles are markup.
 
-Rich reads `[primary]` in a text as a style, and does not show it. So a console of ours
-reads as markup only the tags of STYLES. It is the one place where text becomes what a
-terminal shows; text of others goes through `output.clean` before.
+Rich reads `[primary]` in a text as a style, and does not show it; for `:x:` it shows a
+picture. So a console of ours reads as markup only the tags of STYLES. It is the one
+place where text becomes what a terminal shows; text of others goes through
+`output.clean` before.
 """
 
 import re
@@ -23,6 +24,7 @@ class LiteralConsole(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:  # noqa: ANN401 - Rich's
         """Return a text with our styles; a cell of a table comes here as well."""
+        options["emoji"] = False  # `:b:` of an IPv6 address is one
         try:
             return super().render_str(literal(text), **options)
         except MarkupError:  # it closes a style that it did not open

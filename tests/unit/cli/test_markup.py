@@ -14,6 +14,7 @@ from rich.table import Table
 
 from drainer.cli import doctor
 from drainer.cli.markup import STYLES, LiteralConsole, literal
+from drainer.cli.table import _text
 from drainer.mail.message import PROBLEMS
 from drainer.policy.breaker import remedies
 from drainer.policy.classify.codes import BASIC, ENHANCED
@@ -108,6 +109,17 @@ def test_text_of_others_shows_its_brackets(text: str) -> None:
     """Escaped as every such text is, and never an error."""
     assert print_text(escape(text)) == text
     assert printed_in_a_table(escape(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["[2001:db8:a:b:c::1]", "12:100:3", "550 :warning: no", "a [/] :x:"]
+)
+def test_no_text_becomes_a_picture(text: str) -> None:
+    """Rich alone would show an emoji for a part of an IPv6 address."""
+    assert print_text(text) == text
+    assert print_text(escape(text)) == text
+    assert printed_in_a_table(text) == text
+    assert _text(text).plain == text
 
 
 @pytest.mark.parametrize("text", ["[/]", "a [/] b [primary]"])
