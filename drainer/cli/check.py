@@ -14,6 +14,7 @@ from drainer.config import Config
 from drainer.config.build.routes import make_probe, make_route
 from drainer.delivery.mx_hosts import routes_now
 from drainer.errors import DrainerError, PrimaryNotReady, UsageError
+from drainer.mail.reply import printable
 from drainer.smtp.certificate import describe
 from drainer.smtp.connection import ConnectStep
 from drainer.smtp.health_check import (
@@ -182,5 +183,6 @@ def refuse_unless_healthy(health: HealthReport, route: str) -> None:
         raise UsageError(message, hint=hint)
     if not health.ready:
         failed = next(f for f in health.findings if f.verdict == FAIL)
-        message = f"the primary {route} is not ready: {failed.stage}: {failed.reply}"
+        said = printable(str(failed.reply))
+        message = f"the primary {route} is not ready: {failed.stage}: {said}"
         raise PrimaryNotReady(message, hint=failed.hint)

@@ -2,7 +2,8 @@
 
 The banner comes before our name, so it cannot repeat it. The reply to EHLO can: there
 are servers that put the client's name where theirs belongs. Another EHLO with a random
-name shows whether the peer only repeats what it hears.
+name shows whether the peer only repeats what it hears. If the peer refuses a second
+EHLO, its banner decides.
 
 An LMTP server delivers mail itself, so it makes no loop. It often runs on this host,
 and then rightly has our name.
@@ -14,6 +15,7 @@ from drainer.mail.reply import Reply
 from drainer.smtp.connection import Connection
 from drainer.smtp.route import Route
 
+_REFUSED = 5
 _NAMELESS = ("localhost", "localhost.localdomain", "")
 
 
@@ -45,4 +47,6 @@ async def _repeats(connection: Connection, route: Route) -> bool:
     await wire.reply(route.timeouts.ehlo)
     if not isinstance(probe, Reply):
         return False
+    if probe.category == _REFUSED:
+        return "." in connection.banner.text.split(" ", 1)[0]  # another host's name
     return _name(probe.text.split(maxsplit=1)[0] if probe.text else "") == name

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.command.installed import Drainer
 from tests.support.smtp_peer.peer import PeerThread
-from tests.support.smtp_peer.script import View
+from tests.support.smtp_peer.script import Raw, View
 
 OK = "250 2.1.0 ok"
 
@@ -59,3 +59,14 @@ def test_a_name_that_is_not_a_full_one_is_a_warning(
     stages = {each["stage"]: each for each in done.objects[0]["stages"]}
     assert stages["our name"]["verdict"] == "warn"
     assert "[primary] helo" in stages["our name"]["hint"]
+
+
+def test_an_error_that_quotes_the_peer_has_no_line_of_its_own(
+    tmp_path: Path, peer: Callable[..., PeerThread]
+) -> None:
+    """A line end that the primary sent is escaped, as on standard output."""
+    primary = peer(banner=Raw(b"HTTP/1.1 400 Bad Request\r\n\r\n"))
+    to = f"127.0.0.1:{primary.port}"
+    done = Drainer(tmp_path / "ledger.db").run("check", "--to", to)
+    assert done.code == 3
+    assert done.stderr.count("error:") == 1

@@ -40,6 +40,27 @@ def test_a_primary_that_repeats_our_name_is_no_loop(
     assert bench.states() == {ALICE: "delivered"}
 
 
+@pytest.mark.parametrize(
+    ("banner", "code"), [("220 mx.example.org ready", 0), ("220 ESMTP", 2)]
+)
+def test_the_banner_decides_if_a_second_ehlo_is_refused(
+    peer: StartPeer, bench: Bench, banner: str, code: int
+) -> None:
+    """It cannot repeat our name; without a name in it, nothing speaks for the peer."""
+
+    def once(view: View) -> Step:
+        first = view.command.line.endswith(HELO.encode()) and not met
+        met.append(view)
+        return echo(view) if first else "503 5.5.1 duplicate EHLO"
+
+    met: list[View] = []
+    server = peer(ehlo=once, banner=banner, **KNOWS)
+    bench.port = server.port
+    bench.configure(primary={"helo": HELO})
+    bench.add(ALICE)
+    assert bench.drain().code == code
+
+
 def test_a_canary_of_a_primary_that_repeats_our_name_is_sent(peer: StartPeer) -> None:
     """The canary asks in the same way."""
     server = peer(ehlo=echo)
