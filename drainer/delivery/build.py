@@ -23,10 +23,10 @@ from drainer.config.throttle import ThrottleSection
 from drainer.delivery.content_scan.protocol import ScannerSettings
 from drainer.delivery.pacing.load import LoadSource
 from drainer.delivery.settings import DrainSettings, PacingSettings, RouteSettings
-from drainer.ledger.breaker_waits import Brake
 from drainer.policy.admission.admit import Admission, ContentLimits
 from drainer.policy.admission.content_scan import HoldRule
 from drainer.policy.admission.selection import Choice
+from drainer.policy.breaker.brake import Brake
 from drainer.policy.breaker.detector import DetectorThresholds
 from drainer.policy.pacing.rate import Rate, Rates, message_rate, parse_rate, parse_size
 from drainer.policy.recipient.mapping import AddressMapping

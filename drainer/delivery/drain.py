@@ -100,7 +100,10 @@ class Drain:
     @property
     def is_braked(self) -> bool:
         """Whether too many refusals wait on some route: none becomes final there."""
-        return any(r.breaker_guard.registry.brake for r in self.routes.values())
+        return any(
+            route.breaker_guard.registry.pending.began_braked
+            for route in self.routes.values()
+        )
 
     def _build_shared_parts(self, leases: SourceLeases) -> SharedParts:
         settings, ledger = self.settings, self.ledger

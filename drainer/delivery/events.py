@@ -21,7 +21,8 @@ from drainer.mail.reply import Stage
 from drainer.policy.breaker.groups import MailGroup, MailTraits
 from drainer.policy.classify.verdict import Verdict
 from drainer.policy.recipient.judge import ClassifiedResult
-from drainer.policy.recipient.settle import Settlement
+from drainer.policy.recipient.settle import Settlement, waits_refused
+from drainer.policy.recipient.state import State
 from drainer.runtime.process import utcnow
 from drainer.smtp.session import Session
 from drainer.smtp.transaction import Transaction
@@ -124,9 +125,17 @@ class DeliveryEvents:
         delivered = crowded = False
         if _log.isEnabledFor(logging.DEBUG):
             _log_results(transaction, settlements)
+        pending = self.breaker_guard.registry.pending
         for settlement in settlements:
+            claimed = settlement.claimed
+            pending.count(
+                (transaction.delivery.seq, claimed.n),
+                first=claimed.state is State.PENDING,
+                before=claimed.refusal,
+                after=waits_refused(settlement),
+            )
             verdict = settlement.classification.verdict
-            self.progress.states[settlement.claimed.state] -= 1
+            self.progress.states[claimed.state] -= 1
             self.progress.states[settlement.state] += 1
             if verdict is Verdict.DELIVER:
                 delivered = True

@@ -28,6 +28,7 @@ from drainer.ledger.repository import Ledger
 from drainer.ledger.route_mail import RouteMail
 from drainer.mail.message import Problem
 from drainer.policy.recipient.delivery import Delivery
+from drainer.policy.recipient.state import State
 from drainer.runtime.process import utcnow
 from drainer.smtp.transaction import Transaction
 
@@ -117,6 +118,8 @@ class Feeder:
         if self.breaker_monitor.busy or await self._wake_prober():
             await self.breaker_guard.wait(SOON)
             return True
+        if await self._confirm():
+            return True
         due = await self._next_due()
         if due is None or from_micros(due) > self._deadline:
             return False
@@ -140,6 +143,14 @@ class Feeder:
         return await self.selector.claim(
             self._deadline, twins=not self.progress.scanning
         )
+
+    async def _confirm(self) -> bool:
+        """Make pending bounces due that are to be confirmed: they come last."""
+        ripe = await self.breaker_monitor.ripen()
+        states = self.progress.states
+        states[State.BOUNCE_PENDING] -= ripe
+        states[State.DEFERRED] += ripe
+        return bool(ripe)
 
     async def _wake_prober(self) -> bool:
         """Make a message its breaker's probe; return True if this drain may send it."""

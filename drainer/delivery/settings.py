@@ -14,10 +14,10 @@ from drainer.delivery.content_scan.protocol import ScannerSettings
 from drainer.delivery.latency import LatencyStats
 from drainer.delivery.mx_refresh import MxSettings
 from drainer.delivery.pacing.load import LoadSource
-from drainer.ledger.breaker_waits import USUAL_BRAKE, Brake
 from drainer.ledger.records import Decision, DecisionKind
 from drainer.policy.admission.admit import Admission
 from drainer.policy.admission.selection import Choice
+from drainer.policy.breaker.brake import USUAL_BRAKE, Brake
 from drainer.policy.breaker.detector import USUAL_WINDOWS, DetectorThresholds
 from drainer.policy.classify.rules import Rule
 from drainer.policy.pacing.rate import Rate, Rates

@@ -6,6 +6,7 @@ from drainer.ledger import breaker_waits, breakers, corrections
 from drainer.ledger.part import LedgerPart, now
 from drainer.ledger.records import to_micros
 from drainer.ledger.route_mail import RouteMail
+from drainer.policy.breaker.brake import Brake
 from drainer.policy.breaker.breaker import CircuitBreaker
 from drainer.policy.breaker.groups import MailGroup
 from drainer.policy.recipient.settle import FAR
@@ -89,15 +90,18 @@ class BreakerLedger(LedgerPart):
     async def ripen(
         self,
         mail: RouteMail,
-        brake: breaker_waits.Brake,
+        brake: Brake,
         *,
+        due: datetime | None = None,
         dry: bool = False,
         looked: bool = False,
     ) -> breaker_waits.DueConfirmations:
-        """Retry pending bounces whose confirmation delay is over."""
+        """Retry pending bounces whose confirmation delay was over by ``due``, or is."""
         return await self._call(
             breaker_waits.ripen,
             mail=mail,
-            how=breaker_waits.ConfirmationCheck(brake, looked=looked, dry=dry),
+            how=breaker_waits.ConfirmationCheck(
+                brake, looked=looked, dry=dry, due=to_micros(due) if due else None
+            ),
             identity=(self._identity.run, now()),
         )

@@ -14,8 +14,8 @@ from drainer.ledger.records import DecisionKind, Row
 from drainer.ledger.route_mail import RouteMail
 from drainer.ledger.transitions import Transition, transition
 from drainer.mail.envelope import domain_of
+from drainer.policy.breaker.brake import Brake, is_counted
 from drainer.policy.breaker.breaker import CircuitBreaker
-from drainer.policy.breaker.detector import is_content
 from drainer.policy.classify.verdict import Verdict
 from drainer.policy.recipient.judge import CONTRADICTED
 from drainer.policy.recipient.settle import ROUTE_WAITS
@@ -163,25 +163,6 @@ def wake_one(connection: sa.Connection, behind: WaitingScope, since: int) -> boo
 # --- confirmation
 
 
-class Brake(NamedTuple):
-    """When too many permanent refusals are pending: ``[breaker] brake``."""
-
-    least: int
-    share: float
-
-    def is_on(self, pending: int, handled: int) -> bool:
-        """Return whether so many refusals, of all recipients, are too many.
-
-        Half of ``least`` are enough if they are half of all: in a short queue.
-        """
-        is_half = 2 * pending >= handled
-        least = self.least / 2 if is_half else self.least
-        return pending > max(least, self.share * handled)
-
-
-USUAL_BRAKE = Brake(least=10, share=0.05)
-
-
 class DueConfirmations(NamedTuple):
     """The result of looking for pending bounces to confirm."""
 
@@ -203,6 +184,8 @@ class ConfirmationCheck(NamedTuple):
     looked: bool = False
     #: Change nothing: only count.
     dry: bool = False
+    #: Which were due by then; None: by now.
+    due: int | None = None
 
 
 def ripen(
@@ -219,7 +202,7 @@ def ripen(
     (run, now), brake = identity, how.brake
     pending, handled = _pending(connection, mail)
     braked = brake.is_on(pending, handled)
-    ripe = [_R.due <= now]
+    ripe = [_R.due <= (now if how.due is None else how.due)]
     if how.looked:  # else the decision could not be made: another time
         ripe.append(_R.message.in_(sa.select(schema.evidence.c.message)))
     rows = _waiting(connection, WaitingScope(mail, ""), *ripe)
@@ -253,9 +236,7 @@ def _pending(connection: sa.Connection, mail: RouteMail) -> tuple[int, int]:
     waiting = [
         row[2]
         for row in rows
-        if row[0] in (_PENDING, _DEFERRED, State.IN_FLIGHT.value)
-        and row[1] not in ("", Verdict.STOP.value)
-        and not is_content(row[1])
+        if row[0] in (_PENDING, _DEFERRED, State.IN_FLIGHT.value) and is_counted(row[1])
     ]
     return sum(waiting), handled
 

@@ -429,6 +429,21 @@ def test_a_part_of_a_user_table_makes_nothing_final(
     assert delivered() == Counter([*backup.addressed, *known])
 
 
+def test_refusals_of_new_mail_keep_older_ones_from_becoming_final(
+    backup: Backup, peer: StartPeer
+) -> None:
+    """Few were refused when the drain started; half are when it confirms them."""
+    lost = {user(n) for n in range(0, 16, 2)}
+    primary = peer(Script(rcpt=refusing(UNKNOWN, lambda view: view.path in lost)))
+    delivered = prepare(backup, primary, letters(4), connections=1)
+    assert backup.empty().code == REMAIN
+    backup.fill(letters(16)[4:])
+    time.sleep(0.25)  # the confirmation delay
+    assert backup.empty().code == REMAIN
+    assert Counter(backup.states().values()) == {"bounce-pending": 8, "delivered": 8}
+    heal(backup, primary, delivered)
+
+
 def test_a_primary_that_answers_many_final_dots_late_gets_each_message(
     backup: Backup, peer: StartPeer
 ) -> None:

@@ -12,7 +12,6 @@ import sqlalchemy as sa
 from msgspec.structs import replace
 
 from drainer.ledger import engine, schema
-from drainer.ledger.breaker_waits import Brake
 from drainer.ledger.breakers import breaker_of
 from drainer.ledger.codec import listing_of
 from drainer.ledger.engine import parse_url
@@ -34,6 +33,7 @@ from drainer.mail.reply import Lost, Stage
 from drainer.policy.admission.admit import Admission, admit
 from drainer.policy.admission.identity import ScanContext
 from drainer.policy.admission.routes import single_route
+from drainer.policy.breaker.brake import Brake
 from drainer.policy.breaker.breaker import BreakerState, Cause, CircuitBreaker, Phase
 from drainer.policy.breaker.history import ROUTE
 from drainer.policy.breaker.registry import BreakerRegistry

@@ -7,18 +7,20 @@ confirmation.
 
 import asyncio
 import functools
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
 
 from drainer.delivery.breaker.guard import BreakerGuard
 from drainer.errors import HostLimit
-from drainer.ledger.breaker_waits import Brake, DueConfirmations
+from drainer.ledger.breaker_waits import DueConfirmations
 from drainer.ledger.breakers import breaker_of
 from drainer.ledger.records import Decision, DecisionKind, from_micros
 from drainer.ledger.repository import Ledger
 from drainer.ledger.route_mail import RouteMail
 from drainer.mail.envelope import domain_of
 from drainer.policy.breaker import breaker as breakers
+from drainer.policy.breaker.brake import Brake
 from drainer.policy.breaker.breaker import BreakerState, CanaryOutcome
 from drainer.policy.breaker.history import ROUTE
 from drainer.runtime.process import utcnow
@@ -55,6 +57,8 @@ class BreakerMonitor:
         self._mail = mail
         self._slots = slots
         self._flying = False
+        #: Makes pending bounces due; None: none are to be confirmed.
+        self._ripen: Callable[[], Awaitable[DueConfirmations]] | None = None
         #: Recipient domains that have paused in this run.
         self._paused: set[str] = set()
 
@@ -228,18 +232,23 @@ class BreakerMonitor:
     # --- confirmation
 
     async def confirm(self, brake: Brake, *, looked: bool) -> None:
-        """Retry due pending bounces, after asking whether the primary is healthy.
+        """Ask whether the primary is healthy if pending bounces are due.
 
         While the brake is on, they are retried and none becomes final.
 
         ``looked``: only those whose sender's evidence was gathered.
         """
         ripen = functools.partial(
-            self._ledger.breakers.ripen, self._mail, brake, looked=looked
+            self._ledger.breakers.ripen,
+            self._mail,
+            brake,
+            due=utcnow(),
+            looked=looked,
         )
         found = await ripen(dry=True)
-        self._breaker_guard.registry.brake = found.braked
-        if found.braked:
+        pending = self._breaker_guard.registry.pending
+        pending.start(brake, found.pending, found.handled)
+        if pending.began_braked:
             self._tell_brake(found)
         if not found.ripe:
             return
@@ -250,8 +259,18 @@ class BreakerMonitor:
             ):
                 async with self._slots:
                     await self.send_canary(domain)
-        if self._breaker_guard.breaker.is_closed:
-            await ripen()
+        self._ripen = ripen
+
+    async def ripen(self) -> int:
+        """Retry the pending bounces that were due at the start; return how many.
+
+        It is called when all other mail was tried, and works once. Otherwise a refusal
+        would be final before drainer sees that the primary refuses many others, too.
+        """
+        ripen, self._ripen = self._ripen, None
+        if ripen is None or not self._breaker_guard.breaker.is_closed:
+            return 0
+        return (await ripen()).ripe
 
     def _tell_brake(self, found: DueConfirmations) -> None:
         decision = Decision(

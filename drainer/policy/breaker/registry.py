@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy.breaker import breaker as breakers
+from drainer.policy.breaker.brake import PendingRefusals
 from drainer.policy.breaker.breaker import (
     BreakerState,
     CanaryOutcome,
@@ -60,8 +61,8 @@ class BreakerRegistry:
         self.known = known
         self._moved = moved
         self.route = CircuitBreaker(pauses=pauses)
-        #: Too many bounces are pending: no bounce becomes final.
-        self.brake = False
+        #: Refusals that wait: while they are too many, none becomes final.
+        self.pending = PendingRefusals()
         #: Breakers of domains that are not in their initial state.
         self.domains: dict[str, CircuitBreaker] = {}
         self._histories = BreakerHistories(windows)

@@ -23,6 +23,7 @@ from drainer.policy.bounce.decision import (
     decide,
 )
 from drainer.policy.bounce.limits import ReportedRecipient, ReportTally
+from drainer.policy.breaker.brake import PendingRefusals
 from drainer.policy.breaker.breaker import BreakerState, CircuitBreaker
 from drainer.policy.breaker.detector import is_about_kind
 from drainer.policy.breaker.groups import MailGroup
@@ -108,8 +109,8 @@ class BouncePermit(Struct, frozen=True, kw_only=True):
 class BreakerView(Protocol):
     """What the breakers know at this moment (policy.breaker.registry)."""
 
-    #: Too many bounces are pending: no bounce becomes final.
-    brake: bool
+    #: Refusals that wait: while they are too many, none becomes final.
+    pending: PendingRefusals
     #: Addresses that it accepted before.
     known: KnownGoodRecipients
 

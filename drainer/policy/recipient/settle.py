@@ -19,6 +19,7 @@ from drainer.policy.census.callout import says_absent
 from drainer.policy.classify.verdict import Classification, Scope, Verdict
 from drainer.policy.recipient.delivery import ClaimedRecipient
 from drainer.policy.recipient.judge import (
+    BY_NODE,
     BouncePermit,
     ClassifiedResult,
     RetryPolicy,
@@ -179,6 +180,17 @@ def _event(
     return _PERMITTED.get(permit.decision.answer, Event.BOUNCE), permit
 
 
+def waits_refused(settlement: Settlement) -> str:
+    """Return the rule by which it is refused and waits; '' = it does not.
+
+    Another host is asked for some: until one accepts them, they are refused.
+    """
+    if settlement.state not in (State.DEFERRED, State.BOUNCE_PENDING):
+        return ""
+    rule = settlement.classification.rule
+    return rule if rule == BY_NODE else settlement.refusal
+
+
 def is_told(settlement: Settlement) -> bool:
     """Return whether the sender gets a report."""
     return settlement.permit is not None and settlement.permit.sends
@@ -206,7 +218,7 @@ def _may_be_final(
     drainer must have a copy of the message, because it leaves the spool.
     """
     rested = _has_rested(each, context, policy)
-    return rested and context.kept and not context.breakers.brake
+    return rested and context.kept and not context.breakers.pending.is_braked
 
 
 def _is_proven(each: ClassifiedResult, context: SettleContext) -> bool:

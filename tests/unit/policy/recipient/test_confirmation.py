@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from drainer.mail.reply import Stage
 from drainer.policy.bounce.decision import BounceAnswer, BounceDecision
+from drainer.policy.breaker.brake import USUAL_BRAKE
 from drainer.policy.breaker.breaker import BreakerState, CircuitBreaker
 from drainer.policy.breaker.history import ROUTE
 from drainer.policy.breaker.registry import BreakerRegistry
@@ -49,7 +50,7 @@ def well(since: datetime = NOW + SECOND) -> BreakerRegistry:
 def braked() -> BreakerRegistry:
     """Return breakers with the brake on."""
     found = well()
-    found.brake = True
+    found.pending.start(USUAL_BRAKE, pending=6, handled=12)
     return found
 
 
