@@ -245,7 +245,7 @@ async def _certificate_of(route: Route) -> dict[str, object]:
     """
     tls = "implicit" if route.tls == "implicit" else "required"
     files = replace(route.tls_files, ca="", pins=())
-    seen = await connect(
+    seen = await _connect(
         replace(route, tls=tls, verify=False, login=None, tls_files=files, dane=None)
     )
     facts = [s.facts for s in seen.steps if s.stage is Stage.STARTTLS]

@@ -2,6 +2,7 @@
 
 import base64
 import ssl
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -130,6 +131,19 @@ def test_a_port_that_speaks_tls_is_named_within_seconds(
     code, stage, words = check(bench)
     assert (code, stage) == (3, "banner")
     assert 'tls = "implicit"' in words
+
+
+def test_a_port_that_speaks_tls_delays_no_finding_about_dane(
+    tmp_path: Path, peer: StartPeer, certificate: Certificate
+) -> None:
+    """The session that looks at the certificate does not wait for the banner either."""
+    server = peer(tls=certificate.server_context(), implicit_tls=True, lenient=True)
+    bench = bench_for(tmp_path, server.port, tls="dane", banner_timeout="2m")
+    began = time.monotonic()
+    code, stage, words = check(bench)
+    assert time.monotonic() - began < 90
+    assert (code, stage) == (3, "starttls")
+    assert "TLSA record" in words
 
 
 def test_a_port_that_waits_for_starttls_is_named(
