@@ -235,7 +235,8 @@ async def _start(run: Run) -> None:
     """Start the run in the ledger, and report what earlier runs have left."""
     ledger = run.ledger
     try:
-        facts = {"version": __version__, **caller()}
+        rates = run.request.settings.steady_rates
+        facts = {"version": __version__, "rates": rates, **caller()}
         found = await ledger.start(run.request.settings.names, facts)
     except BaseException:
         await ledger.stop()

@@ -99,6 +99,16 @@ class DrainSettings(Struct, frozen=True, kw_only=True):
     rescan: timedelta | None = None
 
     @property
+    def steady_rates(self) -> dict[str, float]:
+        """The messages per second of each route that starts without a ramp."""
+        return {
+            each.name: each.rates.messages.per_second
+            for each in self.routes
+            if each.rates.messages
+            and (each.pace.full or not each.pace.adaptive or not each.pace.ramp)
+        }
+
+    @property
     def names(self) -> list[str]:
         """The names of the routes."""
         return [each.name for each in self.routes]

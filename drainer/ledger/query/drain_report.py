@@ -131,20 +131,27 @@ def _throughput(reader: LedgerReader) -> dict[str, Any]:
 
 
 def _limits(reader: LedgerReader) -> list[dict[str, Any]]:
-    query = (
-        sa.select(_D.at, _D.evidence)
-        .where(_D.kind == DecisionKind.THROTTLE.value)
-        .order_by(_D.id.desc())
-        .limit(MOST)
-    )
-    rows = [
-        (row["at"], from_json(row["evidence"] or "{}")) for row in reader.rows(query)
-    ]
-    return [
-        {"at": _iso(at), "per_second": facts["per_second"]}
-        for at, facts in reversed(rows)
-        if "per_second" in facts
-    ]
+    """Return the allowed rate of a run, all its routes together, at each change."""
+    changes = sa.select(_D.at, _D.run, _D.evidence)
+    changes = changes.where(_D.kind == DecisionKind.THROTTLE.value)
+    found: list[tuple[int, str, dict[str, float]]] = []
+    for row in reader.rows(changes.order_by(_D.id.desc()).limit(MOST)):
+        facts = from_json(row["evidence"] or "{}")
+        if "per_second" in facts:
+            rates = {facts.get("route", ""): facts["per_second"]}
+            found.append((row["at"], row["run"], rates))
+    begun = sa.select(_RUN.started, _RUN.id, _RUN.facts).order_by(_RUN.started.desc())
+    for row in reader.rows(begun.limit(MOST)):
+        rates = from_json(row["facts"] or "{}").get("rates", {})
+        if rates:
+            found.append((row["started"], row["id"], rates))
+    allowed: dict[str, dict[str, float]] = {}
+    limits = []
+    for at, run, rates in sorted(found, key=lambda each: each[0]):
+        known = allowed.setdefault(run, {})
+        known.update(rates)
+        limits.append({"at": _iso(at), "per_second": sum(known.values())})
+    return limits
 
 
 def _latency(reader: LedgerReader) -> list[dict[str, Any]]:

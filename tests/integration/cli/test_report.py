@@ -78,6 +78,26 @@ def test_an_auditor_can_check_any_line(bench: Bench) -> None:
         assert "remote_id" in row
 
 
+@pytest.mark.parametrize(
+    ("throttle", "options", "limit"),
+    [
+        ({"rate": "40/second", "ramp": "0s"}, (), 40),
+        ({"rate": "9/second"}, ("--rate", "30/second"), 30),
+    ],
+)
+def test_the_limit_of_a_drain_without_a_ramp_is_shown(
+    tmp_path: Path, throttle: dict[str, object], options: tuple[str, ...], limit: int
+) -> None:
+    """From its start, although nothing changes it."""
+    with PeerThread() as peer:
+        bench = Bench(tmp_path, peer.port)
+        bench.add("a@example.org")
+        bench.configure(throttle=throttle)
+        assert bench.drain(*options).code == 0
+    (found,) = bench.run("report", "--json").json["throughput"]["limits"]
+    assert found["per_second"] == limit
+
+
 class _Tags(html.parser.HTMLParser):
     """Collects elements, their attributes, and the text."""
 
