@@ -23,6 +23,7 @@ _PARAMETERS = re.compile(
 _ROUTE = re.compile(r"@[A-Za-z0-9_.@,-]{1,1000}:")
 """A source route, which servers ignore (RFC 5321 4.1.1.3)."""
 _NOTIFY = ("NEVER", "SUCCESS", "FAILURE", "DELAY")
+_LOCAL_START = re.compile(r"[ \t]*\w[\w.,+-]{0,63}")
 _MAX_NOTIFY_LENGTH = 60
 _BODIES = {"7BIT": "7bit", "8BITMIME": "8bit"}
 
@@ -103,10 +104,21 @@ def _split(value: str) -> Iterator[str]:
             end_of_route = route.end() if route else end_of_route
         if index < end_of_route:
             continue
-        if char == "," and not is_quoted and not _is_in_notify(value, start, index):
+        if char != "," or is_quoted or _is_in_local_part(value, start, index):
+            continue
+        if not _is_in_notify(value, start, index):
             yield value[start:index]
             start = index + 1
     yield value[start:]
+
+
+def _is_in_local_part(value: str, start: int, comma: int) -> bool:
+    """Return whether a comma is part of an address that its server did not quote.
+
+    Such as ``a,b@x``: a list has a blank behind its comma, or an ``@`` before it.
+    """
+    is_before = _LOCAL_START.fullmatch(value, start, comma)
+    return bool(is_before) and value[comma + 1 : comma + 2].isalnum()
 
 
 def _is_in_notify(value: str, start: int, comma: int) -> bool:

@@ -19,6 +19,8 @@ from drainer.sources.common.path_list import paths_of
         ('<"a> b"@c.org> RET=FULL', ['"a> b"@c.org']),
         ("<a@b.org> NOTIFY=SUCCESS,FAILURE, <c@d.org>", ["a@b.org", "c@d.org"]),
         ("a b@c.org", ["a b@c.org"]),
+        ("a@b.org, c,d,e@f.org", ["a@b.org", "c,d,e@f.org"]),  # one that a server took
+        ("a, b@c.org", ["a", "b@c.org"]),
         ("Name <a@b.org>", ["Name <a@b.org>"]),
         ("a@b.org (comment)", ["a@b.org (comment)"]),
         ("<@a.org,@b.org:c@d.org>, <e@f.org>", ["c@d.org", "e@f.org"]),
@@ -62,7 +64,7 @@ def test_any_value_is_read(value: str) -> None:
 
 
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("unit", ["NOTIFY=A,", "<a,", '"', " a=b,", "a ,"])
+@pytest.mark.parametrize("unit", ["NOTIFY=A,", "<a,", '"', " a=b,", "a ,", "a,"])
 def test_long_values_are_read_in_linear_time(unit: str) -> None:
     """Also those that look like one endless parameter."""
     list(paths_of("a@b.org " + unit * 50_000))
