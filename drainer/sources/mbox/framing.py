@@ -6,8 +6,9 @@ separate messages. If it is in doubt, the file is split there and both sides are
 ``corrupt``: no letter ever leaves within another one, or without its end.
 
 A Content-Length counts in the variants that have it, if it leads to a separator or to
-the end of the file. In a file of unknown variant it only raises doubt. Everything is
-read in pieces, whatever the length of a line.
+the end of the file. In a file of unknown variant it only raises doubt, also about each
+message that starts before the place where it leads. Everything is read in pieces,
+whatever the length of a line.
 """
 
 import hashlib
@@ -52,6 +53,8 @@ class Span(NamedTuple):
     #: A code of PROBLEMS and what was found; both '' for an undamaged message.
     code: str = ""
     detail: str = ""
+    #: A Content-Length in doubt leads to here: what starts before may be content.
+    reach: int = 0
 
     def damaged(self, detail: str) -> "Span":
         """Return the same place as that of a damaged message."""
@@ -76,11 +79,13 @@ class Spans:
 
     def __iter__(self) -> Iterator[Span]:
         """Yield every message in order; text before the first is one too."""
-        start = self._first()
+        start, reach = self._first(), 0
         while start < self._size:
             span = self.at(start)
+            if start < reach and not span.code:
+                span = span.damaged("a Content-Length before it leads past its start")
             yield span
-            start = span.end
+            start, reach = span.end, max(reach, span.reach)
 
     def _first(self) -> int:
         """Return where the file starts, without blank lines at its start."""
@@ -132,6 +137,7 @@ class Spans:
         span = self._by_line(start)
         if quotes and not lengths:
             return span
+        span = span._replace(reach=stop)
         return span.damaged("no Content-Length leads from it to the next message")
 
     def _lengths(self, start: int) -> list[int]:
@@ -171,6 +177,7 @@ class Spans:
             for stop in map(self._stop, self._lengths(start)):
                 if stop > end:
                     detail = f"its Content-Length leads past byte {end}: name the"
+                    span = span._replace(reach=stop)
                     return span.damaged(f"{detail} variant (mboxcl2, or mboxrd)")
         return span
 
