@@ -108,6 +108,7 @@ EVERYBODY = {
     "content-policy": lambda: Script(
         rcpt=users_only, dot=after(20, "550 5.7.1 Command rejected")
     ),
+    "policy-in-words": lambda: Script(rcpt=users_only, dot="550 Rejected by policy"),
     "sender-dns-dead": lambda: Script(
         rcpt=users_only,
         mail=after(20, "550 5.1.8 Sender address rejected: Domain not found"),

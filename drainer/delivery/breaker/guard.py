@@ -320,6 +320,7 @@ class BreakerGuard:
                 retried=claimed.attempts > 0,
                 attachment=mail.traits.attachment,
                 began=mail.began,
+                is_dry=self.registry.is_dry(domain),
             )
             self._probing.discard(domain)
             attempt.append(((mail.seq, claimed.n), seen))

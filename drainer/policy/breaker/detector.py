@@ -34,7 +34,7 @@ _CONTENT = (
     "text-policy-as-mechanism", "basic-541", "enhanced-5.6.", "enhanced-5.7.20",
     "enhanced-5.7.21", "enhanced-5.7.22", "enhanced-5.7.29", "enhanced-5.7.9",
 )  # fmt: skip
-_FINDINGS = frozenset(("text-content", "text-content-blocklist"))
+_FINDINGS = frozenset(("text-content", "text-content-blocklist", "basic-541"))
 _SENDER_AUTHENTICATION = (
     "text-sender-authentication", "enhanced-5.7.23", "enhanced-5.7.24",
     "enhanced-5.7.26",
@@ -144,6 +144,8 @@ class Refusal(Struct, frozen=True, kw_only=True):
     elsewhere: bool = False
     #: When the attempt started; None if that is not known.
     began: datetime | None = None
+    #: No mail for the recipient domain was delivered, as far as is known.
+    is_dry: bool = False
 
     @property
     def fingerprint(self) -> str:
@@ -158,11 +160,13 @@ class Refusal(Struct, frozen=True, kw_only=True):
         """Return whether it is about the content.
 
         A refusal of us never is, nor one of how we transmit: that is held. Nor is the
-        reply to DATA, whatever it says: no content was sent.
+        reply to DATA, whatever it says: no content was sent. Words about policy that
+        name no finding are about the content only where other mail is delivered.
         """
-        if self.classification.verdict is not Verdict.BOUNCE:
+        rule = self.classification.rule
+        if self.classification.verdict is not Verdict.BOUNCE or not is_content(rule):
             return False
-        return self.stage is not Stage.DATA and is_content(self.classification.rule)
+        return self.stage is not Stage.DATA and (is_finding(rule) or not self.is_dry)
 
     @property
     def is_blind(self) -> bool:

@@ -220,6 +220,14 @@ class BreakerHistories:
             memory.took for other, memory in self._domains.items() if other != domain
         )
 
+    def has_delivered(self, scope: str) -> bool:
+        """Return whether this run has delivered on a scope."""
+        return self.of(scope).took
+
+    def is_dry(self, domain: str) -> bool:
+        """Return whether no mail for a domain was delivered, as far as is known."""
+        return not self.of(domain).delivered
+
     def widest(self, scopes: Sequence[str]) -> str:
         """Return the suspicious scope of a recipient that is at fault.
 

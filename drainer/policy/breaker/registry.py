@@ -67,6 +67,8 @@ class BreakerRegistry:
         self.domains: dict[str, CircuitBreaker] = {}
         self._histories = BreakerHistories(windows)
         self.may_ask_elsewhere = self._histories.may_ask_elsewhere
+        self.is_dry = self._histories.is_dry
+        self.has_delivered = self._histories.has_delivered
         #: Since when messages probe a scope: an attempt that started before is not a
         #: probe.
         self.since: dict[str, datetime] = {}
@@ -102,10 +104,6 @@ class BreakerRegistry:
         if not domain or self.blocking_breaker(domain) is not None:
             return False
         return self._histories.of(domain).proves(proof, since)
-
-    def has_delivered(self, scope: str) -> bool:
-        """Return whether this run has delivered on a scope."""
-        return self._histories.of(scope).took
 
     def contradicted_stop(
         self, classification: Classification, domain: str, stage: Stage, since: datetime

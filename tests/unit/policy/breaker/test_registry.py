@@ -757,3 +757,27 @@ def test_a_policy_that_is_named_in_the_reply_to_data_is_no_finding() -> None:
     for _ in range(3):
         refuse(breakers, ORG, "554 5.7.1 Rejected by policy", stage=Stage.DATA)
     assert standing(breakers) == {ORG: "half-open"}
+
+
+@pytest.mark.parametrize(
+    ("text", "is_dry", "state"),
+    [
+        ("554 5.7.1 Administrative prohibition", True, {ORG: "half-open"}),
+        ("550 Rejected by policy", True, {ORG: "half-open"}),
+        ("550 Rejected by policy", False, {}),
+        ("554 5.7.1 Message rejected as spam", True, {}),
+    ],
+)
+def test_policy_in_words_is_suspicious_where_nothing_was_delivered(
+    text: str, state: dict[str, str], *, is_dry: bool
+) -> None:
+    """It names no finding. Where other mail passes, it is about the content."""
+    breakers = scopes()
+    for n in range(3):
+        sender = f"s{n}.example"
+        one = seen(text, f"u{n}@{ORG}", sender_domain=sender, stage=Stage.DOT)
+        breakers.observe([replace(one, is_dry=is_dry)], f"x@{sender}", NOW)
+    assert standing(breakers) == state
+    assert breakers.is_dry(ORG)
+    deliver(breakers, f"amy@{ORG}")
+    assert not breakers.is_dry(ORG)
