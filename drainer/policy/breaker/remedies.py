@@ -38,6 +38,7 @@ _NOT_SMTP = (
     (r"\* ok|imap", "that is an IMAP server: name the SMTP port"),
     (r"\+ok", "that is a POP3 server: name the SMTP port"),
     (r"\bssh-", "that is an SSH server: name the SMTP port"),
+    (r"\bftp|user and pass", "that is an FTP server: name the SMTP port"),
     (r"\\x1[56]\\x03", "that port expects TLS from the start: name the SMTP port"),
 )
 """What a server that does not speak SMTP says -> the remedy."""
@@ -176,6 +177,11 @@ _UNSAID_AT = {
     " look at its log. It may deny relay (on Postfix: mynetworks, relay_domains; on"
     " Exchange: the receive connector), or its user table is missing",
 }
+_UNKNOWN_COMMAND, _BAD_CREDENTIALS = (500, 502), 535
+NO_EHLO = (
+    "it does not know EHLO, which every SMTP server of today knows: see what listens on"
+    " that port, and whether a firewall in between alters SMTP"
+)
 _STAGE = re.compile(r"^[a-z]+: ")
 """What a cause from before MAIL has before the reply."""
 _LOSS = re.compile(r"([a-z]+)(?: \((.*)\))?", re.DOTALL)
@@ -235,7 +241,14 @@ def hint(stage: Stage, answer: Reply | Lost) -> str:
         return _after_garbage(answer.detail) or _LOST.get(answer.reason, "")
     if stage is Stage.STARTTLS and answer.text.endswith("does not offer STARTTLS"):
         return NOT_OFFERED_TLS
+    if stage is Stage.EHLO and (other := _after_garbage(answer.text)):
+        return other
+    if answer.code == _BAD_CREDENTIALS:
+        return text_of("credentials")
     found = _find(classify(answer, stage).rule, answer)
+    is_unknown = stage is Stage.EHLO and answer.code in _UNKNOWN_COMMAND
+    if is_unknown and (found is None or found.id in ("name", "ehlo")):
+        return NO_EHLO
     return found.text if found else _UNSAID_AT.get(stage, "")
 
 

@@ -84,6 +84,16 @@ def test_a_hint_for_the_login_warns_of_locking_it() -> None:
     assert "may lock the account" in hint(Stage.AUTH, REFUSED)
 
 
+def test_what_does_not_know_ehlo_or_our_password_is_named_so() -> None:
+    """Neither is about our name, or about a login that is missing."""
+    unknown = parse_reply(b"500 EHLO not understood")
+    assert "does not know EHLO" in hint(Stage.EHLO, unknown)
+    ftp = parse_reply(b"530 Please login with USER and PASS.")
+    assert "an FTP server" in hint(Stage.EHLO, ftp)
+    refused = parse_reply(b"535 5.7.8 Error: authentication failed")
+    assert "refuses the login or the token" in hint(Stage.AUTH, refused)
+
+
 HANDSHAKES = {
     "certificate verify failed: certificate has expired (_ssl.c:992)": "renew it",
     "certificate verify failed: certificate is not yet valid": "clocks of both hosts",
@@ -191,7 +201,7 @@ REMEDIES = {
     "550 5.7.649 x": ADDRESS,
     "521 x": ADDRESS,
     "530 5.7.0 x": LOGIN,
-    "535 x": LOGIN,
+    "535 x": "refuses the login or the token",
     "525 x": LOGIN,
     "550 5.7.8 x": LOGIN,
     "454 4.7.8 x": LOGIN,
