@@ -40,14 +40,11 @@ MAX_DROPS = 3
 """After this many connections that ended after its content, a message is poison."""
 MAX_SOLO = 20
 """Recipients refused together that are each tried alone at once."""
-
 CONTRADICTED = "contradicted-stop"
 """The rule of a message that is refused as if it were us, while others are accepted."""
-
 BY_NODE = "refused-by-node"
 """The rule of a recipient that only one host of the primary refuses."""
 _ALONE = "this host of the primary refuses what its other hosts accept"
-
 REFUSED_IN_DOUBT = "refused-in-doubt"
 """The rule of a message that is refused after it may have arrived."""
 
