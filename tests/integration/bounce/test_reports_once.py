@@ -141,6 +141,7 @@ def test_who_is_refused_after_a_kill_waits_for_a_persons_word(bench: Refusing) -
 def test_two_that_run_at_once_send_each_report_once(bench: Refusing) -> None:
     """They share the ledger: what one has in hand the other leaves alone."""
     bench.relay.stop()
+    bench.configure(breaker={"brake_least": 20})  # nothing else is in the queue
     for n in range(8):
         bench.refuse(f"nobody{n}@example.org", sender=f"amy{n}@sender.example")
     bench.confirm()  # one of them made the bounce rules suspicious, and rests once more
