@@ -11,7 +11,7 @@ from drainer.ledger import schema
 from drainer.ledger.codec import decision_row, message_of
 from drainer.ledger.records import Decision, DecisionKind, Row, from_micros
 from drainer.ledger.transitions import Transition, transition
-from drainer.ledger.writer.prepared_statement import PreparedStatement, inserting
+from drainer.ledger.writer.prepared_statement import PreparedStatement, build_insert
 from drainer.mail.message import PROBLEMS, Message
 from drainer.policy.admission.admit import FOREIGN
 from drainer.policy.admission.identity import (
@@ -22,7 +22,7 @@ from drainer.policy.admission.identity import (
 from drainer.policy.recipient.state import FINAL, Event, State
 
 _R, _M = schema.recipients.c, schema.messages.c
-_RECIPIENT = PreparedStatement(inserting(schema.recipients))
+_RECIPIENT = PreparedStatement(build_insert(schema.recipients))
 _FINAL = [state.value for state in FINAL]
 _UNTOUCHED = (State.PENDING.value, State.HELD.value)
 PASSING = [  # what may be different at the next scan of the spool

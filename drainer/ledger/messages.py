@@ -24,7 +24,7 @@ from drainer.ledger.known_messages import (
 )
 from drainer.ledger.records import Decision, DecisionKind, Row, ScanRow, from_micros
 from drainer.ledger.writer.batch import WriterIdentity
-from drainer.ledger.writer.prepared_statement import PreparedStatement, inserting
+from drainer.ledger.writer.prepared_statement import PreparedStatement, build_insert
 from drainer.mail.content import HeldContent
 from drainer.mail.message import Message, SpooledMessage, numbered_id
 from drainer.policy.admission.identity import (
@@ -40,8 +40,8 @@ from drainer.policy.recipient.delivery import ClaimedRecipient, Delivery
 from drainer.policy.recipient.state import FINAL, State
 
 _R, _M = schema.recipients.c, schema.messages.c
-_MESSAGE = PreparedStatement(inserting(schema.messages, without="seq"))
-_RECIPIENT = PreparedStatement(inserting(schema.recipients))
+_MESSAGE = PreparedStatement(build_insert(schema.messages, without="seq"))
+_RECIPIENT = PreparedStatement(build_insert(schema.recipients))
 _FINAL = [state.value for state in FINAL]
 #: Writers take turns, so what follows the last message is what this one has added.
 _LAST_SEQ = sa.select(sa.func.max(_M.seq))

@@ -384,7 +384,7 @@ class _Interview:
 
 
 def _refuses_us(stage: Stage, answer: Reply | Lost) -> bool:
-    """Return whether a refusal says that it is about this host, whoever it is for."""
+    """Return whether a refusal says that it is about this host, for any recipient."""
     topic = remedies.topic(stage, answer)
     is_stop = bool(topic) and classify(answer, stage).verdict is Verdict.STOP
     return is_stop or topic == _RELAY

@@ -33,7 +33,7 @@ class JsonEncoder:
         """Put these attributes of a resource into every request."""
         name, version = map(_text, SCOPE)
         self._head = (
-            f'{{"resourceSpans":[{{"resource":{{"attributes":[{_joined(resource)}]}},'
+            f'{{"resourceSpans":[{{"resource":{{"attributes":[{_join(resource)}]}},'
             f'"scopeSpans":[{{"scope":{{"name":{name},"version":{version}}},"spans":['
         )
 
@@ -54,7 +54,7 @@ def _span(span: TraceSpan) -> str:
     status = ""
     if span.error:
         status = f'"code":{ERROR},"message":{_text(span.words[:MAX_STATUS])}'
-    attributes = ",".join(filter(None, map(_joined, span.groups())))
+    attributes = ",".join(filter(None, map(_join, span.groups())))
     return (
         f'{{"traceId":"{trace:032x}","spanId":"{own:016x}","name":{_name(span.name)},'
         f'"kind":{span.kind},"startTimeUnixNano":"{start}000",'
@@ -68,7 +68,7 @@ def _event(event: SpanEvent) -> str:
     name, at, attributes = event
     return (
         f'{{"timeUnixNano":"{at}000","name":{_name(name)},'
-        f'"attributes":[{_joined(attributes)}]}}'
+        f'"attributes":[{_join(attributes)}]}}'
     )
 
 
@@ -84,14 +84,14 @@ def _name(name: str) -> str:
     return _text(name)
 
 
-def _joined(attributes: Attributes) -> str:
+def _join(attributes: Attributes) -> str:
     if type(attributes) is SharedAttributes:
-        return _shared(attributes)
+        return _encode_shared(attributes)
     return _pairs(attributes)
 
 
 @lru_cache(1024)
-def _shared(attributes: SharedAttributes) -> str:
+def _encode_shared(attributes: SharedAttributes) -> str:
     return _pairs(attributes)
 
 

@@ -62,7 +62,9 @@ class CollectorSession(requests.Session):
         self.body = b""
         self._signal = signal
         #: By ourselves: the SDK's gzip is the slowest there is.
-        self._compression = setting(signal, "COMPRESSION").strip().lower() or "gzip"
+        self._compression = (
+            read_setting(signal, "COMPRESSION").strip().lower() or "gzip"
+        )
         self._latest = 0.0
         self.forget()
 
@@ -167,7 +169,7 @@ class OtlpExporter:
         self._sdk = OTLPSpanExporter(
             endpoint=endpoint,
             session=self._session,
-            timeout=None if setting(TRACES, "TIMEOUT") else TIMEOUT,
+            timeout=None if read_setting(TRACES, "TIMEOUT") else TIMEOUT,
             compression=Compression.NoCompression,
         )
         self._has_sent = False
@@ -196,7 +198,7 @@ class OtlpExporter:
 
     def _send_short(self, span: TraceSpan) -> None:
         """Send a span without its texts; else skip it, if others were taken."""
-        if self._is_sent([encode(shortened(span))]):
+        if self._is_sent([encode(shorten(span))]):
             self._report(f"a span `{span.name}` was too large: it lost its long texts")
         elif self._has_sent:
             self._reject(1, self._session.failure())
@@ -243,7 +245,7 @@ class OtlpExporter:
             self._report(f"the collector rejected {self._rejected} spans in all")
 
 
-def setting(signal: str, name: str) -> str:
+def read_setting(signal: str, name: str) -> str:
     """Return what the environment sets for a signal, or for all of them; or ''."""
     names = (f"{signal}_{name}", name)
     values = (os.environ.get(f"OTEL_EXPORTER_OTLP_{each}", "") for each in names)
@@ -261,7 +263,7 @@ def _parts(sizes: Sequence[int], most: int) -> list[range]:
     return [*parts, range(first, len(sizes))] if sizes else []
 
 
-def shortened(span: TraceSpan) -> TraceSpan:
+def shorten(span: TraceSpan) -> TraceSpan:
     """Return a span without its long texts and most of its events; it says so."""
     events = [
         each._replace(attributes=_short(each.attributes))

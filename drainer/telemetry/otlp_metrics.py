@@ -19,7 +19,7 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from drainer import __version__
-from drainer.telemetry.otlp import METRICS, TIMEOUT, CollectorSession, setting
+from drainer.telemetry.otlp import METRICS, TIMEOUT, CollectorSession, read_setting
 from drainer.telemetry.spans import make_resource
 
 
@@ -41,7 +41,7 @@ class OtlpMetricsExporter:
         self._sdk = OTLPMetricExporter(
             endpoint=endpoint,
             session=self._session,
-            timeout=None if setting(METRICS, "TIMEOUT") else TIMEOUT,
+            timeout=None if read_setting(METRICS, "TIMEOUT") else TIMEOUT,
             compression=Compression.NoCompression,
         )
 

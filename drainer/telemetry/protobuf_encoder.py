@@ -51,7 +51,7 @@ class ProtobufEncoder:
         """Put these attributes of a resource into every request."""
         name, version = SCOPE
         scope = InstrumentationScope(name=name, version=version)
-        self._resource = _field(_FIRST, _joined(_FIRST, resource))
+        self._resource = _field(_FIRST, _join(_FIRST, resource))
         self._scope = _field(_FIRST, scope.SerializeToString())
 
     def request(self, spans: Iterable[bytes]) -> bytes:
@@ -76,7 +76,7 @@ def encode(span: TraceSpan) -> bytes:
         status=_status(span.words[:MAX_STATUS]) if span.error else _UNSET,
     )
     parts = [plain.SerializeToString()]
-    parts += [_joined(_ATTRIBUTES, each) for each in span.groups()]
+    parts += [_join(_ATTRIBUTES, each) for each in span.groups()]
     parts += [_event(each) for each in span.events]
     parts += [_link(each) for each in span.links]
     return _field(_SECOND, b"".join(parts))
@@ -89,7 +89,7 @@ def _status(words: str) -> trace_pb2.Status:
 def _event(event: SpanEvent) -> bytes:
     name, at, attributes = event
     plain = trace_pb2.Span.Event(name=name, time_unix_nano=at * 1000)
-    known = plain.SerializeToString() + _joined(_EVENT_ATTRIBUTES, attributes)
+    known = plain.SerializeToString() + _join(_EVENT_ATTRIBUTES, attributes)
     return _field(_EVENTS, known)
 
 
@@ -104,15 +104,15 @@ def _link(link: SpanLink) -> bytes:
     return _field(_LINKS, made.SerializeToString())
 
 
-def _joined(tag: bytes, attributes: Attributes) -> bytes:
+def _join(tag: bytes, attributes: Attributes) -> bytes:
     """Return attributes as fields with this tag."""
     if type(attributes) is SharedAttributes:
-        return _shared(tag, attributes)
+        return _encode_shared(tag, attributes)
     return _pairs(tag, attributes)
 
 
 @lru_cache(1024)
-def _shared(tag: bytes, attributes: SharedAttributes) -> bytes:
+def _encode_shared(tag: bytes, attributes: SharedAttributes) -> bytes:
     return _pairs(tag, attributes)
 
 

@@ -40,7 +40,7 @@ Attributes = Mapping[str, Any]
 class SharedAttributes(dict[str, Any]):
     """Attributes that many spans and events share; an encoder encodes them once.
 
-    Never change one: it is told from others by identity, as an object is.
+    Never change one: others are compared with it by identity, as objects are.
     """
 
     __hash__ = object.__hash__  # type: ignore[assignment]

@@ -27,8 +27,8 @@ from drainer.ledger.reports.evidence import report_row
 from drainer.ledger.transitions import settle, take
 from drainer.ledger.writer.prepared_statement import (
     PreparedStatement,
+    build_insert,
     columns_to_insert,
-    inserting,
 )
 from drainer.mail.dsn.model import DsnAction
 from drainer.policy.recipient.settle import Settlement
@@ -51,13 +51,13 @@ _FREE = PreparedStatement(
     ("b_seq", "b_owner"),
 )
 _ATTEMPT = PreparedStatement(
-    inserting(schema.attempts), columns_to_insert(schema.attempts)
+    build_insert(schema.attempts), columns_to_insert(schema.attempts)
 )
 _DECISION = PreparedStatement(
-    inserting(schema.decisions, without="id"),
+    build_insert(schema.decisions, without="id"),
     columns_to_insert(schema.decisions, without="id"),
 )
-_REPORT = PreparedStatement(inserting(schema.reports))
+_REPORT = PreparedStatement(build_insert(schema.reports))
 
 
 class WriterIdentity(Struct, frozen=True, kw_only=True):

@@ -71,7 +71,7 @@ def columns_to_insert(table: sa.Table, *, without: str = "") -> tuple[str, ...]:
     )
 
 
-def inserting(table: sa.Table, *, without: str = "") -> sa.Insert:
+def build_insert(table: sa.Table, *, without: str = "") -> sa.Insert:
     """Return an INSERT of every column but those that the database fills."""
     names = columns_to_insert(table, without=without)
     values: dict[str, Any] = {name: sa.bindparam(name) for name in names}

@@ -107,7 +107,7 @@ class Notifications:
 
     def _send(self, config: Config, notice: Notice) -> None:
         _log.info(f"notification {notice.event}: {notice.subject}")
-        if notice.command.startswith("drainer "):  # whoever reads it is elsewhere
+        if notice.command.startswith("drainer "):  # its reader is elsewhere
             command = notice.command + same_options(config, self._url)
             notice = replace(notice, command=command)
         for name, channel in make_channels(config).items():
