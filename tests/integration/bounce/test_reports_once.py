@@ -12,6 +12,7 @@ import pytest
 from tests.support.command.runner import end
 from tests.support.mta.postfix import wait_until
 from tests.support.scenarios.bounces import Refusing, nobody_unknown, refusing
+from tests.support.scenarios.primaries import UNKNOWN
 from tests.support.smtp_peer.peer import PeerThread
 from tests.support.smtp_peer.script import Delay, Drop, Script, Stall, Step, View
 
@@ -43,13 +44,19 @@ def kill(process: "subprocess.Popen[str]") -> None:
     process.communicate()
 
 
+def unknown_or(late: Step) -> Callable[[View], Step]:
+    """Answer RCPT as a primary without this user; of another it says what is given."""
+    return lambda view: late if view.path.startswith("late") else nobody_unknown(view)
+
+
 def test_killed_between_the_bounce_and_its_report(bench: Refusing) -> None:
     """The transaction that made it bounced had queued it: the next run sends it."""
     bench.configure(primary={"connections": 2})
     name = bench.refuse()
+    bench.refuse("late@example.org")
+    bench.primary.script = Script(rcpt=unknown_or(UNKNOWN.format("late@example.org")))
     assert bench.drain().code == 5
-    bench.add("user@example.org")
-    bench.primary.script = Script(rcpt=nobody_unknown, dot=Stall())
+    bench.primary.script = Script(rcpt=unknown_or(Stall()))
     source = f"postfix:{bench.spool}"
     process = bench.start("drain", source, "--json", "--no-check")
     wait_until(
@@ -57,10 +64,10 @@ def test_killed_between_the_bounce_and_its_report(bench: Refusing) -> None:
         timeout=60,
         what="the refusal to be final",
     )
-    kill(process)  # while the other message is at its final dot
+    kill(process)  # while the other one is asked for again
     assert bench.relay.commands == []
     assert bench.rows()[0]["report"]["state"] == "queued"
-    bench.primary.script = Script(rcpt=nobody_unknown)
+    bench.primary.script = Script(rcpt=unknown_or("250 2.1.5 ok"))
     for _ in range(2):
         run_due(bench)
     assert len(bench.reports) == 1

@@ -257,7 +257,7 @@ def test_two_ledgers_never_get_the_same_row(url: str, engine: sa.Engine) -> None
     """What one has leased the other skips; what was begun stays with its owner."""
     for n in range(5):
         write(engine, f"m{n}")
-    one, two = opened(url, lease="1s"), opened(url, lease="1s")
+    one, two = opened(url, lease="1m"), opened(url, lease="1m")
     assert isinstance(one, LeasingSource)
     assert isinstance(two, LeasingSource)
     one.lease("1" * 32)
