@@ -1,7 +1,8 @@
 """A large spool: the time of the first message, memory, and the cost of each tenth.
 
-Nine of twelve messages go to one recipient domain. The times come from the ledger. At
-the end it compares one route with two.
+Nine of twelve messages go to one recipient domain. The times come from the ledger. Then
+it shows the size of the ledger, and what commands that read it take. At the end it
+compares one route with two.
 """
 
 import contextlib
@@ -90,7 +91,22 @@ def measure(folder: Path, source: str, messages: int) -> None:
         f"  {1000 * cpu / messages:10.2f}  {together:12.0f}, {largest:7.0f}  {tenths}"
     )
     print(f"before it: {noise}", flush=True)
+    _look(command, messages)
     shutil.rmtree(folder / "spool", ignore_errors=True)
+
+
+def _look(command: Drainer, messages: int) -> None:
+    """Print the size of the ledger, and the seconds of commands that read it."""
+    files = command.ledger.parent.glob(f"{command.ledger.name}*")
+    size = sum(path.stat().st_size for path in files) / messages
+    first = command.execute("list", "--limit", 1, "--json").objects[0]["id"]
+    times = []
+    for arguments in (("status",), ("list", "--limit", 20), ("why", first)):
+        begun = time.monotonic()
+        found = command.execute(*arguments)
+        assert found.code == 0, found.stderr
+        times.append(f"{arguments[0]} {time.monotonic() - begun:.2f} s")
+    print(f"ledger {size:.0f} bytes a message; {', '.join(times)}", flush=True)
 
 
 def _times(ledger: Path) -> tuple[Sequence[float], float]:
