@@ -279,7 +279,7 @@ def _bound(config: Config) -> list[Source]:
     names = [str(make_route(each)) for each in routes_now(config)]
     with LedgerReader(ledger_url(config)) as report:
         urls = drained(report, names)
-        waiting = {url for url in urls if report.message_counts([url])["remaining"]}
+        waiting = {url for url in urls if report.sums([url]).messages["remaining"]}
     named = {url: name for name, url in _named(config)}
     found: list[Source] = []
     for url in urls:

@@ -104,12 +104,12 @@ def list_(
     rules = make_rules(config)
     chosen = replace(filters, since=require_time(since), until=require_time(until))
     with LedgerReader(ledger_url(config)) as report:
-        rows = report.recipients(chosen, sort)
         if count_by is not None:
-            counts = itertools.islice(_counts(rows, count_by, rules), limit)
+            everything = report.recipients(chosen, sort)
+            counts = itertools.islice(_counts(everything, count_by, rules), limit)
             _print_counts(counts, count_by, as_json=json_)
             return
-        rows = itertools.islice(rows, limit)
+        rows = report.recipients(chosen, sort, limit)
         if json_:
             for row in rows:
                 print_json(recipient_facts(row))

@@ -20,7 +20,7 @@ from drainer.config.build.paths import kept_folder, ledger_url, lock_folder
 from drainer.config.build.spools import make_sources
 from drainer.delivery.holds import SpoolHolds
 from drainer.errors import LedgerError, UsageError
-from drainer.ledger.query.status import expiry, standing
+from drainer.ledger.query.status import expiry, replayable, standing
 from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import Row, from_micros
 from drainer.ledger.reserve import LeftReserve
@@ -69,7 +69,9 @@ def status(
     url = ledger_url(config)
     with LedgerReader(url) as report:
         facts = standing(report, config.retry.lifetime, urls)
-        facts["replay"] = _replay(report.replayable(), kept_folder(url))
+        all_kept = not urls and not facts["messages"]["acknowledged"]
+        found = replayable(report, all_kept=all_kept)
+        facts["replay"] = _replay(found, kept_folder(url))
         facts["reserve"] = _reserved(report.reserves(lock_folder(url)))
         if opened:
             facts["source"] = _counted(report, opened[0])

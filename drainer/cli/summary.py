@@ -23,7 +23,7 @@ def summary_of(run: Run) -> dict[str, Any]:
     drain, ledger, ended = run.engine, run.ledger, run.result
     urls = [source.url for source in run.request.sources]
     with LedgerReader(run.request.url) as report:
-        states, messages = report.states(urls), report.message_counts(urls)
+        states, messages = report.states(urls), report.sums(urls).messages
         spools = _advice(run, report)
     seconds = (ended.at - drain.progress.started).total_seconds()
     sent = drain.progress.sent_messages

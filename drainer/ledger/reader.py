@@ -2,10 +2,11 @@
 
 import hashlib
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
@@ -25,7 +26,8 @@ from drainer.policy.breaker.remedies import remedy
 from drainer.policy.recipient.state import FINAL, State
 
 _R, _M, _D = schema.recipients.c, schema.messages.c, schema.decisions.c
-_FINAL = [state.value for state in FINAL]
+_OPEN = [state.value for state in State if state not in FINAL]
+"""Few rows are in them in the end; a list of them lets a database use its index."""
 MANY = 500
 """Rows at a time, values in one condition."""
 MIN_PREFIX = 4
@@ -33,6 +35,13 @@ MIN_PREFIX = 4
 
 SHORT = 12
 """Characters of a drainer id that lists show."""
+
+
+class Sums(NamedTuple):
+    """What the scans recorded: recipients, and messages by what became of them."""
+
+    spooled: int
+    messages: dict[str, int]
 
 
 class LedgerReader:
@@ -85,18 +94,9 @@ class LedgerReader:
 
     # --- the sum of promise P1
 
-    def spooled(self, sources: Sequence[str] = ()) -> int:
-        """Return how many recipients the scans recorded."""
-        query = sa.select(sa.func.coalesce(sa.func.sum(_M.recipients), 0))
-        return int(self._scalar(_of(query, sources)))
-
     def states(self, sources: Sequence[str] = ()) -> dict[str, int]:
         """Return the number of recipients in every state."""
-        by_route = self.states_by_route(sources).values()
-        return {
-            state.value: sum(found.get(state.value, 0) for found in by_route)
-            for state in State
-        }
+        return sum_states(self.states_by_route(sources))
 
     def states_by_route(self, sources: Sequence[str] = ()) -> dict[str, dict[str, int]]:
         """Return the number of recipients by route and state, without zeros.
@@ -112,22 +112,29 @@ class LedgerReader:
             found.setdefault(row["route"], {})[row["state"]] = int(row["count"])
         return dict(sorted(found.items()))
 
-    def message_counts(self, sources: Sequence[str] = ()) -> dict[str, int]:
-        """Return messages: all, finished, with something left, acknowledged."""
-        total = self._scalar(_of(sa.select(sa.func.count(_M.id)), sources))
+    def sums(self, sources: Sequence[str] = ()) -> Sums:
+        """Return how many messages and recipients the scans recorded."""
+        counts: sa.Select[Any] = sa.select(
+            sa.func.coalesce(sa.func.sum(_M.recipients), 0).label("spooled"),
+            sa.func.count().label("total"),
+            sa.func.count(_M.acknowledged).label("acknowledged"),
+        ).select_from(schema.messages)
+        found = {k: int(v) for k, v in next(self.rows(_of(counts, sources))).items()}
         left = sa.select(sa.func.count(_R.message.distinct())).where(
-            _R.state.not_in(_FINAL)
+            _R.state.in_(_OPEN)
         )
         if sources:
             left = _of(left.join(schema.messages, _R.message == _M.seq), sources)
-        remaining = self._scalar(left)
-        told = sa.select(sa.func.count(_M.id)).where(_M.acknowledged.is_not(None))
-        return {
-            "total": int(total),
-            "finished": int(total) - int(remaining),
-            "remaining": int(remaining),
-            "acknowledged": int(self._scalar(_of(told, sources))),
-        }
+        remaining = int(self._scalar(left))
+        return Sums(
+            found["spooled"],
+            {
+                "total": found["total"],
+                "finished": found["total"] - remaining,
+                "remaining": remaining,
+                "acknowledged": found["acknowledged"],
+            },
+        )
 
     async def wait_for_last_commits(self) -> None:
         """Wait until killed runs on this host have written their last commits."""
@@ -146,7 +153,7 @@ class LedgerReader:
                 sa.func.max(_R.reply).label("reply"),
                 sa.func.min(_R.due).label("due"),
             )
-            .where(_R.state.not_in(_FINAL))
+            .where(_R.state.in_(_OPEN))
             .group_by(_R.state, _R.rule)
             .order_by(count.desc())
         )
@@ -168,23 +175,6 @@ class LedgerReader:
             .limit(1)
         )
         return next(iter(self.rows(_of(query, sources))), None)
-
-    def replayable(self) -> Row:
-        """Return ``recipients`` that were delivered and that their source still has.
-
-        ``since``: when the first of them was delivered, in microseconds, or None. What
-        the source has dropped is not counted.
-        """
-        columns: list[sa.ColumnElement[Any]] = [
-            sa.func.count().label("recipients"),
-            sa.func.min(_R.since).label("since"),
-        ]
-        query = (
-            sa.select(*columns)
-            .join(schema.messages, _R.message == _M.seq)
-            .where(_R.state == State.DELIVERED.value, _M.acknowledged.is_(None))
-        )
-        return next(self.rows(query))
 
     def breakers(self) -> list[Row]:
         """Return the breakers that have changed: scope, state, since, cause, remedy."""
@@ -229,10 +219,13 @@ class LedgerReader:
 
     # --- messages and recipients
 
-    def recipients(self, filters: Filters, sort: str = "arrived") -> Iterator[Row]:
+    def recipients(
+        self, filters: Filters, sort: str = "arrived", limit: int | None = None
+    ) -> Iterator[Row]:
         """Yield recipients joined with their message, oldest message first.
 
-        ``sort`` is a key of SORT_COLUMNS, with a minus in front for the other order.
+        ``sort`` is a key of SORT_COLUMNS, with a minus in front for the other order. No
+        more than ``limit``.
         """
         column = SORT_COLUMNS[sort.removeprefix("-")]
         first = column.desc() if sort.startswith("-") else column
@@ -242,7 +235,14 @@ class LedgerReader:
             .where(*filters.clauses())
             .order_by(first, _M.arrived, _M.id, _R.n)
         )
-        yield from filter(filters.takes, self.rows(query))
+        if filters.selection.is_all:  # else the database lets a few too many pass
+            query = query.limit(limit)
+            if filters.empty and column.table is schema.messages:
+                # each has a recipient: do not join what cannot be among them
+                those = sa.select(_M.seq).order_by(first, _M.arrived, _M.id)
+                chosen = those.limit(limit).subquery()
+                query = query.join(chosen, chosen.c.seq == _M.seq)
+        yield from itertools.islice(filter(filters.takes, self.rows(query)), limit)
 
     def unfinished(
         self, filters: Filters, sources: Sequence[str], states: Sequence[State]
@@ -381,6 +381,14 @@ class LedgerReader:
             return
         with self._engine.execution_options(**options).connect() as connection:
             yield connection
+
+
+def sum_states(by_route: dict[str, dict[str, int]]) -> dict[str, int]:
+    """Return the number of recipients in every state, of all routes."""
+    found = Counter[str]()
+    for states in by_route.values():
+        found.update(states)
+    return {state.value: found[state.value] for state in State}
 
 
 def _of(query: sa.Select[Any], sources: Sequence[str]) -> sa.Select[Any]:

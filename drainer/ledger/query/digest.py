@@ -46,7 +46,7 @@ def digest(
     """
     start = to_micros(since)
     states = report.states()
-    spooled = report.spooled()
+    spooled = report.sums().spooled
     domains, refusals = _refused(report, start)
     return {
         "since": since.isoformat(),

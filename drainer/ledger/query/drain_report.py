@@ -40,14 +40,14 @@ def report_facts(
     reader: LedgerReader, now: datetime, rules: Sequence[Rule]
 ) -> dict[str, Any]:
     """Return everything that a report shows; ``rules`` are the operator's own."""
-    states, spooled = reader.states(), reader.spooled()
+    states, recorded = reader.states(), reader.sums()
     sums = digest(reader, _EPOCH, now, rules)
     return {
         "at": now.isoformat(timespec="seconds"),
-        "spooled": spooled,
+        "spooled": recorded.spooled,
         "states": states,
-        "balanced": spooled == sum(states.values()),
-        "messages": reader.message_counts(),
+        "balanced": recorded.spooled == sum(states.values()),
+        "messages": recorded.messages,
         "routes": _routes(reader),
         "runs": _runs(reader),
         "throughput": _throughput(reader),

@@ -60,6 +60,17 @@ def test_which_and_in_which_order(
     assert [fact["forward_path"] for fact in found] == expected
 
 
+@pytest.mark.parametrize("options", [(), ("--sort", "-size"), ("--sender", "example")])
+def test_a_limit_is_the_start_of_the_list(
+    bench: Bench, options: tuple[str, ...]
+) -> None:
+    """Also inside a message of two recipients, and behind a filter."""
+    whole = bench.run("list", "--json", *options).lines
+    for limit in range(1, len(whole) + 2):
+        found = bench.run("list", "--json", *options, "--limit", str(limit)).lines
+        assert found == whole[:limit]
+
+
 def test_the_form_of_a_line_is_the_operators(bench: Bench) -> None:
     """Columns, or a template; names that do not exist are named."""
     bench_list = ("list", "--state", "deferred", "--format")
