@@ -35,14 +35,36 @@ def from_micros(micros: int) -> datetime:
     return _EPOCH + timedelta(microseconds=micros)
 
 
-def new_attempt_id() -> int:
-    """Return a new attempt's id: 63 bits that grow with time, so rows are in order."""
-    return (time.time_ns() // 1000 << 12) | random.getrandbits(12)
+class AttemptIds:
+    """Makes the ids of a process's attempts: 63 bits that grow with time.
+
+    Processes that share a ledger make different ones, unless they drew the same tag.
+    """
+
+    _TAG_BITS = 18
+    _UNIT_MICROS = 64
+
+    def __init__(self) -> None:
+        """Draw the tag at the first attempt, because a fork would share it."""
+        self._tag: int | None = None
+        self._last = 0
+
+    def make(self) -> int:
+        """Return a new one."""
+        if self._tag is None:
+            self._tag = random.getrandbits(self._TAG_BITS)
+        now = time.time_ns() // (1000 * self._UNIT_MICROS)
+        self._last = max(self._last + 1, now)
+        return self._last << self._TAG_BITS | self._tag
+
+    @classmethod
+    def time_of(cls, id_: int) -> datetime:
+        """Return when an id was made, in UTC; up to a unit early."""
+        return from_micros((id_ >> cls._TAG_BITS) * cls._UNIT_MICROS)
 
 
-def time_of_attempt(id_: int) -> datetime:
-    """Return when an attempt's id was made, in UTC."""
-    return from_micros(id_ >> 12)
+new_attempt_id = AttemptIds().make
+time_of_attempt = AttemptIds.time_of
 
 
 class DecisionKind(enum.StrEnum):
