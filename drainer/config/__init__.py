@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -27,10 +27,24 @@ from drainer.config.primary import PrimarySection
 from drainer.config.recipients import RecipientsSection
 from drainer.config.route_section import RouteSection, route_configs
 from drainer.config.scan import ScannerName, ScannerSection
-from drainer.config.storage import LedgerSection, SourceSection
+from drainer.config.section import Section
 from drainer.config.telemetry import OtelSource, TelemetrySection
 from drainer.config.throttle import BreakerSection, RetrySection, ThrottleSection
 from drainer.config.watch import WatchSection
+
+
+class LedgerSection(Section):
+    """Where drainer keeps its ledger."""
+
+    url: str = Field("", description="Path or database URL. Empty = the default place.")
+
+
+class SourceSection(BaseModel):
+    """A named source: its URL, and options of its format."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    url: str = Field(description="Source URL, as on the command line.")
 
 
 class Config(BaseSettings):

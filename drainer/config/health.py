@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from drainer.config.section import Duration, Section
-from drainer.mail.envelope import AddressError, parse_mailbox
+from drainer.mail.envelope import parse_mailbox
 
 
 class HealthSection(Section):
@@ -58,8 +58,5 @@ class HealthSection(Section):
     def _addresses(cls, value: Any) -> Any:  # noqa: ANN401
         for address in (value,) if isinstance(value, str) else value:
             if address:
-                try:
-                    parse_mailbox(address)
-                except AddressError as error:
-                    raise ValueError(str(error)) from None
+                parse_mailbox(address)
         return value

@@ -3,11 +3,10 @@
 from datetime import timedelta
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from drainer.config.section import Duration, Section
-from drainer.mail.envelope import AddressError, parse_mailbox
-from drainer.policy.pacing.rate import parse_size
+from drainer.config.section import Duration, Section, Size
+from drainer.mail.envelope import parse_mailbox
 
 EventName = Literal[
     "stopped", "resumed", "done", "stalled", "expires", "defect", "disk", "ended"
@@ -49,7 +48,7 @@ class NotifySection(Section):
     expires_within: Duration = Field(
         timedelta(days=1), description="expires: mail has less than this lifetime left."
     )
-    disk_free: str = Field(
+    disk_free: Size = Field(
         "500MB", description="disk: the ledger's disk has less than this free."
     )
     interval: Duration = Field(
@@ -62,19 +61,10 @@ class NotifySection(Section):
         """Whether anybody is notified."""
         return bool(self.command or self.mail or self.urls_file)
 
-    @field_validator("disk_free")
-    @classmethod
-    def _is_size(cls, value: str) -> str:
-        parse_size(value)
-        return value
-
     @model_validator(mode="after")
     def _is_mailbox(self) -> "NotifySection":
         if self.mail:
-            try:
-                parse_mailbox(self.mail)
-            except AddressError as error:
-                raise ValueError(str(error)) from None
+            parse_mailbox(self.mail)
         elif self.via:
             message = "via needs mail: the address that gets the notifications"
             raise ValueError(message)

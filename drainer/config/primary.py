@@ -11,9 +11,8 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from drainer.config.host import split_server
 from drainer.config.lmtp import settle_lmtp
-from drainer.config.section import Duration, Section, domain_names, settle_tls
+from drainer.config.section import DomainNames, Duration, Section, Size, settle_tls
 from drainer.errors import UsageError
-from drainer.policy.pacing.rate import parse_size
 
 BY_MX: Final = "mx"
 """As ``hosts``: the servers are those of the MX records."""
@@ -54,7 +53,7 @@ class PrimarySection(Section):
         description="LMTP delivers straight to the mailboxes, past the filters of the"
         " primary's SMTP server. It is the default for a Unix socket.",
     )
-    domains: tuple[str, ...] = Field(
+    domains: DomainNames = Field(
         (),
         description="Recipient domains to deliver (`.example.org` = its subdomains)."
         " drainer holds recipients of other domains. Empty = deliver all domains.",
@@ -198,11 +197,6 @@ class PrimarySection(Section):
             return {key: value for key, value in keys.items() if key != "port"}
         return keys
 
-    @field_validator("domains")
-    @classmethod
-    def _lower(cls, domains: tuple[str, ...]) -> tuple[str, ...]:
-        return domain_names(domains)
-
     @field_validator("host")
     @classmethod
     def _is_host(cls, host: str) -> str:
@@ -315,15 +309,9 @@ class PrimarySection(Section):
         description="How long drainer keeps a copy of delivered mail that its source"
         " drops, for a replay. 0s = no copies.",
     )
-    keep_size: str = Field(
+    keep_size: Size = Field(
         "1GB", description="The most that these copies may take; the oldest go first."
     )
-
-    @field_validator("keep_size")
-    @classmethod
-    def _is_size(cls, value: str) -> str:
-        parse_size(value)
-        return value
 
     @property
     def named_hosts(self) -> tuple[str, ...]:

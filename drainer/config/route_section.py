@@ -9,13 +9,13 @@ whole one.
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Protocol, Self, TypeVar
 
-from pydantic import Field, ValidationError, create_model, field_validator
+from pydantic import Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from drainer.config.health import HealthSection
 from drainer.config.host import is_socket
 from drainer.config.primary import PrimarySection
-from drainer.config.section import Section, domain_names
+from drainer.config.section import DomainNames, Section
 from drainer.config.throttle import BreakerSection, ThrottleSection
 
 _SECTIONS: dict[str, type[Section]] = {
@@ -74,16 +74,11 @@ def _type_of(field: FieldInfo) -> Any:  # noqa: ANN401 - a type
 class _RouteBase(Section):
     """Another primary for some recipient domains: a table for each primary."""
 
-    domains: tuple[str, ...] = Field(
+    domains: DomainNames = Field(
         min_length=1,
         description="Recipient domains of this route (`.example.org` = the subdomains"
         " of example.org).",
     )
-
-    @field_validator("domains")
-    @classmethod
-    def _lower(cls, domains: tuple[str, ...]) -> tuple[str, ...]:
-        return domain_names(domains)
 
 
 RouteSection = create_model(

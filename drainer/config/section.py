@@ -4,10 +4,17 @@ from datetime import timedelta
 from typing import Annotated, TypeVar
 
 from msgspec import Struct
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+)
 
 from drainer.mail.envelope import domain_key
 from drainer.mail.mailbox import ascii_domain
+from drainer.policy.pacing.rate import parse_size
 from drainer.runtime.units import format_duration, parse_duration
 
 Duration = Annotated[
@@ -30,7 +37,7 @@ class Section(BaseModel):
         return kind(**{name: getattr(self, name) for name in names})
 
 
-def domain_names(domains: tuple[str, ...]) -> tuple[str, ...]:
+def _domain_names(domains: tuple[str, ...]) -> tuple[str, ...]:
     """Return recipient domains as the ledger has them; ValueError if one is none."""
     for domain in domains:
         name = domain.removeprefix(".")
@@ -40,6 +47,18 @@ def domain_names(domains: tuple[str, ...]) -> tuple[str, ...]:
             message = f"{domain[:80]!r} is not a domain; {right}"
             raise ValueError(message)
     return tuple(map(domain_key, domains))
+
+
+DomainNames = Annotated[tuple[str, ...], AfterValidator(_domain_names)]
+
+
+def _check_size(text: str) -> str:
+    parse_size(text)
+    return text
+
+
+Size = Annotated[str, AfterValidator(_check_size)]
+"""A number of bytes as people write it, such as 25MB."""
 
 
 def settle_tls(section: Section, name: str, prefix: str = "") -> None:

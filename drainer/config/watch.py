@@ -5,7 +5,7 @@ from datetime import timedelta
 from pydantic import Field, field_validator, model_validator
 
 from drainer.config.section import Duration, Section
-from drainer.mail.envelope import AddressError, parse_mailbox
+from drainer.mail.envelope import parse_mailbox
 from drainer.policy.watch.windows import parse_hours, parse_time
 
 
@@ -64,8 +64,5 @@ class WatchSection(Section):
             message = "set both digest and postmaster, or neither"
             raise ValueError(message)
         if self.postmaster:
-            try:
-                parse_mailbox(self.postmaster)
-            except AddressError as error:
-                raise ValueError(str(error)) from None
+            parse_mailbox(self.postmaster)
         return self

@@ -19,9 +19,13 @@ def ledger_url(config: Config) -> URL:
     """Return the URL of the ledger."""
     if config.ledger.url:
         return engine.parse_url(config.ledger.url)
+    return engine.parse_url(str(_default_path()))
+
+
+def _default_path() -> Path:
+    """Return the path of the ledger of this user, if none is configured."""
     state_home = os.environ.get("XDG_STATE_HOME", "")
-    path = engine.default_path(state_home, root=os.geteuid() == 0)
-    return engine.parse_url(str(path))
+    return engine.default_path(state_home, root=os.geteuid() == 0)
 
 
 def fresh_rehearsal(url: URL) -> URL:
@@ -41,11 +45,9 @@ def quarantine_folder(url: URL) -> Path:
     """
     if engine.is_file(url):
         return Path(f"{url.database}.quarantine")
-    state_home = os.environ.get("XDG_STATE_HOME", "")
-    path = engine.default_path(state_home, root=os.geteuid() == 0)
     name = f"{url.get_backend_name()} {url.host} {url.port} {url.database}"
     digest = hashlib.sha256(name.encode()).hexdigest()[:16]
-    return path.parent / f"quarantine-{digest}"
+    return _default_path().parent / f"quarantine-{digest}"
 
 
 def kept_folder(url: URL) -> Path:
@@ -97,6 +99,4 @@ def lock_folder(url: URL) -> Path:
     """Return the folder of the lock files of ledger owners."""
     if engine.is_file(url):
         return Path(f"{url.database}.locks")
-    state_home = os.environ.get("XDG_STATE_HOME", "")
-    path = engine.default_path(state_home, root=os.geteuid() == 0)
-    return path.parent / "locks"
+    return _default_path().parent / "locks"
