@@ -1,7 +1,7 @@
 """Shared by the operator's actions: which recipients they act on, and confirmation."""
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Annotated, Any
 
@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from drainer.cli.completion import complete_id
-from drainer.cli.filters import filters_of, selection_of, with_options
+from drainer.cli.filters import filters_of, options_as, selection_of
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import clean, stdout
 from drainer.config import Config
@@ -82,9 +82,8 @@ def _asked(
     )
 
 
-def as_verb(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the argument and options of an action, as ``asked``."""
-    return with_options(command, "asked", _asked, (_asked, filters_of, selection_of))
+as_verb = options_as("asked", _asked, _asked, filters_of, selection_of)
+"""Gives a command the argument and options of an action, as ``asked``."""
 
 
 def named(

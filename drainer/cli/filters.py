@@ -7,7 +7,7 @@
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -91,7 +91,7 @@ def selection_of(
         smaller_than=_size(smaller_than),
         queues=tuple(queue),
         ids=MessageIds(read_lines(ids_file)) if ids_file else None,
-        exclude=tuple(_require(ExcludePattern, text) for text in exclude),
+        exclude=tuple(require(ExcludePattern, text) for text in exclude),
     )
 
 
@@ -158,7 +158,7 @@ def _redirect(
     ] = "",
 ) -> AddressMapping:
     lines = [*map_recipient, *(read_lines(map_file) if map_file else ())]
-    return _require(parse_redirects, lines)
+    return require(parse_redirects, lines)
 
 
 def read_lines(name: str) -> list[str]:
@@ -178,7 +178,7 @@ def read_lines(name: str) -> list[str]:
     raise UsageError(message, hint="it must be a text file with one entry a line")
 
 
-def _require(parse: Callable[[Any], T], value: object) -> T:
+def require(parse: Callable[[Any], T], value: object) -> T:
     """Parse the operator's input; UsageError when it is invalid."""
     try:
         return parse(value)
@@ -192,7 +192,7 @@ def _ago(text: str) -> datetime | None:
 
 def require_mailbox(text: str) -> str:
     """Return a mailbox that SMTP can carry; UsageError for any other."""
-    return _require(parse_mailbox, text)
+    return require(parse_mailbox, text)
 
 
 def time_ago(text: str) -> datetime:
@@ -206,58 +206,52 @@ def time_ago(text: str) -> datetime:
 
 def require_duration(text: str) -> timedelta:
     """Return a duration; UsageError when it is not a valid one."""
-    return _require(parse_duration, text)
+    return require(parse_duration, text)
 
 
 def _size(text: str) -> int | None:
-    return _require(parse_size, text) if text else None
+    return require(parse_size, text) if text else None
 
 
-def with_filters(command: Callable[..., T]) -> Callable[..., T]:
-    """Give a command the filter options, as ``filters``."""
-    return with_options(command, "filters", filters_of, (filters_of, selection_of))
-
-
-def with_choice(command: Callable[..., T]) -> Callable[..., T]:
-    """Give a command the options that select from a spool, as ``choice``."""
-    return with_options(command, "choice", _choice, (selection_of, _choice))
-
-
-def with_selection(command: Callable[..., T]) -> Callable[..., T]:
-    """Give a command the options that select messages, as ``selection``."""
-    return with_options(command, "selection", selection_of, (selection_of,))
-
-
-def with_redirect(command: Callable[..., T]) -> Callable[..., T]:
-    """Give a command the options that map recipients, as ``redirect``."""
-    return with_options(command, "redirect", _redirect, (_redirect,))
-
-
-def with_options(
-    command: Callable[..., T],
+def options_as(
     name: str,
     make: Callable[..., object],
-    options: Iterable[Callable[..., object]],
-) -> Callable[..., T]:
-    """Replace one parameter by the options of functions.
+    *options: Callable[..., object],
+) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """Return a decorator that replaces one parameter by the options of functions.
 
     ``make`` computes the value of that parameter from all of them.
     """
-    own = inspect.signature(command)
-    added = {
-        each: parameter.replace(kind=parameter.KEYWORD_ONLY)
-        for function in options
-        for each, parameter in inspect.signature(function).parameters.items()
-        if parameter.kind is not parameter.VAR_KEYWORD
-    }
-    keep = [p for each, p in own.parameters.items() if each != name]
 
-    @functools.wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> T:  # noqa: ANN401
-        chosen = {each: kwargs.pop(each) for each in added}
-        return command(*args, **{name: make(**chosen)}, **kwargs)
+    def decorate(command: Callable[..., T]) -> Callable[..., T]:
+        own = inspect.signature(command)
+        added = {
+            each: parameter.replace(kind=parameter.KEYWORD_ONLY)
+            for function in options
+            for each, parameter in inspect.signature(function).parameters.items()
+            if parameter.kind is not parameter.VAR_KEYWORD
+        }
+        keep = [p for each, p in own.parameters.items() if each != name]
 
-    plain = [p for p in keep if p.kind is not p.KEYWORD_ONLY]
-    named = [p for p in keep if p.kind is p.KEYWORD_ONLY]
-    wrapped.__signature__ = own.replace(parameters=[*plain, *added.values(), *named])  # type: ignore[attr-defined]
-    return wrapped
+        @functools.wraps(command)
+        def wrapped(*args: Any, **kwargs: Any) -> T:  # noqa: ANN401
+            chosen = {each: kwargs.pop(each) for each in added}
+            return command(*args, **{name: make(**chosen)}, **kwargs)
+
+        plain = [p for p in keep if p.kind is not p.KEYWORD_ONLY]
+        named = [p for p in keep if p.kind is p.KEYWORD_ONLY]
+        shown = own.replace(parameters=[*plain, *added.values(), *named])
+        wrapped.__signature__ = shown  # type: ignore[attr-defined]
+        return wrapped
+
+    return decorate
+
+
+with_filters = options_as("filters", filters_of, filters_of, selection_of)
+"""Gives a command the filter options, as ``filters``."""
+with_choice = options_as("choice", _choice, selection_of, _choice)
+"""Gives a command the options that select from a spool, as ``choice``."""
+with_selection = options_as("selection", selection_of, selection_of)
+"""Gives a command the options that select messages, as ``selection``."""
+with_redirect = options_as("redirect", _redirect, _redirect)
+"""Gives a command the options that map recipients, as ``redirect``."""

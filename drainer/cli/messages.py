@@ -8,12 +8,13 @@ from drainer.cli.options import (
     IdArgument,
     JsonOption,
     LedgerOption,
-    reading,
+    load,
 )
 from drainer.cli.output import clean, print_json, stdout
 from drainer.cli.recipients import recipient_facts
 from drainer.cli.table import Table
 from drainer.cli.times import shown_time
+from drainer.config.build.paths import ledger_url
 from drainer.ledger.filters import Filters
 from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import from_micros
@@ -30,7 +31,7 @@ def show(
 
     Example: drainer show 4bX1Yz3Qk2z
     """
-    with reading(path, ledger) as report:
+    with LedgerReader(ledger_url(load(path, ledger=ledger))) as report:
         facts = message_facts(report, report.resolve(id_))
     if json_:
         print_json(facts)

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable
 
 from msgspec.structs import replace
 
+from drainer.cli import COMMANDS
 from drainer.cli.action_options import OperatorRequest, as_verb, named, show_touched
-from drainer.cli.filters import with_options
+from drainer.cli.filters import options_as
 from drainer.cli.output import print_json, say, stdout
 from drainer.cli.replay import ReplayWindow, replay, window_of
 from drainer.config import Config
@@ -17,14 +18,8 @@ from drainer.ledger.records import Row
 from drainer.mail.message import PROBLEMS
 from drainer.policy.recipient.state import Event, State
 
-_HELP = {
-    "hold": "Hold recipients until an operator releases them.",
-    "release": "Release held recipients; overrules problems that allow it.",
-    "requeue": "Make recipients due now, as if drainer had never tried them.",
-    "discard": "Discard recipients permanently: no delivery and no bounce.",
-}
 
-
+@options_as("window", window_of, window_of)
 @as_verb
 def _requeue(asked: OperatorRequest, *, window: ReplayWindow) -> None:
     """Requeue, which can name delivered mail as well."""
@@ -118,7 +113,7 @@ def _say_count(count: int, done: str, *, as_json: bool) -> None:
 def _document(name: str, command: Callable[..., None]) -> Callable[..., None]:
     """Give a command its help."""
     command.__doc__ = (
-        f"{_HELP[name]}\n\nExample: drainer {name} --domain example.com"
+        f"{COMMANDS[name].help}\n\nExample: drainer {name} --domain example.com"
         " --reason 'moved away'"
     )
     return command
@@ -126,7 +121,5 @@ def _document(name: str, command: Callable[..., None]) -> Callable[..., None]:
 
 hold = _document("hold", verb_command(VERBS["hold"]))
 release = _document("release", verb_command(VERBS["release"]))
-requeue = _document(
-    "requeue", with_options(_requeue, "window", window_of, (window_of,))
-)
+requeue = _document("requeue", _requeue)
 discard = _document("discard", verb_command(VERBS["discard"]))

@@ -10,9 +10,7 @@ from drainer.cli.log_addresses import show_as_configured
 from drainer.cli.output import say
 from drainer.config import Config
 from drainer.config import load as config_file
-from drainer.config.build.paths import ledger_url
 from drainer.config.host import split_server
-from drainer.ledger.reader import LedgerReader
 
 ConfigOption = Annotated[
     Path | None,
@@ -91,8 +89,3 @@ def load(
     if acts and known.file is not None:
         say(f"configuration: {known.file.absolute()}")
     return known
-
-
-def reading(path: Path | None, ledger: str) -> LedgerReader:
-    """Return a reader of the configured ledger; LedgerError if it does not exist."""
-    return LedgerReader(ledger_url(load(path, ledger=ledger)))

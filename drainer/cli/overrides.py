@@ -2,14 +2,13 @@
 
 import getpass
 import os
-from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated
 
 import typer
 from msgspec import Struct
 
-from drainer.cli.filters import with_options
+from drainer.cli.filters import options_as
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, ToOption, load
 from drainer.config import Config
 from drainer.config.build.paths import LedgerURL, ledger_url
@@ -94,9 +93,8 @@ def _whom(
     )
 
 
-def to_whom(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that name the addressees, as ``whom``."""
-    return with_options(command, "whom", _whom, (_whom,))
+to_whom = options_as("whom", _whom, _whom)
+"""Gives a command the options that name the addressees, as ``whom``."""
 
 
 def _caller() -> str:

@@ -1,13 +1,12 @@
 """The options that describe the primary: what a single job needs without a file."""
 
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
-from drainer.cli.filters import with_options
+from drainer.cli.filters import options_as
 
-T = TypeVar("T")
 Sections = dict[str, dict[str, Any]]
 """Values that override the configuration, by section and key."""
 
@@ -75,9 +74,8 @@ def _words(values: list[str]) -> list[str]:
     return [word for value in values for word in value.replace(",", " ").split()]
 
 
-def with_primary(command: Callable[..., T]) -> Callable[..., T]:
-    """Give a command the options that describe the primary, as ``primary``."""
-    return with_options(command, "primary", _sections, (_sections,))
+with_primary = options_as("primary", _sections, _sections)
+"""Gives a command the options that describe the primary, as ``primary``."""
 
 
 def merge(*parts: Mapping[str, Mapping[str, Any]]) -> Sections:

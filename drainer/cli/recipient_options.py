@@ -1,16 +1,13 @@
 """The options that name lists of recipients, and what a drain does with them."""
 
-from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
-from drainer.cli.filters import with_options
+from drainer.cli.filters import options_as
 from drainer.cli.primary_options import Sections
 from drainer.config import Config
 from drainer.errors import UsageError
-
-T = TypeVar("T")
 
 
 def _lists(
@@ -57,14 +54,10 @@ def _census(
     return found
 
 
-def with_lists(command: Callable[..., T]) -> Callable[..., T]:
-    """Give a command the options that say who exists, as ``recipients``."""
-    return with_options(command, "recipients", _lists, (_lists,))
-
-
-def with_census(command: Callable[..., T]) -> Callable[..., T]:
-    """Give a command the options of a census before a drain, as ``recipients``."""
-    return with_options(command, "recipients", _census, (_lists, _census))
+with_lists = options_as("recipients", _lists, _lists)
+"""Gives a command the options that say who exists, as ``recipients``."""
+with_census = options_as("recipients", _census, _lists, _census)
+"""Gives a command the options of a census before a drain, as ``recipients``."""
 
 
 def refuse_without_lists(config: Config, given: Sections) -> None:

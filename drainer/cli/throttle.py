@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from drainer.cli.filters import require
 from drainer.cli.output import clean, print_json, say, stdout
 from drainer.cli.overrides import OverrideTarget, ReasonOption, to_whom
 from drainer.errors import UsageError
@@ -143,10 +144,7 @@ def _facts(control: Override) -> dict[str, Any]:
 
 
 def _rate(text: str) -> float:
-    try:
-        rate = parse_rate(text)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    rate = require(parse_rate, text)
     if rate is None:
         message = "unlimited would leave the primary without protection"
         raise UsageError(message, hint="give a high rate, e.g. 500/second")

@@ -12,6 +12,7 @@ import typer
 from drainer.bounce.build import make_evidence, make_own, make_trust
 from drainer.bounce.evidence.client import EvidenceWorker
 from drainer.bounce.evidence.request import MAX_CONTENT_BYTES, SenderQuestion
+from drainer.cli.filters import require_mailbox
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import clean, print_json, say, stdout
 from drainer.cli.table import Table
@@ -23,7 +24,7 @@ from drainer.ledger.codec import message_of, recipient_of
 from drainer.ledger.filters import Filters
 from drainer.ledger.reader import LedgerReader
 from drainer.mail.content import crlf
-from drainer.mail.envelope import AddressError, Recipient, parse_mailbox
+from drainer.mail.envelope import Recipient
 from drainer.mail.header import fields_of, unfold
 from drainer.mail.list_markers import marks_of
 from drainer.mail.message import Message
@@ -177,12 +178,7 @@ def _return_path(content: bytes, path: Path) -> str:
 
 
 def _mailbox(text: str) -> str:
-    if text.strip() == "<>":
-        return ""
-    try:
-        return parse_mailbox(text)
-    except AddressError as error:
-        raise UsageError(str(error)) from None
+    return "" if text.strip() == "<>" else require_mailbox(text)
 
 
 def _client(text: str) -> str:
