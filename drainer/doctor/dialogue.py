@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from drainer.doctor.checks.facts import DialogueAnswer
 from drainer.mail.reply import Stage
-from drainer.smtp.connection import ConnectFailure, Connection, connect
+from drainer.smtp.connection import ConnectFailure, Connection, ConnectStep, connect
+from drainer.smtp.post import PostResult
 from drainer.smtp.route import Route, Timeouts
 
 LIMITS = Timeouts(
@@ -23,6 +24,11 @@ _DATE = re.compile(
     r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), {1,2}\d{1,2} [A-Z][a-z]{2} \d{4}"
     r" \d\d:\d\d:\d\d [+-]\d{4}"
 )
+
+
+def answer_of(step: ConnectStep | PostResult) -> DialogueAnswer:
+    """Return how one step of a session ended."""
+    return DialogueAnswer(stage=step.stage, answer=step.answer)
 
 
 @dataclass(slots=True)
@@ -58,9 +64,7 @@ async def open_talk(
 ) -> tuple[Dialogue | None, DialogueAnswer]:
     """Open a session; return it, or None, and the result of opening."""
     answer = await connect(replace(route, tls=tls, verify=verify))
-    steps = [
-        DialogueAnswer(stage=step.stage, answer=step.answer) for step in answer.steps
-    ]
+    steps = list(map(answer_of, answer.steps))
     if isinstance(answer, ConnectFailure):
         return None, steps[-1]
     greeted = [said for said in steps if said.stage is Stage.EHLO]

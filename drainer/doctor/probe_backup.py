@@ -15,6 +15,7 @@ from drainer.doctor.dialogue import (
     LIMITS,
     LOOK_SECONDS,
     Dialogue,
+    answer_of,
     open_talk,
     seconds_ahead,
 )
@@ -169,19 +170,16 @@ class _Look:
 async def _send(route: Route, recipient: str, content: bytes) -> DialogueAnswer:
     connection = await connect(route)
     if isinstance(connection, ConnectFailure):
-        return DialogueAnswer(
-            stage=connection.steps[-1].stage, answer=connection.steps[-1].answer
-        )
+        return answer_of(connection.steps[-1])
     letter = OutgoingMail(recipient=recipient, content=content)
-    posted = await post(connection, route.timeouts, letter)
-    return DialogueAnswer(stage=posted.stage, answer=posted.answer)
+    return answer_of(await post(connection, route.timeouts, letter))
 
 
 def _starttls(connection: Connection) -> DialogueAnswer | None:
     """Return how STARTTLS ended; None when another connection is in use."""
     for step in connection.steps:
         if step.stage is Stage.STARTTLS:
-            return DialogueAnswer(stage=step.stage, answer=step.answer)
+            return answer_of(step)
     return None
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from drainer.bounce.evidence.dns import DnsAnswer, Resolver
+from drainer.bounce.evidence.dns import DnsAnswer, DnsOutcome, Resolver
 from drainer.bounce.evidence.request import DnsServers
-from drainer.doctor.checks.facts import DnsStatus, DomainFacts, MailExchanger
+from drainer.doctor.checks.facts import DomainFacts, MailExchanger
 from drainer.mail.mailbox import ascii_domain
 from drainer.policy.bounce.facts import parse_address
 from drainer.runtime.public_suffixes import organisation_of
@@ -67,7 +67,7 @@ async def _host(servers: DnsServers, host: str, *, is_given: bool) -> MailExchan
     try:
         return await aside(look, servers.budget + 1)
     except TimeoutError:
-        return MailExchanger(host=host, rank=0, told=DnsStatus.FAILED)
+        return MailExchanger(host=host, rank=0, told=DnsOutcome.FAILED)
 
 
 def _records(answer: DnsAnswer) -> list[tuple[int, str]]:
@@ -89,7 +89,7 @@ def _domain(
     primary = named.primary or next((host for _, host in records if host), "")
     known = DomainFacts(
         name=named.domain,
-        told=DnsStatus(answer.outcome.value),
+        told=answer.outcome,
         detail=answer.detail,
         exchanges=exchanges,
         primary=primary,
@@ -112,14 +112,14 @@ def exchange_of(dns: Resolver, host: str, *, is_given: bool) -> MailExchanger:
     if parse_address(host) is not None:
         return MailExchanger(host=host, rank=0, addresses=(host,))
     if not ascii_domain(host):
-        return MailExchanger(host=host, rank=0, told=DnsStatus.ABSENT)
+        return MailExchanger(host=host, rank=0, told=DnsOutcome.ABSENT)
     answers = [dns.ask(host, kind) for kind in ("A", "AAAA")]
-    outcomes = [DnsStatus(answer.outcome.value) for answer in answers]
+    outcomes = [answer.outcome for answer in answers]
     told = next(
-        (t for t in (DnsStatus.FOUND, DnsStatus.FAILED) if t in outcomes), outcomes[0]
+        (t for t in (DnsOutcome.FOUND, DnsOutcome.FAILED) if t in outcomes), outcomes[0]
     )
     addresses = tuple(text for answer in answers for text in answer.texts)
-    if is_given and told in (DnsStatus.ABSENT, DnsStatus.NXDOMAIN):
+    if is_given and told in (DnsOutcome.ABSENT, DnsOutcome.NXDOMAIN):
         addresses = _system(host)  # /etc/hosts, as a drain would find it
     alias = dns.ask(host, "CNAME").texts
     return MailExchanger(
@@ -154,7 +154,7 @@ def _name_servers(dns: Resolver, host: str) -> frozenset[str]:
 def is_strict(dns: Resolver, domain: str) -> bool | None:
     """Return whether a domain's SPF allows no other host to send; None = unknown."""
     answer = dns.ask(domain, "TXT")
-    if DnsStatus(answer.outcome.value) is DnsStatus.FAILED:
+    if answer.outcome is DnsOutcome.FAILED:
         return None
     for text in answer.texts:
         terms = text.lower().split()

@@ -9,15 +9,28 @@ from msgspec.structs import replace
 
 from drainer.bounce.evidence.dns import Resolver
 from drainer.bounce.evidence.request import DnsServers
-from drainer.doctor.checks.facts import DialogueAnswer, HealthStage, PrimaryFacts
-from drainer.doctor.dialogue import LIMITS, LOOK_SECONDS, Dialogue, seconds_ahead
+from drainer.doctor.checks.facts import DialogueAnswer, PrimaryFacts
+from drainer.doctor.dialogue import (
+    LIMITS,
+    LOOK_SECONDS,
+    Dialogue,
+    answer_of,
+    seconds_ahead,
+)
 from drainer.doctor.probe_backup import MAX_ADDRESSES
 from drainer.doctor.probe_dns import QUESTION_SECONDS, is_strict
 from drainer.mail.envelope import domain_of
 from drainer.runtime.process import utcnow
 from drainer.runtime.threads import aside
 from drainer.smtp.connection import ConnectFailure, connect
-from drainer.smtp.health_check import FAIL, WARN, HealthProbe, HealthReport, check
+from drainer.smtp.health_check import (
+    FAIL,
+    WARN,
+    HealthFinding,
+    HealthProbe,
+    HealthReport,
+    check,
+)
 from drainer.smtp.route import Route, Timeouts
 
 
@@ -83,20 +96,16 @@ async def _try_strict(
     facts["is_strict"] = await _is_strict(visit)
 
 
-def _stages(healths: Sequence[HealthReport]) -> tuple[HealthStage, ...]:
+def _stages(healths: Sequence[HealthReport]) -> tuple[HealthFinding, ...]:
     """Return the stages of all addresses; a dead one does not decide for all."""
-    forgiven = any(map(_is_reached, healths))
+    found = tuple(finding for health in healths for finding in health.findings)
+    if not any(map(_is_reached, healths)):
+        return found
     return tuple(
-        HealthStage(
-            stage=finding.stage,
-            grade=WARN
-            if forgiven and finding.stage == "connect" and finding.verdict == FAIL
-            else finding.verdict,
-            reply=finding.reply,
-            hint=finding.hint,
-        )
-        for health in healths
-        for finding in health.findings
+        replace(each, verdict=WARN)
+        if each.stage == "connect" and each.verdict == FAIL
+        else each
+        for each in found
     )
 
 
@@ -124,9 +133,7 @@ async def _ask(visit: PrimaryProbe, route: Route) -> DialogueAnswer:
     """Return the reply to RCPT for the strict sender; never send DATA."""
     connection = await connect(route)
     if isinstance(connection, ConnectFailure):
-        return DialogueAnswer(
-            stage=connection.steps[-1].stage, answer=connection.steps[-1].answer
-        )
+        return answer_of(connection.steps[-1])
     talk = Dialogue(connection, visit.limits)
     try:
         said = await talk.ask(visit.strict_sender, visit.recipient)

@@ -12,14 +12,13 @@ from typing import Any, TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
-from drainer.bounce.evidence.dns import Resolver
+from drainer.bounce.evidence.dns import DnsOutcome, Resolver
 from drainer.bounce.evidence.request import DnsServers
 from drainer.doctor import probe_backup as backups
 from drainer.doctor import probe_host
 from drainer.doctor import probe_primary as primary
 from drainer.doctor.checks.facts import (
     BackupFacts,
-    DnsStatus,
     DoctorFacts,
     DomainFacts,
     HostFacts,
@@ -95,7 +94,7 @@ async def _backup(
     order: DoctorSettings, host: str, hosts: Mapping[str, MailExchanger]
 ) -> BackupFacts:
     known = hosts[host]
-    if known.told is DnsStatus.FAILED and not known.addresses:
+    if known.told is DnsOutcome.FAILED and not known.addresses:
         return BackupFacts(
             host=host, now=utcnow(), problem="DNS does not say its address"
         )

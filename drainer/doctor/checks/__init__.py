@@ -7,6 +7,7 @@ from which docs/doctor.md is generated.
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from drainer.bounce.evidence.dns import DnsOutcome
 from drainer.doctor.checks import backup, domain, here, primary
 from drainer.doctor.checks.check import (
     Check,
@@ -15,7 +16,7 @@ from drainer.doctor.checks.check import (
     Grade,
     skip,
 )
-from drainer.doctor.checks.facts import DnsStatus, DoctorFacts
+from drainer.doctor.checks.facts import DoctorFacts
 
 T = TypeVar("T")
 
@@ -41,7 +42,7 @@ def examine(facts: DoctorFacts) -> list[DoctorFinding]:
     """Return the findings of all checks, in the order of the table."""
     name = facts.domain.name
     found = _apply(domain.RECORDS, facts.domain, name)
-    if facts.domain.told is DnsStatus.FOUND and facts.domain.hosts:
+    if facts.domain.told is DnsOutcome.FOUND and facts.domain.hosts:
         found += _apply(domain.CHECKS, facts.domain, name)
     else:
         found += [

@@ -172,14 +172,6 @@ def _denies(said: DialogueAnswer) -> bool:
     return said.is_refused or (said.is_deferred and rule == "text-relay-denied")
 
 
-def _gtube(backup: BackupFacts) -> CheckResult:
-    return _tested(backup, backup.gtube)
-
-
-def _eicar(backup: BackupFacts) -> CheckResult:
-    return _tested(backup, backup.eicar)
-
-
 def _tested(backup: BackupFacts, said: DialogueAnswer | None) -> CheckResult:
     if backup.untested:
         return skip(backup.untested, remedy=_NAME_IT)
@@ -263,13 +255,13 @@ CHECKS: tuple[Check[BackupFacts], ...] = (
         unless="it accepts it; warns: it defers it",
         remedy="give it the primary's spam filter, before the queue (a milter): mail"
         " that only the primary refuses must be bounced or quarantined later",
-        look=_gtube,
+        look=lambda backup: _tested(backup, backup.gtube),
     ),
     Check(
         id="backup-virus",
         about="it refuses the EICAR test file at SMTP time",
         unless="it accepts it; warns: it defers it",
         remedy="give it the primary's virus scanner, before the queue (a milter)",
-        look=_eicar,
+        look=lambda backup: _tested(backup, backup.eicar),
     ),
 )

@@ -2,6 +2,7 @@
 
 import enum
 from collections.abc import Callable
+from functools import partial
 from typing import Generic, NamedTuple, TypeVar
 
 from msgspec import Struct
@@ -58,30 +59,11 @@ class DoctorFinding(Struct, frozen=True, kw_only=True):
     remedy: str
 
 
-def ok(found: str, subject: str = "") -> CheckResult:
-    """Return: it is as it should be."""
-    return CheckResult(Grade.OK, found, subject)
-
-
-def warn(found: str, subject: str = "", remedy: str = "") -> CheckResult:
-    """Return: it will cause trouble one day."""
-    return CheckResult(Grade.WARN, found, subject, remedy)
-
-
-def fail(found: str, subject: str = "", remedy: str = "") -> CheckResult:
-    """Return: it is wrong."""
-    return CheckResult(Grade.FAIL, found, subject, remedy)
-
-
-def unknown(found: str, subject: str = "", remedy: str = "") -> CheckResult:
-    """Return: it could not be found out, and why."""
-    return CheckResult(Grade.UNKNOWN, found, subject, remedy)
-
-
-def skip(found: str, subject: str = "", remedy: str = "") -> CheckResult:
-    """Return: it was not asked, and why."""
-    return CheckResult(Grade.SKIPPED, found, subject, remedy)
-
+ok = partial(CheckResult, Grade.OK)
+warn = partial(CheckResult, Grade.WARN)
+fail = partial(CheckResult, Grade.FAIL)
+unknown = partial(CheckResult, Grade.UNKNOWN)
+skip = partial(CheckResult, Grade.SKIPPED)
 
 NO_RECIPIENT = skip(
     "no existing recipient is known",

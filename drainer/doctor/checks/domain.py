@@ -4,6 +4,7 @@ import ipaddress
 from collections import Counter
 from collections.abc import Iterable
 
+from drainer.bounce.evidence.dns import DnsOutcome
 from drainer.doctor.checks.check import (
     Check,
     CheckResult,
@@ -13,7 +14,7 @@ from drainer.doctor.checks.check import (
     unknown,
     warn,
 )
-from drainer.doctor.checks.facts import DnsStatus, DomainFacts, MailExchanger
+from drainer.doctor.checks.facts import DomainFacts, MailExchanger
 from drainer.policy.bounce.facts import Network, is_private, parse_address
 
 NETWORK = {4: 24, 6: 48}
@@ -22,22 +23,22 @@ NETWORK = {4: 24, 6: 48}
 
 def _present(domain: DomainFacts) -> CheckResult:
     match domain.told:
-        case DnsStatus.FAILED:
+        case DnsOutcome.FAILED:
             words = f"DNS does not answer: {domain.detail}"
             return fail(
                 words, "", "check the name servers in /etc/resolv.conf, or --dns"
             )
-        case DnsStatus.NXDOMAIN:
+        case DnsOutcome.NXDOMAIN:
             return fail(f"{domain.name} does not exist")
-        case DnsStatus.ABSENT:
+        case DnsOutcome.ABSENT:
             return fail("no MX record: mail goes only to the domain's own address")
-        case DnsStatus.FOUND:  # pragma: no branch
+        case DnsOutcome.FOUND:  # pragma: no branch
             more = f"; {domain.unseen} more are not checked" if domain.unseen else ""
             return ok(f"{len(domain.exchanges)} MX records{more}")
 
 
 def _null(domain: DomainFacts) -> CheckResult:
-    if domain.told is not DnsStatus.FOUND:
+    if domain.told is not DnsOutcome.FOUND:
         return skip("there is no MX record")
     nulls = [each for each in domain.exchanges if not each.host]
     if not nulls:
@@ -118,12 +119,8 @@ def _literal(domain: DomainFacts) -> list[CheckResult]:
     ]
 
 
-def _address(domain: DomainFacts) -> list[CheckResult]:
-    return [_found(each) for each in domain.hosts]
-
-
 def _found(exchange: MailExchanger) -> CheckResult:
-    if not exchange.addresses and exchange.told is DnsStatus.FAILED:
+    if not exchange.addresses and exchange.told is DnsOutcome.FAILED:
         return unknown("DNS does not answer", exchange.host)
     if not exchange.addresses:
         return fail("it has no address", exchange.host)
@@ -131,10 +128,6 @@ def _found(exchange: MailExchanger) -> CheckResult:
     if all(":" in text for text in exchange.addresses):
         return warn(f"{words}: only IPv6, which many senders lack", exchange.host)
     return ok(words, exchange.host)
-
-
-def _public(domain: DomainFacts) -> list[CheckResult]:
-    return [_reachable(each) for each in domain.hosts if each.addresses]
 
 
 def _reachable(exchange: MailExchanger) -> CheckResult:
@@ -252,14 +245,14 @@ CHECKS: tuple[Check[DomainFacts], ...] = (
         about="each MX host has an address",
         unless="it has none; warns: only IPv6",
         remedy="publish an A record for the host",
-        look=_address,
+        look=lambda domain: [_found(each) for each in domain.hosts],
     ),
     Check(
         id="mx-public",
         about="each MX host can be reached from all networks",
         unless="warns: an address is private",
         remedy="publish a public address, or ask an outside resolver with --dns",
-        look=_public,
+        look=lambda domain: [_reachable(e) for e in domain.hosts if e.addresses],
     ),
     Check(
         id="mx-network",

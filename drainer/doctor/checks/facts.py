@@ -1,22 +1,14 @@
 """The facts that the doctor's probes collect, before the checks judge them."""
 
-import enum
 from datetime import datetime
 
 from msgspec import Struct, field
 
+from drainer.bounce.evidence.dns import DnsOutcome
 from drainer.mail.reply import Lost, Reply, Stage
+from drainer.smtp.health_check import HealthFinding
 
 _SUCCESS, _GO_AHEAD, _TRANSIENT, _PERMANENT = 2, 3, 4, 5
-
-
-class DnsStatus(enum.StrEnum):
-    """How DNS answered."""
-
-    FOUND = "found"
-    ABSENT = "absent"
-    NXDOMAIN = "nxdomain"
-    FAILED = "failed"
 
 
 class MailExchanger(Struct, frozen=True, kw_only=True):
@@ -26,7 +18,7 @@ class MailExchanger(Struct, frozen=True, kw_only=True):
     host: str
     rank: int
     #: Of its addresses.
-    told: DnsStatus = DnsStatus.FOUND
+    told: DnsOutcome = DnsOutcome.FOUND
     addresses: tuple[str, ...] = ()
     #: What it is an alias of; '' = not an alias.
     alias: str = ""
@@ -38,7 +30,7 @@ class DomainFacts(Struct, frozen=True, kw_only=True):
     """The domain's MX records."""
 
     name: str
-    told: DnsStatus = DnsStatus.FOUND
+    told: DnsOutcome = DnsOutcome.FOUND
     detail: str = ""
     exchanges: tuple[MailExchanger, ...] = ()
     #: The host taken as the primary; '' = none is known.
@@ -150,15 +142,6 @@ class BackupFacts(Struct, frozen=True, kw_only=True):
         return any(said.is_accepted for _, said in self.reached)
 
 
-class HealthStage(Struct, frozen=True, kw_only=True):
-    """One line of the ordinary health check."""
-
-    stage: str
-    grade: str
-    reply: str
-    hint: str = ""
-
-
 class PrimaryFacts(Struct, frozen=True, kw_only=True):
     """The primary as this host sees it."""
 
@@ -166,7 +149,7 @@ class PrimaryFacts(Struct, frozen=True, kw_only=True):
     route: str = ""
     #: Why the questions to it did not finish.
     problem: str = ""
-    stages: tuple[HealthStage, ...] = ()
+    stages: tuple[HealthFinding, ...] = ()
     #: It has our own name.
     is_loop: bool = False
     recipient: str = ""

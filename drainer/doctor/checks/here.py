@@ -39,10 +39,6 @@ def _ahead(seconds: float) -> str:
     return f"{abs(seconds):.0f} s {'ahead of' if seconds > 0 else 'behind'}"
 
 
-def _room(here: HostFacts) -> list[CheckResult]:
-    return [_free(space) for space in here.spaces]
-
-
 def _free(space: Space) -> CheckResult:
     subject = f"{space.what} {space.path}"
     if space.problem:
@@ -51,10 +47,6 @@ def _free(space: Space) -> CheckResult:
     if space.free_bytes < LEAST_BYTES:
         return fail(words, subject)
     return warn(words, subject) if space.free_bytes < FEW_BYTES else ok(words, subject)
-
-
-def _inodes(here: HostFacts) -> list[CheckResult]:
-    return [_left(space) for space in here.spaces if not space.problem]
 
 
 def _left(space: Space) -> CheckResult:
@@ -71,10 +63,6 @@ def _left(space: Space) -> CheckResult:
 def _files(here: HostFacts) -> CheckResult:
     words = f"{here.files_allowed} allowed, {here.files_needed} needed"
     return ok(words) if here.files_allowed >= here.files_needed else fail(words)
-
-
-def _ledger(here: HostFacts) -> CheckResult:
-    return _tried(here.ledger)
 
 
 def _sources(here: HostFacts) -> CheckResult | list[CheckResult]:
@@ -106,14 +94,14 @@ CHECKS: tuple[Check[HostFacts], ...] = (
         unless="under 256 MB are free; warns: under 2 GB",
         remedy="free some space, or move the ledger with [ledger] url: a drain stops"
         " when it cannot write",
-        look=_room,
+        look=lambda here: [_free(space) for space in here.spaces],
     ),
     Check(
         id="host-inodes",
         about="there are inodes for the copies in quarantine",
         unless="under 1000 are free; warns: under 20000",
         remedy="remove small files there, or move the ledger with [ledger] url",
-        look=_inodes,
+        look=lambda here: [_left(each) for each in here.spaces if not each.problem],
     ),
     Check(
         id="host-files",
@@ -128,7 +116,7 @@ CHECKS: tuple[Check[HostFacts], ...] = (
         about="the ledger can be written",
         unless="a transaction, rolled back at once, fails",
         remedy="run it as the user that drains; check the path, its owner and its mode",
-        look=_ledger,
+        look=lambda here: _tried(here.ledger),
     ),
     Check(
         id="host-sources",

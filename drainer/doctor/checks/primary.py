@@ -28,7 +28,7 @@ def _ready(primary: PrimaryFacts) -> CheckResult:
         return fail("it has our own name: it is this host, or [primary] helo is wrong")
     for grade, say in ((Grade.FAIL, fail), (Grade.WARN, warn)):
         for stage in primary.stages:
-            if stage.grade == grade:
+            if stage.verdict == grade:
                 words = f"{stage.stage}: {stage.reply}" if stage.reply else stage.stage
                 return say(words, "", stage.hint)
     return ok("ready")

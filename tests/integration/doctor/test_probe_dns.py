@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import pytest
 from msgspec.structs import replace
 
-from drainer.bounce.evidence.dns import Resolver
+from drainer.bounce.evidence.dns import DnsOutcome, Resolver
 from drainer.bounce.evidence.request import DnsServers
-from drainer.doctor.checks.facts import DnsStatus, DomainFacts, MailExchanger
+from drainer.doctor.checks.facts import DomainFacts, MailExchanger
 from drainer.doctor.probe_dns import MAX_HOSTS, NamedHosts, is_strict, look_up
 from drainer.errors import UsageError
 from tests.support.dns.zones import SERVFAIL, serving, zone_of
@@ -130,8 +130,8 @@ def test_no_more_than_ten_hosts_are_looked_at(servers: DnsServers) -> None:
 def test_absent_and_unanswered_are_told_apart(servers: DnsServers) -> None:
     """The first is a fault, the second is not known to be one."""
     _, hosts = look(servers, "ghost.example")
-    assert hosts["ghost.invalid"].told is DnsStatus.NXDOMAIN
-    assert hosts["sick.example"].told is DnsStatus.FAILED
+    assert hosts["ghost.invalid"].told is DnsOutcome.NXDOMAIN
+    assert hosts["sick.example"].told is DnsOutcome.FAILED
 
 
 def test_addresses_are_not_looked_up(servers: DnsServers) -> None:

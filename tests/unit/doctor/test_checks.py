@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from msgspec.structs import replace
 
+from drainer.bounce.evidence.dns import DnsOutcome
 from drainer.doctor.checks import HERE, examine, failed, rows
 from drainer.doctor.checks.backup import covers
 from drainer.doctor.checks.check import DoctorFinding, Grade
@@ -12,20 +13,19 @@ from drainer.doctor.checks.facts import (
     BackupFacts,
     Certificate,
     DialogueAnswer,
-    DnsStatus,
     DoctorFacts,
     DomainFacts,
-    HealthStage,
     HostFacts,
     PrimaryFacts,
     Space,
     Trial,
 )
 from drainer.mail.reply import Lost, Stage, parse_reply
+from drainer.smtp.health_check import HealthFinding
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
-DOMAIN = DomainFacts(name="example.org", told=DnsStatus.FAILED)
+DOMAIN = DomainFacts(name="example.org", told=DnsOutcome.FAILED)
 
 
 def said(text: str, stage: Stage = Stage.RCPT) -> DialogueAnswer:
@@ -61,9 +61,16 @@ BACKUP = BackupFacts(
     gtube=said("554 5.7.1 spam", Stage.DOT),
     eicar=said("554 5.7.1 virus", Stage.DOT),
 )
+
+
+def stage(name: str, grade: str, reply: str = "", hint: str = "") -> HealthFinding:
+    """Return a line of the health check."""
+    return HealthFinding(stage=name, verdict=grade, reply=reply, seconds=0.0, hint=hint)
+
+
 PRIMARY = PrimaryFacts(
     route="mx1.example.org:25",
-    stages=(HealthStage(stage="connect", grade="ok", reply="220 connected"),),
+    stages=(stage("connect", "ok", "220 connected"),),
     recipient="anna@example.org",
     strict_sender="x@example.com",
     strict=said("250 2.1.5 ok"),
@@ -118,11 +125,6 @@ def certified(**changes: object) -> BackupFacts:
     distrust = str(changes.pop("distrust", ""))
     certificate = replace(SOUND, **changes)
     return backup(certificate=certificate, distrust=distrust)
-
-
-def stage(name: str, grade: str, reply: str = "", hint: str = "") -> HealthStage:
-    """Return a line of the health check."""
-    return HealthStage(stage=name, grade=grade, reply=reply, hint=hint)
 
 
 def space(**changes: object) -> HostFacts:

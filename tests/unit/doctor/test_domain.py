@@ -3,10 +3,10 @@
 import pytest
 from msgspec.structs import replace
 
+from drainer.bounce.evidence.dns import DnsOutcome
 from drainer.doctor.checks import examine
 from drainer.doctor.checks.check import DoctorFinding, Grade
 from drainer.doctor.checks.facts import (
-    DnsStatus,
     DoctorFacts,
     DomainFacts,
     MailExchanger,
@@ -84,20 +84,20 @@ def test_a_healthy_domain_has_nothing_to_mend() -> None:
 
 ROWS = {
     "a domain that does not exist": (
-        "mx-records", replace(HEALTHY, told=DnsStatus.NXDOMAIN, **NOTHING),
+        "mx-records", replace(HEALTHY, told=DnsOutcome.NXDOMAIN, **NOTHING),
         Grade.FAIL, "does not exist",
     ),
     "a domain without MX": (
-        "mx-records", replace(HEALTHY, told=DnsStatus.ABSENT, **NOTHING),
+        "mx-records", replace(HEALTHY, told=DnsOutcome.ABSENT, **NOTHING),
         Grade.FAIL, "no MX record",
     ),
     "DNS that does not answer": (
         "mx-records",
-        replace(HEALTHY, told=DnsStatus.FAILED, detail="Timeout", **NOTHING),
+        replace(HEALTHY, told=DnsOutcome.FAILED, detail="Timeout", **NOTHING),
         Grade.FAIL, "Timeout",
     ),
     "without MX there is no null MX": (
-        "mx-null", replace(HEALTHY, told=DnsStatus.ABSENT, **NOTHING),
+        "mx-null", replace(HEALTHY, told=DnsOutcome.ABSENT, **NOTHING),
         Grade.SKIPPED, "no MX record",
     ),
     "a null MX": ("mx-null", mx(NULL, backups=()), Grade.FAIL, "accepts no mail"),
@@ -171,15 +171,15 @@ ROWS = {
         "mx-literal", second(host="198.51.100.1.example.net"), Grade.OK, "a name",
     ),
     "a host without address": (
-        "mx-address", second(addresses=(), told=DnsStatus.NXDOMAIN),
+        "mx-address", second(addresses=(), told=DnsOutcome.NXDOMAIN),
         Grade.FAIL, "no address",
     ),
     "a host about which DNS does not answer": (
-        "mx-address", second(addresses=(), told=DnsStatus.FAILED),
+        "mx-address", second(addresses=(), told=DnsOutcome.FAILED),
         Grade.UNKNOWN, "DNS does not answer",
     ),
     "a host of which half is known": (
-        "mx-address", second(addresses=("198.51.100.1",), told=DnsStatus.FAILED),
+        "mx-address", second(addresses=("198.51.100.1",), told=DnsOutcome.FAILED),
         Grade.OK, "198.51.100.1",
     ),
     "a host with IPv6 alone": (
