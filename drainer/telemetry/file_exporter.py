@@ -11,10 +11,11 @@ from pathlib import Path
 
 from drainer.runtime.private_files import open_private
 from drainer.telemetry.json_encoder import JsonEncoder
+from drainer.telemetry.projector import Exporter
 from drainer.telemetry.spans import Attributes, TraceSpan
 
 
-class FileExporter:
+class FileExporter(Exporter[TraceSpan]):
     """Appends OTLP/JSON lines to a private file."""
 
     def __init__(self, path: Path, resource: Attributes) -> None:
@@ -56,9 +57,6 @@ class FileExporter:
             return True
         here = os.fstat(descriptor)
         return (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino)
-
-    def hurry(self) -> None:
-        """Do nothing: it never waits."""
 
     def close(self) -> None:
         """Close the file."""

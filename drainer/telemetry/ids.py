@@ -46,7 +46,7 @@ class TraceIds:
         """Return the trace and the span that show a decision about a message."""
         trace = self.trace(message)
         if is_of_attempt(row):
-            return trace, attempt_span(row["attempt"])
+            return trace, row["attempt"]  # the attempt's own number
         return trace, part_span(root_span(trace), decision_name(row), row["id"])
 
 
@@ -64,11 +64,6 @@ def root_span(trace: int) -> int:
 def connection_span(run: str, session: str) -> int:
     """Return the id of the span of a session that a run opened."""
     return _derived(run, "smtp.connect", session)
-
-
-def attempt_span(attempt: int) -> int:
-    """Return the id of an attempt's span: the attempt's own number."""
-    return attempt
 
 
 def part_span(parent: int, name: str, n: int) -> int:

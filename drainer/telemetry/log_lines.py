@@ -19,6 +19,7 @@ from drainer.telemetry import names
 from drainer.telemetry.facts import Row, SpanFacts
 from drainer.telemetry.ids import TraceIds, is_of_attempt
 from drainer.telemetry.privacy import AddressView
+from drainer.telemetry.projector import Exporter
 from drainer.telemetry.spans import codes_of, filled
 
 MAX_VALUE = 500
@@ -124,7 +125,7 @@ FORMATS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
 """By ``[telemetry] logs``."""
 
 
-class LogWriter:
+class LogWriter(Exporter[dict[str, Any]]):
     """Writes lines to standard error."""
 
     def __init__(self, style: str) -> None:
@@ -148,9 +149,3 @@ class LogWriter:
         if self._is_journal:
             return f"<{_PRIORITIES[record['level']]}>{shown}"
         return shown
-
-    def hurry(self) -> None:
-        """Do nothing: it never waits."""
-
-    def close(self) -> None:
-        """Do nothing: standard error stays open."""

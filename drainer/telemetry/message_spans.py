@@ -16,7 +16,6 @@ from drainer.telemetry import names
 from drainer.telemetry.facts import Row, SpanFacts
 from drainer.telemetry.ids import (
     TraceIds,
-    attempt_span,
     connection_span,
     decision_name,
     part_span,
@@ -140,7 +139,7 @@ class MessageSpans:
         ``rows`` are its decisions, one for each recipient.
         """
         message = facts.messages[attempt["message"]]
-        trace, span = self._ids.trace(message["id"]), attempt_span(attempt["id"])
+        trace, span = self._ids.trace(message["id"]), attempt["id"]
         start, stages = attempt["started"], from_json(attempt["stages"] or "[]")
         bad = next((row for row in rows if row["verdict"] != _DELIVER), None)
         own = self._own(message, rows, facts)

@@ -29,7 +29,7 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from drainer.mail.reply import printable
 from drainer.runtime.redaction import redact_url
 from drainer.telemetry import names
-from drainer.telemetry.projector import ExportFailure
+from drainer.telemetry.projector import Exporter, ExportFailure
 from drainer.telemetry.protobuf_encoder import ProtobufEncoder, encode
 from drainer.telemetry.spans import Attributes, TraceSpan
 
@@ -153,7 +153,7 @@ def _cause(error: Exception) -> str:
     return words
 
 
-class OtlpExporter:
+class OtlpExporter(Exporter[TraceSpan]):
     """Sends spans to a collector."""
 
     def __init__(

@@ -5,9 +5,10 @@ collector is away and a run ends: the next run sends it. Only one reader at a ti
 on a cursor.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
@@ -27,9 +28,10 @@ class ExportFailure(Exception):
     """The exporter did not take what it was given; the text names the cause."""
 
 
-class Exporter(Protocol[T_contra]):
+class Exporter(ABC, Generic[T_contra]):
     """Where projected records go."""
 
+    @abstractmethod
     def export(self, records: Iterable[T_contra]) -> None:
         """Take the records; raise ExportFailure or OSError. The same may come again.
 
@@ -41,7 +43,7 @@ class Exporter(Protocol[T_contra]):
         """Be quick from now on: the drain is over."""
 
     def close(self) -> None:
-        """Release what it holds."""
+        """Release what it holds, if anything."""
 
 
 class Projector(Generic[T]):

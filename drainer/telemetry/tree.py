@@ -4,24 +4,19 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 
 from drainer.mail.reply import printable
+from drainer.telemetry.projector import Exporter
 from drainer.telemetry.spans import Attributes, TraceSpan
 
 MAX_VALUE = 80
 """Characters of a value."""
 
 
-class TreeExporter:
+class TreeExporter(Exporter[TraceSpan]):
     """Prints spans on stderr, events indented below them."""
 
     def export(self, records: Iterable[TraceSpan]) -> None:
         """Print the spans of each trace together."""
         os.write(2, "".join(tree_of(records)).encode("utf-8", "backslashreplace"))
-
-    def hurry(self) -> None:
-        """Do nothing: it never waits."""
-
-    def close(self) -> None:
-        """Do nothing: standard error stays open."""
 
 
 def tree_of(spans: Iterable[TraceSpan]) -> Iterator[str]:
