@@ -26,7 +26,6 @@ DRIVEN_BY: Final = {
     "cli.digest": "integration/watch/test_digest.py",
     "cli.doctor": "integration/doctor/test_doctor.py",
     "cli.filters": "integration/delivery/test_selector.py",
-    "cli.help_text": "test_docs.py",
     "cli.hook": "integration/watch/test_watch.py",
     "cli.inspect": "integration/delivery/test_selector.py",
     "cli.ledger": "integration/ledger/test_maintenance.py",

@@ -5,15 +5,15 @@ import gc
 import importlib
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import typer
+from rich.markup import escape
 from typer.core import TyperCommand, TyperGroup
 
 from drainer import __version__
-from drainer.cli.help_text import hide_flag_types, show_as_written
-from drainer.cli.log import forget_options
+from drainer.cli.log import add_verbosity, forget_options
 from drainer.cli.output import READER_GONE, fall_silent, print_error, print_failure
 from drainer.errors import DrainerError
 from drainer.runtime.host_limits import (
@@ -170,7 +170,7 @@ class _Commands(TyperGroup):
             part = typer.Typer(rich_markup_mode="rich", callback=_root)
             add_command(part, cmd_name)
             command: Any = typer.main.get_group(part).get_command(ctx, cmd_name)
-            show_as_written(command, ctx)
+            _show_as_written(command, ctx)
             _loaded[cmd_name] = command
         return _loaded[cmd_name]
 
@@ -201,7 +201,7 @@ class _Commands(TyperGroup):
     def get_params(self, ctx: Any) -> Any:  # noqa: ANN401 - likewise
         """Return the options of ``drainer`` itself."""
         parameters = super().get_params(ctx)
-        hide_flag_types(parameters)
+        _hide_flag_types(parameters)
         return parameters
 
 
@@ -219,6 +219,30 @@ def _words_of(error: Any) -> tuple[str, str]:  # noqa: ANN401 - Typer's own
     """Return what is wrong with the arguments, and what to read about it."""
     where = error.ctx.command_path if error.ctx else "drainer"
     return error.format_message(), f"see `{where} --help`"
+
+
+def _hide_flag_types(parameters: Iterable[Any]) -> None:
+    """Let help print no `<bool>` after options that take no value."""
+    for each in parameters:
+        if getattr(each, "is_flag", False) or getattr(each, "count", False):
+            each.metavar = ""
+
+
+def _show_as_written(command: Any, context: Any) -> None:  # noqa: ANN401 - Typer's own
+    """Let help print the texts of a new command, and of those below it, literally.
+
+    Typer reads them as rich markup, in which `[primary]` is a style and not shown.
+    """
+    below = getattr(command, "commands", {})
+    if not below:
+        add_verbosity(command)
+    parameters = command.get_params(context)
+    _hide_flag_types(parameters)
+    for each in (command, *parameters):
+        if each.help:
+            each.help = escape(each.help)
+    for each in below.values():
+        _show_as_written(each, context)
 
 
 def _root(

@@ -1,6 +1,6 @@
 """`bounces`: list pending and sent bounces; approve, cancel, and send what is due."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -28,7 +28,7 @@ from drainer.cli.pending_bounces import (
     print_facts,
     told_of,
 )
-from drainer.cli.primary_options import Sections, merge, with_primary
+from drainer.cli.section_options import Sections, merge, with_primary
 from drainer.cli.verify import source_of
 from drainer.config import Config
 from drainer.config.build.paths import ledger_url, quarantine_folder
@@ -280,7 +280,11 @@ def _bound(config: Config) -> list[Source]:
     with LedgerReader(ledger_url(config)) as report:
         urls = drained(report, names)
         waiting = {url for url in urls if report.sums([url]).messages["remaining"]}
-    named = {url: name for name, url in _named(config)}
+    named = {
+        source.url: name
+        for name in config.sources
+        for source in make_sources(config, [name], [])
+    }
     found: list[Source] = []
     for url in urls:
         try:
@@ -295,10 +299,3 @@ def _bound(config: Config) -> list[Source]:
         message = f"this ledger knows no drain to {', '.join(names)}"
         raise UsageError(message, hint="give the --to and the --ledger of the drain")
     return found
-
-
-def _named(config: Config) -> Iterator[tuple[str, str]]:
-    """Yield the names of configured sources, each with its URL in the ledger."""
-    for name in config.sources:
-        for source in make_sources(config, [name], []):
-            yield name, source.url

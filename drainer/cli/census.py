@@ -1,5 +1,6 @@
 """`census`: which recipients of a spool exist."""
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -16,8 +17,7 @@ from drainer.cli.completion import complete_source
 from drainer.cli.filters import with_selection
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, ToOption, load
 from drainer.cli.output import clean, print_json, say, stdout, warn
-from drainer.cli.primary_options import Sections, merge, with_primary
-from drainer.cli.recipient_options import with_lists
+from drainer.cli.section_options import Sections, merge, with_lists, with_primary
 from drainer.cli.table import Table
 from drainer.config import Config
 from drainer.config.build.paths import ledger_url, lock_folder
@@ -32,7 +32,7 @@ from drainer.policy.census.existence import (
     Existence,
     ExistenceAnswer,
 )
-from drainer.policy.census.tally import CensusGroup, CensusTally, RecipientCount
+from drainer.policy.census.tally import CensusTally, RecipientCount
 from drainer.runtime.units import describe_duration
 from drainer.sources.protocol import Source
 from drainer.sources.recipients.recipient_list import ListSummary
@@ -140,7 +140,7 @@ def _print(
             {
                 "recipients": total,
                 **numbers,
-                "groups": [_group_facts(group) for group in tally.groups],
+                "groups": [asdict(group) for group in tally.groups],
                 "lists": [_list_facts(each) for each in lists],
                 "callouts": [callout_facts(each) for each in asked],
                 "contradictions": [
@@ -180,17 +180,6 @@ def _words(each: ListSummary) -> str:
     if each.age is None:
         return size
     return f"{size}, changed {describe_duration(each.age.total_seconds())} ago"
-
-
-def _group_facts(group: CensusGroup) -> dict[str, Any]:
-    return {
-        "existence": group.existence.value,
-        "domain": group.domain,
-        "reason": group.reason,
-        "recipients": group.recipients,
-        "messages": group.messages,
-        "samples": group.samples,
-    }
 
 
 def _list_facts(each: ListSummary) -> dict[str, Any]:

@@ -8,10 +8,13 @@ from msgspec.structs import replace
 
 from drainer.cli.options import ConfigOption, JsonOption, ToOption, load
 from drainer.cli.output import clean, print_error, print_json, stdout
-from drainer.cli.primary_options import Sections, with_primary
-from drainer.cli.scanner_check import scanner_facts, show_scanner
+from drainer.cli.section_options import Sections, with_primary
 from drainer.config import Config
 from drainer.config.build.routes import make_probe, make_route
+from drainer.config.route_section import route_configs
+from drainer.delivery.build import make_scanners
+from drainer.delivery.content_scan.limits import LimitedScanner
+from drainer.delivery.content_scan.protocol import ScannerFailure, ScannerSettings
 from drainer.delivery.mx_hosts import routes_now
 from drainer.errors import DrainerError, PrimaryNotReady, UsageError
 from drainer.mail.reply import printable
@@ -19,6 +22,7 @@ from drainer.smtp.certificate import describe
 from drainer.smtp.connection import ConnectStep
 from drainer.smtp.health_check import (
     FAIL,
+    OK,
     WARN,
     HealthFinding,
     HealthProbe,
@@ -32,6 +36,16 @@ _SECONDS = 30.0
 """For the banner and for EHLO; RFC 5321 4.5.3.2 has minutes for a mail server."""
 _NO_FULL_NAME = (
     "{!r} is not a full host name, and many servers refuse it: set [primary] helo"
+)
+_WAITS = 'mail waits until it answers: start it, or set unreachable = "send"'
+_SENT = "mail is sent without it"
+_SKIPS = (
+    "primary_filters: it is not asked about mail whose client XCLIENT names to the"
+    " primary"
+)
+_NO_EFFECT = (
+    "primary_filters has no effect: [primary] forward_client is neither xclient nor"
+    " auto"
 )
 
 
@@ -66,8 +80,8 @@ def check(
     finally:
         for route, health in reports if json_ else ():
             print_json({"helo": route.helo} | facts_of(health, str(route)))
-    for facts in asyncio.run(scanner_facts(config)):
-        print_json(facts) if json_ else show_scanner(facts)
+    for facts in asyncio.run(_scanner_facts(config)):
+        print_json(facts) if json_ else _show_scanner(facts)
     try:
         for route, health in reports:
             refuse_unless_healthy(health, str(route))
@@ -186,3 +200,41 @@ def refuse_unless_healthy(health: HealthReport, route: str) -> None:
         said = printable(str(failed.reply))
         message = f"the primary {route} is not ready: {failed.stage}: {said}"
         raise PrimaryNotReady(message, hint=failed.hint)
+
+
+async def _scanner_facts(config: Config) -> list[dict[str, Any]]:
+    """Ask each scanner who it is; return the findings as JSON for scripts."""
+    modes = {each.primary.forward_client for each in route_configs(config)}
+    names_clients = not modes.isdisjoint({"xclient", "auto"})
+    return [
+        await _scanner(each, names_clients=names_clients)
+        for each in make_scanners(config)
+    ]
+
+
+async def _scanner(settings: ScannerSettings, *, names_clients: bool) -> dict[str, Any]:
+    verdict, hints = OK, list[str]()
+    if settings.primary_filters:
+        hints.append(_SKIPS if names_clients else _NO_EFFECT)
+    try:
+        reply = await LimitedScanner(settings).ping()
+    except ScannerFailure as failure:
+        verdict, reply = WARN, str(failure)
+        hints.append(_WAITS if settings.defers else _SENT)
+    return {
+        "scanner": settings.name,
+        "place": settings.address or settings.command[0],
+        "verdict": verdict,
+        "reply": reply,
+        "hint": "; ".join(hints),
+    }
+
+
+def _show_scanner(facts: dict[str, Any]) -> None:
+    """Print the finding of one scanner for people."""
+    console, colour = stdout(), "yellow" if facts["verdict"] == WARN else "green"
+    words = clean(f"{facts['place']}: {facts['reply']}", 300)
+    name = clean(f"scanner {facts['scanner']}")
+    console.print(f"{name:<28} [{colour}]{facts['verdict']:<4}[/] {words}")
+    if facts["hint"]:
+        console.print(f"    [yellow]{clean(facts['hint'], 500)}[/]")

@@ -12,10 +12,9 @@ from drainer.cli.output import clean, print_error, print_json, stdout
 from drainer.config.build.rules import make_rules, read_rules
 from drainer.errors import UsageError
 from drainer.mail.echo import SentData
-from drainer.mail.reply import ProtocolError, Reply, Stage, parse_reply
+from drainer.mail.reply import Lost, ProtocolError, Reply, Stage, parse_reply
 from drainer.policy.classify.classifier import classify as judge
 from drainer.policy.classify.rules import Rule
-from drainer.policy.classify.verdict import Classification
 
 
 def classify(
@@ -117,7 +116,8 @@ def _facts(
         classification = judge(reply, stage, rules=own, sent=lambda: sent)
     except ProtocolError:
         reply = Reply(code=0, text=text)
-        classification = _malformed()
+        lost = Lost(reason="protocol", detail="no SMTP reply")
+        classification = judge(lost, Stage.RCPT)
     return {
         "verdict": classification.verdict.value,
         "scope": classification.scope.value,
@@ -126,9 +126,3 @@ def _facts(
         "code": reply.code or None,
         "enhanced": reply.enhanced or None,
     }
-
-
-def _malformed() -> Classification:
-    from drainer.mail.reply import Lost  # noqa: PLC0415
-
-    return judge(Lost(reason="protocol", detail="no SMTP reply"), Stage.RCPT)

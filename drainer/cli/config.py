@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -164,9 +164,12 @@ def _route_words(route: Config, whole: Config) -> str:
 
 
 def _print_table(header: str, table: Mapping[str, Any]) -> None:
+    """Print the keys of a table as TOML; a secret only as a comment."""
     typer.echo(header)
-    for line in _lines(table):
-        typer.echo(line)
+    for key, value in table.items():
+        if value is not None:
+            hidden = "# " if value and is_secret(key) else ""
+            typer.echo(f"{hidden}{key} = {_toml(value)}")
     typer.echo("")
 
 
@@ -189,14 +192,6 @@ def _explain_route(known: Config, address: str, *, as_json: bool) -> None:
         print_json({"address": address, "route": name, "entry": entry, "why": why})
     else:
         typer.echo(f"{printable(address)}: {name or 'no route'}; {why}")
-
-
-def _lines(table: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the keys of a table as TOML; a secret only as a comment."""
-    for key, value in table.items():
-        if value is not None:
-            hidden = "# " if value and is_secret(key) else ""
-            yield f"{hidden}{key} = {_toml(value)}"
 
 
 def _toml(value: Any) -> str:  # noqa: ANN401 - as JSON has it

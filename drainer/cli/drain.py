@@ -4,8 +4,13 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from pathlib import Path
 from typing import Annotated
 
@@ -33,11 +38,13 @@ from drainer.cli.output import (
     warn_of_skipped,
     warn_of_untaken,
 )
-from drainer.cli.primary_options import Sections, merge, with_primary
 from drainer.cli.progress import progress, release_terminal
-from drainer.cli.recipient_options import (
+from drainer.cli.section_options import (
+    Sections,
+    merge,
     refuse_without_lists,
     with_census,
+    with_primary,
 )
 from drainer.cli.spool_advice import introduce, name_holds
 from drainer.cli.summary import print_summary, summary_of
@@ -253,28 +260,22 @@ async def run_drain(request: DrainRequest, workers: WorkerProcesses) -> int:
     return run.result.code if error is None else print_error(error)
 
 
-@asynccontextmanager
-async def _notifying(request: DrainRequest) -> AsyncIterator[None]:
+def _notifying(request: DrainRequest) -> AbstractAsyncContextManager[object]:
     """Notify as ``[notify]`` says while a drain runs; never about a rehearsal."""
     if not request.config.notify.is_on or not request.settings.acknowledge:
-        yield
-        return
+        return nullcontext()
     from drainer.watch.notify.notifications import notifying  # noqa: PLC0415 - few
 
-    async with notifying(lambda: request.config, request.url):
-        yield
+    return notifying(lambda: request.config, request.url)
 
 
-@asynccontextmanager
-async def _sending_metrics(request: DrainRequest) -> AsyncIterator[None]:
+def _sending_metrics(request: DrainRequest) -> AbstractAsyncContextManager[object]:
     """Send metrics as ``[telemetry] metrics`` says; never of a rehearsal."""
     if request.config.telemetry.metrics == "off" or not request.settings.acknowledge:
-        yield
-        return
+        return nullcontext()
     from drainer.watch.collector_metrics import sending_metrics  # noqa: PLC0415 - few
 
-    async with sending_metrics(request.config, request.url):
-        yield
+    return sending_metrics(request.config, request.url)
 
 
 def _write_metrics(request: DrainRequest) -> None:

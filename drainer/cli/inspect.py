@@ -24,9 +24,14 @@ from drainer.cli.output import (
     warn_of_skipped,
     warn_of_untaken,
 )
-from drainer.cli.primary_options import Sections, merge, with_primary
-from drainer.cli.recipient_options import refuse_without_lists, with_census
 from drainer.cli.scan_forecast import ScanForecast
+from drainer.cli.section_options import (
+    Sections,
+    merge,
+    refuse_without_lists,
+    with_census,
+    with_primary,
+)
 from drainer.cli.selection import SourceList
 from drainer.cli.status import first_to_expire, show_expiry
 from drainer.cli.table import Table

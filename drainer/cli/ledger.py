@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from msgspec.structs import asdict, replace
 
 from drainer.bounce.quarantine.cleanup import sweep
 from drainer.bounce.quarantine.store import Quarantine
@@ -209,20 +210,12 @@ def _remove(config: Config, request: PruneRequest, found: PruneCount) -> PruneCo
     url = ledger_url(config)
     with LedgerReader(url) as report:  # the copies go first: their messages name them
         sweep(report, Quarantine(quarantine_folder(url)))
-    removed = prune(url, request)
-    return PruneCount(messages=removed, recipients=found.recipients, kept=found.kept)
+    return replace(found, messages=prune(url, request))
 
 
 def _print(found: PruneCount, *, as_json: bool, dry_run: bool) -> None:
     if as_json:
-        print_json(
-            {
-                "messages": found.messages,
-                "recipients": found.recipients,
-                "kept": found.kept,
-                "dry_run": dry_run,
-            }
-        )
+        print_json({**asdict(found), "dry_run": dry_run})
         return
     done = "would be removed" if dry_run else "removed"
     stdout().print(f"{found.messages} messages {done}")

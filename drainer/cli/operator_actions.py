@@ -29,13 +29,9 @@ def _requeue(asked: OperatorRequest, *, window: ReplayWindow) -> None:
         act(VERBS["requeue"], asked)
 
 
-def _nothing(config: Config) -> None:
-    """Do nothing."""
-
-
 def verb_command(
     verb: OperatorAction,
-    afterwards: Callable[[Config], None] = _nothing,
+    afterwards: Callable[[Config], None] | None = None,
     *,
     in_quarantine: bool = False,
 ) -> Callable[..., None]:
@@ -47,7 +43,7 @@ def verb_command(
     @as_verb
     def command(asked: OperatorRequest) -> None:
         meant = replace(asked.filters, in_quarantine=in_quarantine)
-        if act(verb, replace(asked, filters=meant)):
+        if act(verb, replace(asked, filters=meant)) and afterwards is not None:
             afterwards(asked.config)
 
     return command

@@ -158,11 +158,6 @@ def _said(words: str) -> str:
     return shown(words) if is_journal() else words
 
 
-def _print_advice(words: str) -> None:
-    if words:
-        stdout().print(f"    {clean(words, 500)}")
-
-
 def _print_next(run: Run) -> None:
     """Print what remains, why, and what to run."""
     console = stdout()
@@ -183,6 +178,7 @@ def _print_next(run: Run) -> None:
             if due or words:  # the number of each state is above
                 console.print(f"  {row['count']} {row['state']}{due}{words}")
             if row["state"] == State.HELD:
-                _print_advice(advice(row["rule"], row["reply"] or ""))
+                words = advice(row["rule"], row["reply"] or "")
+                console.print(f"    {clean(words, 500)}")
     _print_reports(run)
     console.print("see `drainer status` and `drainer why ID` for details")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import typer
 
@@ -49,11 +49,8 @@ _REFUSED = Classification(
 )
 
 
-class _VerifyOptions(NamedTuple):
-    """A message to verify, and its recipients."""
-
-    question: SenderQuestion
-    recipients: Sequence[Recipient]
+_Asked = tuple[SenderQuestion, Sequence[Recipient]]
+"""A message to verify, and its recipients."""
 
 
 def verify(
@@ -103,17 +100,17 @@ def verify(
         "arrived": arrived,
     }
     if Path(message).is_file():
-        asked = _from_file(Path(message), given)
+        question, recipients = _from_file(Path(message), given)
     elif any(given.values()):
         error = f"there is no file {message}"
         raise UsageError(
             error, hint="these options need a FILE; an ID has its own data"
         )
     else:
-        asked = _from_ledger(message, config)
-    facts = asyncio.run(_facts(config, asked.question))
-    for each in asked.recipients:
-        case = _case(config, facts, each, asked.question)
+        question, recipients = _from_ledger(message, config)
+    facts = asyncio.run(_facts(config, question))
+    for each in recipients:
+        case = _case(config, facts, each, question)
         evidence, decision = judge(facts, each, case.trust), decide(case)
         if json_:
             print_json(facts_of(facts, each, evidence, decision))
@@ -144,7 +141,7 @@ def _case(
 # ---- where a message comes from
 
 
-def _from_file(path: Path, given: Mapping[str, str]) -> _VerifyOptions:
+def _from_file(path: Path, given: Mapping[str, str]) -> _Asked:
     try:
         with path.open("rb") as stream:
             data = stream.read(MAX_CONTENT_BYTES + 1)
@@ -166,7 +163,7 @@ def _from_file(path: Path, given: Mapping[str, str]) -> _VerifyOptions:
     forward_path = _mailbox(given["recipient"]) if given["recipient"] else ""
     if not forward_path:
         say("without --recipient, a signature counts as weak at most")
-    return _VerifyOptions(question, [Recipient(forward_path=forward_path)])
+    return question, [Recipient(forward_path=forward_path)]
 
 
 def _return_path(content: bytes, path: Path) -> str:
@@ -199,7 +196,7 @@ def _time(text: str) -> datetime:
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-def _from_ledger(text: str, config: Config) -> _VerifyOptions:
+def _from_ledger(text: str, config: Config) -> _Asked:
     with LedgerReader(ledger_url(config)) as report:
         id_ = report.resolve(text)
         rows = list(report.recipients(Filters(messages=[id_])))
@@ -215,7 +212,7 @@ def _from_ledger(text: str, config: Config) -> _VerifyOptions:
         content=content,
         cut=cut,
     )
-    return _VerifyOptions(question, recipients)
+    return question, recipients
 
 
 def _content(message: Message, config: Config) -> tuple[bytes, bool]:

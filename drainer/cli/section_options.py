@@ -1,4 +1,4 @@
-"""The options that describe the primary: what a single job needs without a file."""
+"""The options that set keys of the configuration: what a job needs without a file."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -6,12 +6,14 @@ from typing import Annotated, Any
 import typer
 
 from drainer.cli.filters import options_as
+from drainer.config import Config
+from drainer.errors import UsageError
 
 Sections = dict[str, dict[str, Any]]
 """Values that override the configuration, by section and key."""
 
 
-def _sections(
+def _primary(
     accept: Annotated[
         list[str],
         typer.Option(
@@ -74,8 +76,56 @@ def _words(values: list[str]) -> list[str]:
     return [word for value in values for word in value.replace(",", " ").split()]
 
 
-with_primary = options_as("primary", _sections, _sections)
+def _lists(
+    known: Annotated[
+        list[str],
+        typer.Option(
+            metavar="LIST",
+            help="A list of recipients that exist: a file with an address or @domain a"
+            " line, or another kind of docs/census.md; may be repeated."
+            " [recipients] lists",
+            show_default=False,
+        ),
+    ] = [],  # noqa: B006 - typer copies it
+    callout: Annotated[
+        bool | None,
+        typer.Option(
+            "--callout/--no-callout",
+            help="Ask the primary for recipients: RCPT, and no message. [recipients]"
+            " callout",
+            show_default=False,
+        ),
+    ] = None,
+) -> Sections:
+    keys: dict[str, Any] = {"lists": known} if known else {}
+    if callout is not None:
+        keys["callout"] = callout
+    return {"recipients": keys}
+
+
+def _census(
+    census: Annotated[
+        bool | None,
+        typer.Option(
+            "--census/--no-census",
+            help="Hold recipients that no list has. [recipients] before_drain",
+            show_default=False,
+        ),
+    ] = None,
+    **lists: Any,  # noqa: ANN401
+) -> Sections:
+    found = _lists(**lists)
+    if census is not None:
+        found["recipients"]["before_drain"] = census
+    return found
+
+
+with_primary = options_as("primary", _primary, _primary)
 """Gives a command the options that describe the primary, as ``primary``."""
+with_lists = options_as("recipients", _lists, _lists)
+"""Gives a command the options that say who exists, as ``recipients``."""
+with_census = options_as("recipients", _census, _lists, _census)
+"""Gives a command the options of a census before a drain, as ``recipients``."""
 
 
 def merge(*parts: Mapping[str, Mapping[str, Any]]) -> Sections:
@@ -85,3 +135,11 @@ def merge(*parts: Mapping[str, Mapping[str, Any]]) -> Sections:
         for section, keys in part.items():
             merged.setdefault(section, {}).update(keys)
     return merged
+
+
+def refuse_without_lists(config: Config, given: Sections) -> None:
+    """Raise UsageError for a census that was asked for, and has no list."""
+    asked, section = given["recipients"].get("before_drain"), config.recipients
+    if asked and not section.lists and not section.callout:
+        message = "--census needs a list of recipients, or --callout"
+        raise UsageError(message, hint="give --known LIST, or set [recipients] lists")
