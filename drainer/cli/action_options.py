@@ -11,7 +11,13 @@ from msgspec.structs import replace
 
 from drainer.cli.completion import complete_id
 from drainer.cli.filters import filters_of, options_as, selection_of
-from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
+from drainer.cli.options import (
+    ConfigOption,
+    JsonOption,
+    LedgerOption,
+    ReasonOption,
+    load,
+)
 from drainer.cli.output import clean, stdout
 from drainer.config import Config
 from drainer.errors import UsageError
@@ -54,11 +60,9 @@ class OperatorRequest(Struct, frozen=True, kw_only=True):
             typer.confirm(f"{name} {count} recipients?", abort=True, err=True)
 
 
-def _asked(
+def _request_of(
     ids: IdsArgument = None,
-    reason: Annotated[
-        str, typer.Option("--reason", "-r", help="Reason; recorded with the decision.")
-    ] = "",
+    reason: ReasonOption = "",
     path: ConfigOption = None,
     ledger: LedgerOption = "",
     *,
@@ -82,11 +86,11 @@ def _asked(
     )
 
 
-as_verb = options_as("asked", _asked, _asked, filters_of, selection_of)
+as_verb = options_as("asked", _request_of, _request_of, filters_of, selection_of)
 """Gives a command the argument and options of an action, as ``asked``."""
 
 
-def named(
+def select_messages(
     report: LedgerReader, ids: Sequence[str], filters: Filters, name: str
 ) -> Filters:
     """Return the filters for these messages; UsageError without an ID or a filter."""

@@ -1,14 +1,18 @@
 """`bounces`: list pending and sent bounces; approve, cancel, and send what is due."""
 
 from collections.abc import Sequence
-from typing import Annotated
 
 import typer
 from msgspec.structs import replace
 
 from drainer.bounce import approval
 from drainer.bounce.quarantine.store import Quarantine
-from drainer.cli.action_options import OperatorRequest, as_verb, named, show_touched
+from drainer.cli.action_options import (
+    OperatorRequest,
+    as_verb,
+    select_messages,
+    show_touched,
+)
 from drainer.cli.drain import run_drain, worker_processes
 from drainer.cli.event_loop import run_loop
 from drainer.cli.filters import with_filters
@@ -17,16 +21,17 @@ from drainer.cli.options import (
     IdArgument,
     JsonOption,
     LedgerOption,
+    NoCheckOption,
     ToOption,
     load,
 )
 from drainer.cli.output import print_json, say, stdout, warn
 from drainer.cli.pending_bounces import (
     add_row,
-    asking,
+    bounce_facts,
     bounce_table,
+    open_decider,
     print_facts,
-    told_of,
 )
 from drainer.cli.section_options import Sections, merge, with_primary
 from drainer.cli.verify import source_of
@@ -58,9 +63,6 @@ from drainer.sources.protocol import Source
 app = typer.Typer(no_args_is_help=True)
 
 
-# ---- list, show
-
-
 @app.command("list")
 @with_filters
 def list_(
@@ -79,8 +81,8 @@ def list_(
     """
     config = load(path, ledger=ledger)
     pages = bounce_table()
-    with asking(config) as (report, bounce_decider):
-        for fact in told_of(report, bounce_decider, filters):
+    with open_decider(config) as (report, bounce_decider):
+        for fact in bounce_facts(report, bounce_decider, filters):
             if json_:
                 print_json(fact)
             else:
@@ -102,9 +104,9 @@ def show(
     Example: drainer bounces show 4bX1Yz3Qk2z
     """
     config = load(path, ledger=ledger)
-    with asking(config) as (report, bounce_decider):
+    with open_decider(config) as (report, bounce_decider):
         chosen = Filters(messages=[report.resolve(id_)])
-        facts = list(told_of(report, bounce_decider, chosen))
+        facts = list(bounce_facts(report, bounce_decider, chosen))
     if not facts:
         say("no recipient of this message was refused permanently; see `drainer show`")
     for fact in facts:
@@ -112,9 +114,6 @@ def show(
             print_json(fact)
         else:
             print_facts(fact)
-
-
-# ---- approve, cancel
 
 
 @app.command("approve")
@@ -127,8 +126,8 @@ def approve(asked: OperatorRequest) -> None:
 
     Example: drainer bounces approve 4bX1Yz3Qk2z --reason 'the user has left'
     """
-    with asking(asked.config) as (report, bounce_decider):
-        chosen = _chosen(report, "approve", asked)
+    with open_decider(asked.config) as (report, bounce_decider):
+        chosen = _select_pending(report, "approve", asked)
         if bounce_decider is None:
             rulings = [
                 OperatorDecision(resting=r, event=Event.APPROVED_REFUSED)
@@ -148,19 +147,18 @@ def cancel(asked: OperatorRequest) -> None:
 
     Example: drainer bounces cancel --sender newsletter@ --reason 'not wanted'
     """
-    with asking(asked.config) as (report, _):
-        chosen = _chosen(report, "cancel", asked)
+    with open_decider(asked.config) as (report, _):
+        chosen = _select_pending(report, "cancel", asked)
         rulings = [
             OperatorDecision(resting=each, event=Event.CANCELLED) for each in chosen
         ]
         _carry_out("cancel", asked, report, rulings)
 
 
-def _chosen(
+def _select_pending(
     report: LedgerReader, verb: str, asked: OperatorRequest
 ) -> list[PendingBounce]:
-    """Return the pending bounces that were asked for."""
-    chosen = named(report, asked.ids, asked.filters, verb)
+    chosen = select_messages(report, asked.ids, asked.filters, verb)
     pending = State.BOUNCE_PENDING.value
     return [each for each in resting(report, chosen) if each.row["state"] == pending]
 
@@ -186,7 +184,7 @@ def _carry_out(
             quarantine, report, rulings, _ContentReader(asked.config, quarantine)
         )
         done = rule(url, verb, rulings, asked.reason)
-    _tell(done, dry_run=asked.dry_run, as_json=asked.as_json)
+    _print_counts(done, dry_run=asked.dry_run, as_json=asked.as_json)
     if len(done) != len(rulings):
         say(f"{len(rulings) - len(done)} had changed state in the meantime")
 
@@ -211,7 +209,9 @@ class _ContentReader:
             return copy
 
 
-def _tell(rulings: Sequence[OperatorDecision], *, dry_run: bool, as_json: bool) -> None:
+def _print_counts(
+    rulings: Sequence[OperatorDecision], *, dry_run: bool, as_json: bool
+) -> None:
     bounced = sum(each.event is Event.APPROVED for each in rulings)
     if as_json:
         facts = {"bounced": bounced, "quarantined": len(rulings) - bounced}
@@ -226,9 +226,6 @@ def _tell(rulings: Sequence[OperatorDecision], *, dry_run: bool, as_json: bool) 
         say("the bounces are queued: `drainer bounces run` sends them")
 
 
-# ---- run
-
-
 @app.command("run")
 @with_primary
 def run(
@@ -237,9 +234,7 @@ def run(
     ledger: LedgerOption = "",
     *,
     primary: Sections,
-    no_check: Annotated[
-        bool, typer.Option("--no-check", help="Do not check the primary first.")
-    ] = False,
+    no_check: NoCheckOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Confirm the refusals that are due, and send the bounces that are due.
@@ -255,7 +250,7 @@ def run(
     config = load(path, to=to, ledger=ledger, sections=quick, acts=True)
 
     with worker_processes(config) as workers:
-        sources = _bound(config)
+        sources = _open_sources(config)
         whole, admission, _ = resolve_routes(config, sources, scans=False)
         settings = build_settings(
             whole, admission=admission, explicit=False, acknowledge=True
@@ -271,7 +266,7 @@ def run(
     raise typer.Exit(code)
 
 
-def _bound(config: Config) -> list[Source]:
+def _open_sources(config: Config) -> list[Source]:
     """Open every source that was drained to this primary and still exists.
 
     Bounces are built from copies, so they can leave without any source.

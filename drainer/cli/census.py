@@ -10,7 +10,7 @@ from drainer.cli.census_callout import (
     ask_primaries,
     callout_facts,
     contradiction_facts,
-    decided,
+    decide_existence,
     words_of,
 )
 from drainer.cli.completion import complete_source
@@ -89,7 +89,7 @@ def census(
     said = {m: answer for each in asked for m, answer in each.result.answers.items()}
     tally = CensusTally()
     for mailbox, messages in count.items():
-        answer = decided(answers[mailbox], said.get(mailbox))
+        answer = decide_existence(answers[mailbox], said.get(mailbox))
         tally.add(mailbox, messages, answer)
         if answer.existence is listed:
             _print_recipient(mailbox, messages, answer, as_json=json_)

@@ -77,7 +77,9 @@ def _findings(route: str, result: InterviewResult, listed: Answers) -> RouteFind
     )
 
 
-def decided(listed: ExistenceAnswer, said: ExistenceAnswer | None) -> ExistenceAnswer:
+def decide_existence(
+    listed: ExistenceAnswer, said: ExistenceAnswer | None
+) -> ExistenceAnswer:
     """Return what counts: the list's word, else the primary's."""
     if said is None or listed.existence is not Existence.CANNOT_TELL:
         return listed

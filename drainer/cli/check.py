@@ -111,8 +111,6 @@ def _patient_for_a_person(route: Route, config: Config) -> Route:
 
 
 class _PrintedReport(HealthReport):
-    """Findings that are printed as they are added."""
-
     has_failed = False
 
     def add(self, stage: str, step: ConnectStep, verdict: str, hint: str = "") -> None:
@@ -231,7 +229,6 @@ async def _scanner(settings: ScannerSettings, *, names_clients: bool) -> dict[st
 
 
 def _show_scanner(facts: dict[str, Any]) -> None:
-    """Print the finding of one scanner for people."""
     console, colour = stdout(), "yellow" if facts["verdict"] == WARN else "green"
     words = clean(f"{facts['place']}: {facts['reply']}", 300)
     name = clean(f"scanner {facts['scanner']}")

@@ -48,7 +48,7 @@ def classify(
     """
     if check is not None:
         known = read_rules(check)
-        _told(check, [rule.id for rule in known], as_json=json_)
+        _print_ids(check, [rule.id for rule in known], as_json=json_)
         return
     own = read_rules(rules) if rules else make_rules(load(path))
     if reply:
@@ -57,7 +57,7 @@ def classify(
         raise typer.Exit(UsageError.exit_code)
 
 
-def _told(path: Path, rules: list[str], *, as_json: bool) -> None:
+def _print_ids(path: Path, rules: list[str], *, as_json: bool) -> None:
     if as_json:
         print_json({"file": str(path), "rules": rules})
     else:

@@ -174,7 +174,6 @@ def _print_table(header: str, table: Mapping[str, Any]) -> None:
 
 
 def _explain_route(known: Config, address: str, *, as_json: bool) -> None:
-    """Print which route an address takes, by which entry."""
     domain = domain_of(address) or address.lower()
     whole, no_route, unanswered, _ = with_mx_hosts(known)
     table = make_route_table(whole, no_route, unanswered)

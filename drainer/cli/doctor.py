@@ -16,7 +16,7 @@ from drainer.cli.output import clean, print_json, say, stdout
 from drainer.cli.table import Table
 from drainer.config.host import split_host
 from drainer.doctor.build import STRICT_SENDER, DoctorRequest, make_examination
-from drainer.doctor.checks import examine, failed
+from drainer.doctor.checks import examine, has_failure
 from drainer.doctor.checks.check import DoctorFinding, Grade
 from drainer.doctor.checks.facts import DoctorFacts
 from drainer.doctor.run import Tell, look
@@ -122,7 +122,7 @@ def doctor(
         print_json(facts_of(facts, findings, seconds))
     else:
         _show(facts, findings)
-    if failed(findings):
+    if has_failure(findings):
         raise typer.Exit(PrimaryNotReady.exit_code)
 
 
@@ -152,7 +152,7 @@ def facts_of(
         "domain": facts.domain.name,
         "primary": facts.domain.primary,
         "backups": list(facts.domain.backups),
-        "ready": not failed(findings),
+        "ready": not has_failure(findings),
         "verdicts": _counts(findings),
         "seconds": round(seconds, 3),
         "findings": [

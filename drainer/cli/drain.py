@@ -24,8 +24,10 @@ from drainer.cli.inspect import print_plan
 from drainer.cli.log import is_quiet
 from drainer.cli.options import (
     ConfigOption,
+    DryRunOption,
     JsonOption,
     LedgerOption,
+    NoCheckOption,
     SourcesArgument,
     ToOption,
     load,
@@ -125,12 +127,8 @@ def drain(
             " how to settle it.",
         ),
     ] = "",
-    no_check: Annotated[
-        bool, typer.Option("--no-check", help="Do not check the primary first.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", "-n", help="Only print what it would do.")
-    ] = False,
+    no_check: NoCheckOption = False,
+    dry_run: DryRunOption = False,
     rehearse: Annotated[
         bool,
         typer.Option(
@@ -178,7 +176,7 @@ def drain(
             postfix={"copy_of": copy_of} if copy_of else {},
         )
         warn_of_skipped(opened)
-        config = _with_server_routes(config, opened)
+        config = _add_server_routes(config, opened)
         whole, admission, mx = resolve_routes(config, opened, redirect)
         settings = build_settings(
             whole,
@@ -212,7 +210,7 @@ def _sections(rate: str, connections: int | None, give_up_after: str) -> Section
     return sections
 
 
-def _with_server_routes(config: Config, sources: list[Source]) -> Config:
+def _add_server_routes(config: Config, sources: list[Source]) -> Config:
     """Use the routes of a running server if none is named; a person confirms them."""
     found = with_server_routes(config, sources)
     if found.routes and not config.routes:

@@ -5,8 +5,9 @@ For keepalived, monit, cron and the like. The command writes one row and ends.
 
 import typer
 
+from drainer.cli.options import ReasonOption
 from drainer.cli.output import print_json, say
-from drainer.cli.overrides import OverrideTarget, ReasonOption, to_whom
+from drainer.cli.overrides import OverrideTarget, to_whom
 from drainer.config.build.paths import lock_folder
 from drainer.ledger.watch_log import is_owned
 from drainer.policy.pacing.overrides import OverrideKind
@@ -31,7 +32,7 @@ def up(whom: OverrideTarget, reason: ReasonOption = "") -> None:
 
     Example: drainer hook up --reason "keepalived: MASTER"
     """
-    _tell(whom, OverrideKind.UP, reason)
+    _report(whom, OverrideKind.UP, reason)
 
 
 @app.command("down")
@@ -43,10 +44,10 @@ def down(whom: OverrideTarget, reason: ReasonOption = "") -> None:
 
     Example: drainer hook down --reason "monit: smtp failed"
     """
-    _tell(whom, OverrideKind.DOWN, reason)
+    _report(whom, OverrideKind.DOWN, reason)
 
 
-def _tell(whom: OverrideTarget, ask: OverrideKind, reason: str) -> None:
+def _report(whom: OverrideTarget, ask: OverrideKind, reason: str) -> None:
     route, given = whom.route, whom.give(ask, reason)
     runs = is_owned(lock_folder(whom.url), route)
     if whom.as_json:

@@ -62,12 +62,12 @@ LOGGER.addHandler(_HANDLER)
 LOGGER.setLevel(logging.INFO)
 
 
-def _plainly(text: str, own: Iterable[str]) -> str:
+def _show_plain(text: str, own: Iterable[str]) -> str:
     del own
     return text
 
 
-_SHOWN: Final[list[AddressShower]] = [_plainly]
+_SHOWN: Final[list[AddressShower]] = [_show_plain]
 """The one that is used."""
 
 
@@ -111,7 +111,7 @@ def _be_verbose(times: int) -> None:
         DIALOGUE.setLevel(logging.DEBUG)
 
 
-def _debug(chosen: bool) -> None:
+def _be_most_verbose(chosen: bool) -> None:
     _be_verbose(2 if chosen else 0)
 
 
@@ -136,7 +136,7 @@ def _options(
         " addresses says.",
     ),
     debug: bool = typer.Option(
-        False, "--debug", callback=_debug, help="The same as -vv."
+        False, "--debug", callback=_be_most_verbose, help="The same as -vv."
     ),
 ) -> None:
     """Have the options that every command has."""
@@ -148,7 +148,7 @@ def forget_options() -> None:
     _HANDLER.setFormatter(None)
     LOGGER.setLevel(logging.INFO)
     DIALOGUE.setLevel(logging.INFO)
-    show_addresses(_plainly)
+    show_addresses(_show_plain)
 
 
 def add_verbosity(command: Any) -> None:  # noqa: ANN401 - Typer's own

@@ -1,9 +1,7 @@
 """Print text as it is written: only our own few styles are markup.
 
 Rich reads `[primary]` in a text as a style, and does not show it; for `:x:` it shows a
-picture. So a console of ours reads as markup only the tags of STYLES. It is the one
-place where text becomes what a terminal shows; text of others goes through
-`output.clean` before.
+picture. Text of others goes through `output.clean` before.
 """
 
 import re

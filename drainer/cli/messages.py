@@ -36,7 +36,7 @@ def show(
     if json_:
         print_json(facts)
     else:
-        tell_message(facts)
+        print_message(facts)
 
 
 def message_facts(report: LedgerReader, id_: str) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def message_facts(report: LedgerReader, id_: str) -> dict[str, Any]:
     }
 
 
-def tell_message(facts: dict[str, Any]) -> None:
+def print_message(facts: dict[str, Any]) -> None:
     """Print one message and its recipients."""
     console = stdout()
     for key, value in facts.items():

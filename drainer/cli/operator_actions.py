@@ -5,7 +5,12 @@ from collections.abc import Callable, Iterable
 from msgspec.structs import replace
 
 from drainer.cli import COMMANDS
-from drainer.cli.action_options import OperatorRequest, as_verb, named, show_touched
+from drainer.cli.action_options import (
+    OperatorRequest,
+    as_verb,
+    select_messages,
+    show_touched,
+)
 from drainer.cli.filters import options_as
 from drainer.cli.output import print_json, say, stdout
 from drainer.cli.replay import ReplayWindow, replay, window_of
@@ -53,8 +58,8 @@ def act(verb: OperatorAction, asked: OperatorRequest) -> bool:
     """Apply an action to recipients; False for a dry run."""
     url = ledger_url(asked.config)
     with LedgerReader(url) as report:
-        meant = named(report, asked.ids, asked.filters, verb.name)
-        chosen = _touched_by(verb, meant)
+        meant = select_messages(report, asked.ids, asked.filters, verb.name)
+        chosen = _limit_to_verb(verb, meant)
         stays = [_stays_held(verb, row) for row in _rows(report, chosen)]
         count = len(stays)
         if asked.dry_run:
@@ -81,7 +86,7 @@ def _stays_held(verb: OperatorAction, row: Row) -> bool:
     return is_release and problem is not None and not problem[1]
 
 
-def _touched_by(verb: OperatorAction, meant: Filters) -> Filters:
+def _limit_to_verb(verb: OperatorAction, meant: Filters) -> Filters:
     """Return the recipients that an action may change; without states, none."""
     states = touchable(verb, meant.states or [s.value for s in State])
     return replace(meant, states=states)
@@ -107,7 +112,6 @@ def _say_count(count: int, done: str, *, as_json: bool) -> None:
 
 
 def _document(name: str, command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command its help."""
     command.__doc__ = (
         f"{COMMANDS[name].help}\n\nExample: drainer {name} --domain example.com"
         " --reason 'moved away'"

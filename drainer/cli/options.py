@@ -53,6 +53,15 @@ IdArgument = Annotated[
         help="A drainer id or prefix, a queue id, or a Message-ID.",
     ),
 ]
+ReasonOption = Annotated[
+    str, typer.Option("--reason", "-r", help="Reason; recorded with the decision.")
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", "-n", help="Only print what it would do.")
+]
+NoCheckOption = Annotated[
+    bool, typer.Option("--no-check", help="Do not check the primary first.")
+]
 ToOption = Annotated[
     str,
     typer.Option(

@@ -3,9 +3,7 @@
 import getpass
 import os
 from datetime import datetime
-from typing import Annotated
 
-import typer
 from msgspec import Struct
 
 from drainer.cli.filters import options_as
@@ -19,10 +17,6 @@ from drainer.ledger.overrides import give
 from drainer.policy.pacing.overrides import Override, OverrideKind
 from drainer.runtime.process import utcnow
 from drainer.runtime.units import parse_duration
-
-ReasonOption = Annotated[
-    str, typer.Option("--reason", "-r", help="Reason; recorded with the decision.")
-]
 
 
 class OverrideTarget(Struct, frozen=True, kw_only=True):

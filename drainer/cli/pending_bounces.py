@@ -28,14 +28,14 @@ from drainer.runtime.process import utcnow
 
 
 @contextmanager
-def asking(config: Config) -> Iterator[tuple[LedgerReader, BounceDecider | None]]:
+def open_decider(config: Config) -> Iterator[tuple[LedgerReader, BounceDecider | None]]:
     """Yield the ledger and the bounce rules; no rules when no bounces are sent."""
     bouncing = make_bouncing(config)
     with LedgerReader(ledger_url(config)) as report:
         yield report, build_decider(bouncing) if bouncing is not None else None
 
 
-def told_of(
+def bounce_facts(
     report: LedgerReader, bounce_decider: BounceDecider | None, filters: Filters
 ) -> Iterator[dict[str, Any]]:
     """Yield recipients for scripts, as if every pending bounce were final now."""

@@ -11,10 +11,10 @@ from msgspec.structs import replace
 from drainer.bounce.quarantine.cleanup import sweep
 from drainer.bounce.quarantine.export import ExportTarget, SkippedMessage, target_of
 from drainer.bounce.quarantine.store import Quarantine
-from drainer.cli.action_options import IdsArgument, named
+from drainer.cli.action_options import IdsArgument, select_messages
 from drainer.cli.content import MISSING, ContentFinder
 from drainer.cli.filters import with_filters
-from drainer.cli.messages import message_facts, tell_message
+from drainer.cli.messages import message_facts, print_message
 from drainer.cli.operator_actions import verb_command
 from drainer.cli.options import (
     ConfigOption,
@@ -26,7 +26,7 @@ from drainer.cli.options import (
 from drainer.cli.output import clean, print_json, say, stdout, warn
 from drainer.cli.table import Table
 from drainer.cli.times import shown_time
-from drainer.cli.why import decisions_of, show_message, tell_decisions
+from drainer.cli.why import decisions_of, print_decisions, show_message
 from drainer.config import Config
 from drainer.config.build.paths import ledger_url, quarantine_folder
 from drainer.config.build.rules import make_rules
@@ -54,7 +54,7 @@ def _sweep(config: Config) -> None:
         sweep(report, Quarantine(quarantine_folder(url)))
 
 
-def _within(filters: Filters) -> Filters:
+def _limit_to_quarantine(filters: Filters) -> Filters:
     """Return the filters for quarantined recipients, and those that a scanner holds."""
     if not set(filters.states) <= {State.QUARANTINED, State.HELD}:
         message = (
@@ -89,7 +89,7 @@ def list_(
         cut=("why", "bounce rules"),
     )  # fmt: skip
     missing = 0
-    for fact in _listed(config, _within(filters)):
+    for fact in _list_facts(config, _limit_to_quarantine(filters)):
         missing += fact["content"] == MISSING
         if json_:
             print_json(fact)
@@ -105,7 +105,7 @@ def list_(
         )
 
 
-def _listed(config: Config, filters: Filters) -> Iterator[dict[str, Any]]:
+def _list_facts(config: Config, filters: Filters) -> Iterator[dict[str, Any]]:
     rules = make_rules(config)
     with LedgerReader(ledger_url(config)) as report:
         contents = ContentFinder(config, report)
@@ -115,7 +115,6 @@ def _listed(config: Config, filters: Filters) -> Iterator[dict[str, Any]]:
 
 
 def _facts(row: Row, where: str, reason: str) -> dict[str, Any]:
-    """Return one recipient as JSON for scripts."""
     decision = row["decision"]
     return {
         "id": row["id"],
@@ -190,9 +189,9 @@ def show(
     if json_:
         print_json(facts | more)
         return
-    tell_message(facts)
+    print_message(facts)
     show_message(id_, message)
-    tell_decisions(more["decisions"])
+    print_decisions(more["decisions"])
     stdout().print(f"content: {more['content']}")
     for line in more["header"]:
         stdout().print(f"  {clean(line, 1000)}")
@@ -242,7 +241,9 @@ def export(
     """
     config = load(path, ledger=ledger)
     with LedgerReader(ledger_url(config)) as report:
-        chosen = _within(named(report, ids or (), filters, "export"))
+        chosen = _limit_to_quarantine(
+            select_messages(report, ids or (), filters, "export")
+        )
         contents = ContentFinder(config, report)
         messages = itertools.groupby(report.recipients(chosen), lambda row: row["id"])
         if dry_run:

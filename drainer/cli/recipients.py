@@ -137,9 +137,6 @@ def _refuse_contradictions(
             raise UsageError(message, hint=f"legal: {', '.join(_FIELDS)}")
 
 
-# ---- one recipient a line
-
-
 def recipient_facts(row: Row) -> dict[str, Any]:
     """Return one recipient as JSON for scripts."""
     return {
@@ -228,12 +225,7 @@ def _print_table(rows: Iterable[Row], form: str, rules: Sequence[Rule]) -> None:
     table.end()
 
 
-# ---- counts
-
-
 class _Count(Struct):
-    """Recipients of one kind."""
-
     recipients: int = 0
     size: int = 0
     oldest: int = sys.maxsize

@@ -70,8 +70,8 @@ def replay(asked: OperatorRequest, window: ReplayWindow) -> None:
     """Make delivered recipients pending again, where their content is still there."""
     url = ledger_url(asked.config)
     with LedgerReader(url) as report:
-        chosen = _chosen(report, asked, window)
-        rows, missing = _with_content(
+        chosen = _select(report, asked, window)
+        rows, missing = _split_by_content(
             report, ContentFinder(asked.config, report), chosen
         )
         maildirs = _maildirs(report, missing)
@@ -95,7 +95,7 @@ def replay(asked: OperatorRequest, window: ReplayWindow) -> None:
         say("the next `drainer drain` of their sources sends them again")
 
 
-def _chosen(
+def _select(
     report: LedgerReader, asked: OperatorRequest, window: ReplayWindow
 ) -> Filters:
     """Return the filters; UsageError where they contradict a window of deliveries."""
@@ -118,10 +118,9 @@ def _chosen(
     )
 
 
-def _with_content(
+def _split_by_content(
     report: LedgerReader, finder: ContentFinder, chosen: Filters
 ) -> tuple[list[Row], list[Row]]:
-    """Return the recipients whose mail is still there, and the others."""
     there: list[Row] = []
     missing: list[Row] = []
     for id_, rows in _by_message(report, chosen):

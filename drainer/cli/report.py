@@ -12,7 +12,7 @@ import typer
 from drainer import __version__
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import print_json, say
-from drainer.cli.report_page import masked, render
+from drainer.cli.report_page import mask_addresses, render
 from drainer.config.build.paths import ledger_url, shown_ledger
 from drainer.config.build.rules import make_rules
 from drainer.errors import UsageError
@@ -61,7 +61,7 @@ def report(
     with LedgerReader(url) as reader, reader.snapshot():
         facts = report_facts(reader, datetime.now(UTC), make_rules(config))
         facts |= {"ledger": shown_ledger(url), "version": __version__}
-        facts = masked(
+        facts = mask_addresses(
             facts, reader.salt(), plain=config.telemetry.addresses == "plain"
         )
     if kind is ReportFormat.JSON and output is None:

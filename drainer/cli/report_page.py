@@ -54,7 +54,9 @@ TODO: Final[Mapping[str, tuple[str, str]]] = {
 """What there is to do about recipients in a state: why, and the command."""
 
 
-def masked(facts: dict[str, Any], salt: bytes, *, plain: bool) -> dict[str, Any]:
+def mask_addresses(
+    facts: dict[str, Any], salt: bytes, *, plain: bool
+) -> dict[str, Any]:
     """Return the facts with addresses shown as in traces, and without controls."""
     view = AddressView(salt, plain=plain)
     for reason in facts["reasons"]:

@@ -82,8 +82,6 @@ class ScanForecast:
         findings = await asyncio.gather(*map(self._screen.examine, self._batch))
         return [found for each in findings if (found := decisive(each)) is not None]
 
-    # --- what is printed
-
     def facts(self) -> dict[str, Any]:
         """Return it as JSON for scripts."""
         symbols: dict[str, dict[str, int]] = {}

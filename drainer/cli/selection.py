@@ -68,7 +68,7 @@ class SourceList:
             for scanned in found:
                 keys.append(self._key(scanned))
                 places.append(file.tell())
-                pickle.dump(_bare(scanned), file, protocol=5)
+                pickle.dump(_strip_content(scanned), file, protocol=5)
             for n in sorted(range(len(keys)), key=keys.__getitem__):
                 file.seek(places[n])
                 yield pickle.load(file)  # noqa: S301 - written by ourselves, above
@@ -80,7 +80,7 @@ class SourceList:
         return order_key(order, message.arrived, size, lifetime_began=self._began)
 
 
-def _bare(scanned: ScannedMessage) -> ScannedMessage:
+def _strip_content(scanned: ScannedMessage) -> ScannedMessage:
     """Return it without its content."""
     return replace(
         scanned,

@@ -8,7 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from drainer.cli.completion import complete_source
-from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
+from drainer.cli.options import (
+    ConfigOption,
+    DryRunOption,
+    JsonOption,
+    LedgerOption,
+    load,
+)
 from drainer.cli.output import print_json, say, stdout, warn
 from drainer.config import Config
 from drainer.config.build.paths import (
@@ -141,7 +147,7 @@ def give_back(
     Example: drainer spool give-back postfix:live
     """
     config = load(path, ledger=ledger, acts=True)
-    counts = _settled(
+    counts = _apply_step(
         config,
         source,
         lambda holds, report: holds.give_back(report, everything=everything),
@@ -162,9 +168,7 @@ def settle(
     path: ConfigOption = None,
     ledger: LedgerOption = "",
     *,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", "-n", help="Only print what it would do.")
-    ] = False,
+    dry_run: DryRunOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Apply what the ledger knows to a drained queue that still has the mail.
@@ -181,7 +185,7 @@ def settle(
     Example: drainer spool settle postfix:/var/spool/postfix
     """
     config = load(path, ledger=ledger, acts=True)
-    counts = _settled(
+    counts = _apply_step(
         config,
         source,
         lambda holds, report: holds.settle(report, dry_run=dry_run),
@@ -193,7 +197,7 @@ def settle(
         raise typer.Exit(5)
 
 
-def _settled(
+def _apply_step(
     config: Config,
     name: str,
     step: Step,

@@ -71,10 +71,10 @@ def status(
         facts = standing(report, config.retry.lifetime, urls)
         all_kept = not urls and not facts["messages"]["acknowledged"]
         found = replayable(report, all_kept=all_kept)
-        facts["replay"] = _replay(found, kept_folder(url))
-        facts["reserve"] = _reserved(report.reserves(lock_folder(url)))
+        facts["replay"] = _replay_facts(found, kept_folder(url))
+        facts["reserve"] = _reserve_facts(report.reserves(lock_folder(url)))
         if opened:
-            facts["source"] = _counted(report, opened[0])
+            facts["source"] = _count_again(report, opened[0])
             if facts["source"]["unknown_to_ledger"]:
                 facts["balanced"] = False
         if json_:
@@ -84,7 +84,6 @@ def status(
 
 
 def _export_metrics(config: Config, output: Path | None, *, alone: bool) -> None:
-    """Print the metrics, or write them to a file."""
     if not alone:
         message = "--output and --prometheus go together, without SOURCE and --json"
         raise UsageError(message, hint="drainer status --prometheus --output FILE.prom")
@@ -100,11 +99,10 @@ def _export_metrics(config: Config, output: Path | None, *, alone: bool) -> None
         sys.stdout.write(ledger_metrics(config, url).decode())
 
 
-def _counted(report: LedgerReader, source: Source) -> dict[str, Any]:
-    """Count again what a spool holds now."""
+def _count_again(report: LedgerReader, source: Source) -> dict[str, Any]:
     seen = Counter[str]()
     moved = Counter[str](
-        message.identity for message in report.unrecorded(_listed(source, seen))
+        message.identity for message in report.unrecorded(_count_messages(source, seen))
     )
     unknown = 0
     for identity, count in moved.items():  # a renamed message is known too
@@ -121,7 +119,7 @@ def _counted(report: LedgerReader, source: Source) -> dict[str, Any]:
     }
 
 
-def _replay(found: Row, kept: Path) -> dict[str, Any]:
+def _replay_facts(found: Row, kept: Path) -> dict[str, Any]:
     """Return how far back delivered mail can be sent again, and from what."""
     since = from_micros(int(found["since"])).isoformat() if found["since"] else None
     copies, oldest = oldest_copy(kept)
@@ -134,7 +132,7 @@ def _replay(found: Row, kept: Path) -> dict[str, Any]:
     }
 
 
-def _reserved(left: list[LeftReserve]) -> dict[str, Any]:
+def _reserve_facts(left: list[LeftReserve]) -> dict[str, Any]:
     """Return the content of the reserves of ended runs, and their files."""
     used = [each for each in left if each.records or each.damage]
     return {
@@ -152,7 +150,7 @@ def first_to_expire(config: Config, sources: list[str]) -> dict[str, Any] | None
         return None
 
 
-def _listed(source: Source, seen: Counter[str]) -> Iterator[Message]:
+def _count_messages(source: Source, seen: Counter[str]) -> Iterator[Message]:
     """Yield every message of a spool, and count them."""
     for spooled in source.scan():
         seen["messages"] += 1
@@ -163,7 +161,7 @@ def _show_status(facts: dict[str, Any], reasons: list[Row]) -> None:
     said = {""}
     _show_breakers(facts, said)
     for row in reasons:
-        words = _once(_bare(row["reply"]), said)
+        words = _quote_once(_strip_stage(row["reply"]), said)
         stdout().print(
             f"{row['count']} {row['state']}: {clean(meaning_of(row['rule']))}"
             f" since {shown_time(row['since'])}{words}"
@@ -177,12 +175,12 @@ def _show_status(facts: dict[str, Any], reasons: list[Row]) -> None:
         _show_source(facts["source"])
 
 
-def _bare(reply: str | None) -> str:
+def _strip_stage(reply: str | None) -> str:
     """Return a reply without the stage in front, with which a breaker has it."""
     return _STAGE.sub("", reply or "")
 
 
-def _once(reply: str, said: set[str]) -> str:
+def _quote_once(reply: str, said: set[str]) -> str:
     """Return a reply in parentheses, or '' if the output has it already."""
     if reply in said:
         return ""
@@ -196,9 +194,10 @@ def _show_breakers(facts: dict[str, Any], said: set[str]) -> None:
     for breaker in facts["breakers"]:
         is_domain = breaker["scope"] != "route"
         of = f"{clean(breaker['scope'])} at " if is_domain else "the route "
+        words = _quote_once(_strip_stage(breaker["reply"]), said)
         console.print(
             f"[red]breaker of {of}{clean(breaker['route'])} {breaker['state']}[/]:"
-            f" {clean(breaker['reason'])}{_once(_bare(breaker['reply']), said)}"
+            f" {clean(breaker['reason'])}{words}"
         )
         if breaker["remedy"] not in said:
             console.print(f"  [yellow]{clean(breaker['remedy'], 500)}[/]")
@@ -206,14 +205,12 @@ def _show_breakers(facts: dict[str, Any], said: set[str]) -> None:
 
 
 def _show_routes(routes: list[dict[str, Any]]) -> None:
-    """Print what each of several routes has."""
     for each in routes if len(routes) > 1 else ():
         counts = (f"{count} {state}" for state, count in each["states"].items())
         stdout().print(f"{clean(each['route'] or 'no route')}: {', '.join(counts)}")
 
 
 def _show_source(found: dict[str, Any]) -> None:
-    """Print what the spool has now."""
     console = stdout()
     console.print(
         f"the spool holds {found['messages']} messages,"
@@ -229,7 +226,6 @@ def _show_source(found: dict[str, Any]) -> None:
 
 
 def _show_replay(replay: dict[str, Any]) -> None:
-    """Print how far back delivered mail can be sent again."""
     if replay["since"]:
         stdout().print(
             "replay: the sources still have the mail of"

@@ -93,7 +93,6 @@ def print_summary(run: Run, summary: dict[str, Any]) -> None:
 
 
 def _reports(drain: Drain) -> ReportCounts | None:
-    """Return the counts of bounces that this run tried to send."""
     return drain.bounce_service.reporting.count if drain.bounce_service else None
 
 
@@ -130,7 +129,7 @@ def _print_breakers(drain: Drain) -> None:
     for route in drain.routes.values():
         if route.not_ready:
             console.print(
-                f"[red]nothing was sent there: {clean(_said(route.not_ready))}[/]"
+                f"[red]nothing was sent there: {clean(_quote(route.not_ready))}[/]"
             )
     for name, breaker in drain.open_breakers:
         cause = breaker.cause
@@ -139,7 +138,7 @@ def _print_breakers(drain: Drain) -> None:
         where += f" at {clean(name)}" if len(drain.routes) > 1 else ""
         console.print(f"[red]stopped{where}: {clean(why)}[/]")
         if cause is not None:
-            console.print(f"  the primary said: {clean(_said(cause.reply))}")
+            console.print(f"  the primary said: {clean(_quote(cause.reply))}")
             console.print(f"  {clean(remedy(cause), 500)}")
     if drain.open_breakers:
         console.print(
@@ -153,13 +152,12 @@ def _print_breakers(drain: Drain) -> None:
         )
 
 
-def _said(words: str) -> str:
+def _quote(words: str) -> str:
     """Return the primary's words; a journal gets them as it gets messages."""
     return shown(words) if is_journal() else words
 
 
 def _print_next(run: Run) -> None:
-    """Print what remains, why, and what to run."""
     console = stdout()
     drain = run.engine
     _print_breakers(drain)
@@ -174,7 +172,7 @@ def _print_next(run: Run) -> None:
         for row in report.reasons(urls):
             due = f", due {shown_time(row['due'])}" if row["due"] else ""
             why = " ".join(filter(None, (row["rule"], row["reply"])))
-            words = f": {clean(_said(why))}" if why else ""
+            words = f": {clean(_quote(why))}" if why else ""
             if due or words:  # the number of each state is above
                 console.print(f"  {row['count']} {row['state']}{due}{words}")
             if row["state"] == State.HELD:

@@ -76,7 +76,6 @@ class Table:
         self._rows = []
 
     def _widths(self, console: LiteralConsole) -> dict[str, int]:
-        """Return the width of each column that is printed."""
         whole = {
             name: max([len(name), *(cells[n].cell_len for cells, _ in self._rows)])
             for n, name in enumerate(self._columns)

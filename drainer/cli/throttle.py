@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from drainer.cli.filters import require
+from drainer.cli.options import ReasonOption
 from drainer.cli.output import clean, print_json, say, stdout
-from drainer.cli.overrides import OverrideTarget, ReasonOption, to_whom
+from drainer.cli.overrides import OverrideTarget, to_whom
 from drainer.errors import UsageError
 from drainer.ledger.overrides import OverrideReader
 from drainer.policy.pacing.overrides import Override, OverrideKind
@@ -42,7 +43,7 @@ def set_(
     """
     per_second = _rate(rate)
     reason = _reason("set", reason)
-    _tell(whom, whom.give(OverrideKind.THROTTLE, reason, for_, per_second))
+    _print_override(whom, whom.give(OverrideKind.THROTTLE, reason, for_, per_second))
 
 
 @app.command("clear")
@@ -52,7 +53,7 @@ def clear(whom: OverrideTarget, reason: ReasonOption = "") -> None:
 
     Example: drainer throttle clear --reason "office hours"
     """
-    _tell(whom, whom.give(OverrideKind.THROTTLE, reason))
+    _print_override(whom, whom.give(OverrideKind.THROTTLE, reason))
 
 
 @app.command("pause")
@@ -66,7 +67,7 @@ def pause(
 
     Example: drainer throttle pause --for 30m --reason "the primary reboots"
     """
-    _tell(whom, whom.give(OverrideKind.PAUSE, _reason("pause", reason), for_))
+    _print_override(whom, whom.give(OverrideKind.PAUSE, _reason("pause", reason), for_))
 
 
 @app.command("resume")
@@ -76,7 +77,7 @@ def resume(whom: OverrideTarget, reason: ReasonOption = "") -> None:
 
     Example: drainer throttle resume --reason "the primary is back"
     """
-    _tell(whom, whom.give(OverrideKind.RESUME, reason))
+    _print_override(whom, whom.give(OverrideKind.RESUME, reason))
 
 
 @app.command("show")
@@ -118,7 +119,7 @@ def _desk(whom: OverrideTarget) -> Iterator[OverrideReader]:
         desk.close()
 
 
-def _tell(whom: OverrideTarget, control: Override) -> None:
+def _print_override(whom: OverrideTarget, control: Override) -> None:
     """Print the recorded override, and which drains follow it."""
     with _desk(whom) as desk:
         drains = desk.runs()

@@ -138,9 +138,6 @@ def _case(
     )
 
 
-# ---- where a message comes from
-
-
 def _from_file(path: Path, given: Mapping[str, str]) -> _Asked:
     try:
         with path.open("rb") as stream:
@@ -236,9 +233,6 @@ def source_of(message: Message, config: Config) -> Source:
         if source.url == message.source:
             return source
     return make_sources(config, [message.source], [])[0]
-
-
-# ---- output
 
 
 def facts_of(

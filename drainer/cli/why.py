@@ -63,7 +63,7 @@ def why(
     """
     url = ledger_url(load(path, ledger=ledger))
     with LedgerReader(url) as report:
-        found = _named(report, id_, as_json=json_)
+        found = _resolve(report, id_, as_json=json_)
         if found is None:
             return
         shown = _show_trace if trace else _show_decisions
@@ -78,7 +78,7 @@ def _is_final(report: LedgerReader, id_: str) -> bool:
     return all(State(row["state"]) in FINAL for row in rows)
 
 
-def _named(report: LedgerReader, text: str, *, as_json: bool) -> str | None:
+def _resolve(report: LedgerReader, text: str, *, as_json: bool) -> str | None:
     """Return the message that an operator meant; print what a hash stands for."""
     try:
         return report.resolve(text)
@@ -131,7 +131,7 @@ def _show_decisions(
         return ends
     if not last:
         show_message(id_, report.message(id_))
-    tell_decisions(decisions)
+    print_decisions(decisions)
     stdout().print(f"next: {clean(step, 400)}")
     return ends
 
@@ -196,7 +196,7 @@ def show_message(id_: str, message: Row) -> None:
     )
 
 
-def tell_decisions(decisions: list[dict[str, Any]]) -> None:
+def print_decisions(decisions: list[dict[str, Any]]) -> None:
     """Print the decisions about a message, in order."""
     console = stdout()
     for fact in decisions:

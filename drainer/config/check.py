@@ -60,22 +60,22 @@ def check_config(config: Config) -> Iterator[ConfigFinding]:
         if isinstance(section, BaseModel):
             yield from _files(f"[{name}]", section)
     for name, scanner in config.scan.items():
-        yield _tried(f"[scan.{name}]", partial(_scanner, scanner))
+        yield _try(f"[scan.{name}]", partial(_scanner, scanner))
     for name in config.sources:
-        yield _tried(f"[sources.{name}]", partial(_source, config, name))
-    yield _tried("[ledger]", lambda: _ledger(config))
+        yield _try(f"[sources.{name}]", partial(_source, config, name))
+    yield _try("[ledger]", lambda: _ledger(config))
 
 
 def _route(config: Config, at: str) -> Iterator[ConfigFinding]:
     """Yield what a route names; ``at`` tells the tables of [[routes]] apart."""
     primary = config.primary
     if primary.is_named:
-        yield _tried(f"[primary] host{at}", lambda: _hosts(config))
+        yield _try(f"[primary] host{at}", lambda: _hosts(config))
     else:
         hint = "set it, or give --to with every command"
         yield ConfigFinding("[primary] host", WARN, "it is empty", hint)
     if primary.rules:
-        yield _tried(f"[primary] rules{at}", lambda: f"{len(make_rules(config))} rules")
+        yield _try(f"[primary] rules{at}", lambda: f"{len(make_rules(config))} rules")
     yield _presence(f"[primary] domains{at}", primary.domains, _ALL_DOMAINS)
     yield _presence(f"[health] accept{at}", config.health.accept, NO_KNOWN_GOOD)
 
@@ -90,7 +90,7 @@ def _hosts(config: Config) -> str:
 _ALL_DOMAINS = "drainer sends mail for every domain: name those of the primary"
 
 
-def _tried(name: str, look: Callable[[], str]) -> ConfigFinding:
+def _try(name: str, look: Callable[[], str]) -> ConfigFinding:
     try:
         return ConfigFinding(name, OK, look())
     except DrainerError as error:

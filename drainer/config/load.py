@@ -62,19 +62,19 @@ def load(explicit: Path | None, overrides: Mapping[str, Any]) -> Config:
     _check_environment()
     known = {"file": path, "values": values, "__doc__": Config.__doc__}
     bound = type("BoundConfig", (Config,), known)
-    given = _given(overrides)
+    given = _flag_values(overrides)
     try:
         if "host" in overrides.get("primary", {}):
-            given["primary"] = _without_login(bound, given["primary"])
+            given["primary"] = _drop_login(bound, given["primary"])
         config: Config = bound(**given)
     except ValidationError as error:
         raise _explain(error, _Origin(path, text, overrides)) from None
     except SettingsError as error:
-        raise _unreadable(error) from None
+        raise _explain_environment(error) from None
     return config
 
 
-def _given(overrides: Mapping[str, Any]) -> dict[str, Any]:
+def _flag_values(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the flags set; an empty ``routes`` means one route only."""
     given = {k: v for k, v in overrides.items() if v}
     return (
@@ -84,7 +84,7 @@ def _given(overrides: Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
-def _without_login(bound: type[Config], given: Mapping[str, Any]) -> dict[str, Any]:
+def _drop_login(bound: type[Config], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the flags for ``--to``; the login of another server does not go there.
 
     A login without a host of its own is for the server that ``--to`` names. So is one
@@ -115,7 +115,7 @@ def _check_environment() -> None:
             raise UsageError(message, hint="`drainer init` shows every key")
 
 
-def _unreadable(error: SettingsError) -> UsageError:
+def _explain_environment(error: SettingsError) -> UsageError:
     """Name the environment variables at fault: pydantic names only the section."""
     found = re.search(r'field "(\w+)"', str(error))
     start = f"{_PREFIX}{found[1] if found else ''}".upper()
@@ -135,8 +135,6 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 class _Origin(NamedTuple):
-    """The places that values can come from."""
-
     path: Path | None
     text: str
     flags: Mapping[str, Any]

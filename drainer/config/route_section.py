@@ -1,9 +1,8 @@
 """``[[routes]]``: other ways for some recipient domains.
 
 A route has the values of ``[primary]``, ``[health]``, ``[throttle]`` and ``[breaker]``,
-but for the keys that it sets itself, and for what concerns one server only: its hosts,
-our login there and its known-good recipients. So a route is a configuration like the
-whole one.
+but for the keys that it sets itself, its hosts, our login there and its known-good
+recipients. So a route is a configuration like the whole one.
 """
 
 from collections.abc import Iterator, Mapping
@@ -152,7 +151,7 @@ def _derive(config: C, n: int) -> C:
         own = {key: given[key] for key in given if SECTION_OF[key] == name}
         left_out = {*_OWN.get(name, ())}
         if name == "primary":
-            left_out.update(_unsuited(own, config.primary.protocol))
+            left_out.update(_unfit_keys(own, config.primary.protocol))
             own["domains"] = domains
         values = {key: getattr(base, key) for key in base.model_fields_set - left_out}
         try:
@@ -166,7 +165,7 @@ def _derive(config: C, n: int) -> C:
     return config.model_copy(update=changed | {"routes": ()})
 
 
-def _unsuited(own: Mapping[str, Any], protocol: str) -> Iterator[str]:
+def _unfit_keys(own: Mapping[str, Any], protocol: str) -> Iterator[str]:
     """Yield the keys of ``[primary]`` that do not fit the hosts of a route."""
     yield from _HOSTS
     hosts = PrimarySection.model_construct(**{k: own[k] for k in _HOSTS if k in own})

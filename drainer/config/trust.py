@@ -22,7 +22,7 @@ def read_trusted(path: Path) -> bytes:
 
     Raises UsageError when another user could have changed it; OSError.
     """
-    real, is_shared = _resolved(path)
+    real, is_shared = _resolve(path)
     with os.fdopen(os.open(real, _FLAGS), "rb") as file:
         status = os.fstat(file.fileno())
         _check_owner(path, status)
@@ -30,9 +30,7 @@ def read_trusted(path: Path) -> bytes:
             message = f"{path} is not a regular file"
             raise UsageError(message)
         if status.st_mode & _OTHERS_MAY_WRITE:
-            raise _refusal(
-                path, "others can write to it", f"chmod go-w {_quoted(path)}"
-            )
+            raise _refusal(path, "others can write to it", f"chmod go-w {_quote(path)}")
         if is_shared and status.st_nlink > 1:
             message = f"{path} is not used: it is a hard link in a shared folder"
             raise UsageError(
@@ -41,7 +39,7 @@ def read_trusted(path: Path) -> bytes:
         return file.read()
 
 
-def _resolved(path: Path) -> tuple[Path, bool]:
+def _resolve(path: Path) -> tuple[Path, bool]:
     """Follow the links to a file; only root or the caller may have made them.
 
     Also returns whether others can put files into its folder.
@@ -71,11 +69,11 @@ def _is_shared(path: Path, folder: Path) -> bool:
         return False
     if _is_foreign(status):
         reason = f"the folder {folder} belongs to user {status.st_uid}"
-        raise _refusal(path, reason, f"chown {os.geteuid()} {_quoted(folder)}")
+        raise _refusal(path, reason, f"chown {os.geteuid()} {_quote(folder)}")
     is_open = bool(status.st_mode & _OTHERS_MAY_WRITE)
     if is_open and not status.st_mode & stat.S_ISVTX:
         reason = f"others can write to the folder {folder}"
-        raise _refusal(path, reason, f"chmod go-w {_quoted(folder)}")
+        raise _refusal(path, reason, f"chmod go-w {_quote(folder)}")
     return is_open
 
 
@@ -84,14 +82,14 @@ def _check_owner(path: Path, status: os.stat_result) -> None:
         owner, caller = status.st_uid, os.geteuid()
         who = "root" if caller == 0 else f"root or to you (user {caller})"
         reason = f"it belongs to user {owner}, not to {who}"
-        raise _refusal(path, reason, f"chown {caller} {_quoted(path)}")
+        raise _refusal(path, reason, f"chown {caller} {_quote(path)}")
 
 
 def _is_foreign(status: os.stat_result) -> bool:
     return status.st_uid not in (0, os.geteuid())
 
 
-def _quoted(path: Path) -> str:
+def _quote(path: Path) -> str:
     return shlex.quote(str(path.absolute()))
 
 

@@ -46,9 +46,9 @@ class DoctorRequest(Struct, frozen=True, kw_only=True):
 def make_examination(config: Config, asked: DoctorRequest) -> DoctorSettings:
     """Return what the doctor will check; UsageError for an invalid request."""
     domain = _domain(asked.domain)
-    config = _without_lmtp(config)
+    config = _drop_lmtp(config)
     primary_host = _normal(config.primary.host)
-    config = _with_own_name(config, domain)
+    config = _add_own_name(config, domain)
     named = dict(map(_host_port, asked.backups))
     recipient = _recipient(config, asked, domain)
     if asked.send_tests and not named:
@@ -90,7 +90,7 @@ def _domain(text: str) -> str:
     return domain
 
 
-def _without_lmtp(config: Config) -> Config:
+def _drop_lmtp(config: Config) -> Config:
     """Name no primary if [primary] speaks LMTP: the doctor asks what DNS names."""
     if config.primary.protocol != LMTP:
         return config
@@ -100,7 +100,7 @@ def _without_lmtp(config: Config) -> Config:
     )
 
 
-def _with_own_name(config: Config, domain: str) -> Config:
+def _add_own_name(config: Config, domain: str) -> Config:
     """Look our name up only once: without working DNS it takes long.
 
     Without a primary, the route goes to the domain until DNS names a host.

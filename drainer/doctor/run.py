@@ -1,8 +1,7 @@
 """Collect the facts for the doctor's checks.
 
-It asks everything at once and within time limits: DNS first, because it names the
-hosts; then every host, and this one at the same time. ``drainer.doctor.checks`` judges.
-It sends no message but the test messages, to hosts that the operator named for them.
+It asks everything at once and within time limits, but DNS first, because it names the
+hosts. It sends only the test messages, to hosts that the operator named for them.
 """
 
 import asyncio
@@ -69,7 +68,7 @@ async def look(order: DoctorSettings, tell: Tell) -> DoctorFacts:
         domain=domain,
         backups=found,
         primary=first.result(),
-        here=_with_clocks(around.result(), first.result(), found),
+        here=_add_clocks(around.result(), first.result(), found),
     )
 
 
@@ -115,7 +114,7 @@ async def _primary(
     return await primary.look_at(visit, hosts[domain.primary].addresses)
 
 
-def _with_clocks(
+def _add_clocks(
     found: HostFacts, first: PrimaryFacts, others: tuple[BackupFacts, ...]
 ) -> HostFacts:
     """Add what banners say about the time."""

@@ -63,12 +63,12 @@ def root_span(trace: int) -> int:
 @lru_cache(_LATELY)
 def connection_span(run: str, session: str) -> int:
     """Return the id of the span of a session that a run opened."""
-    return _derived(run, "smtp.connect", session)
+    return _derive(run, "smtp.connect", session)
 
 
 def part_span(parent: int, name: str, n: int) -> int:
     """Return the id of a span below another one."""
-    return _derived(f"{parent:x}", name, str(n))
+    return _derive(f"{parent:x}", name, str(n))
 
 
 def derived_trace(kind: str, *parts: object) -> int:
@@ -77,7 +77,7 @@ def derived_trace(kind: str, *parts: object) -> int:
     return int(hashlib.sha256(text.encode()).hexdigest()[:32], 16) or 1
 
 
-def _derived(*parts: str) -> int:
+def _derive(*parts: str) -> int:
     digest = hashlib.sha256("\0".join(parts).encode()).digest()
     return int.from_bytes(digest[:8], "big") or 1
 

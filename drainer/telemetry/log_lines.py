@@ -20,7 +20,7 @@ from drainer.telemetry.facts import Row, SpanFacts
 from drainer.telemetry.ids import TraceIds, is_of_attempt
 from drainer.telemetry.privacy import AddressView
 from drainer.telemetry.projector import Exporter
-from drainer.telemetry.spans import codes_of, filled
+from drainer.telemetry.spans import codes_of, drop_empty
 
 MAX_VALUE = 500
 """Characters of a value."""
@@ -63,7 +63,7 @@ class LogProjection:
         codes = codes_of(row["reply"])
         own = self._view.own((path, message["reverse_path"]))
         trace, span = self._ids.decision(row, message["id"])
-        return filled(
+        return drop_empty(
             {
                 "time": from_micros(row["at"]).isoformat(timespec="milliseconds"),
                 "level": LEVELS.get(state, "warning"),
@@ -96,7 +96,7 @@ def as_json(line: Mapping[str, Any]) -> str:
 
 def as_logfmt(line: Mapping[str, Any]) -> str:
     """Return a line as ``key=value``; a value with blanks or quotes is quoted."""
-    return " ".join(f"{key}={_quoted(str(value))}" for key, value in line.items())
+    return " ".join(f"{key}={_quote(str(value))}" for key, value in line.items())
 
 
 def as_human(line: Mapping[str, Any]) -> str:
@@ -110,7 +110,7 @@ def as_human(line: Mapping[str, Any]) -> str:
     )
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     if text and not any(char in text for char in ' "=\\'):
         return text
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')

@@ -32,7 +32,7 @@ from drainer.telemetry.spans import (
     SpanPlace,
     TraceSpan,
     codes_of,
-    flattened,
+    flatten,
     run_link,
     server_of,
 )
@@ -129,8 +129,6 @@ class MessageSpans:
             found[names.QUEUE] = self._view.text(queue)
         return found
 
-    # --- an attempt
-
     def attempt(
         self, attempt: Row, rows: Sequence[Row], facts: SpanFacts
     ) -> Iterator[TraceSpan]:
@@ -221,8 +219,6 @@ class MessageSpans:
                 words=said.get(names.REPLY, ""),
             )
             before = end
-
-    # --- other decisions
 
     def decision(self, row: Row, facts: SpanFacts) -> TraceSpan:
         """Return a decision outside of an attempt as a span of its own."""
@@ -321,7 +317,7 @@ def _outcome(attempts: int, counts: Sequence[tuple[str, int]]) -> SharedAttribut
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:
     state = values.pop("state", "")
-    found = flattened(values, names.EVIDENCE)
+    found = flatten(values, names.EVIDENCE)
     return {names.STATE: state, **found} if state else found
 
 

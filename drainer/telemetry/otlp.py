@@ -1,11 +1,9 @@
 """Traces to a collector: OTLP over HTTP, by the SDK's exporter.
 
-The SDK knows how to reach a collector, and when to repeat. It keeps to itself why an
-export failed, and what of it a collector rejected. So the session that it is given
-notes each answer. It also brings the request, for our spans are encoded already. A
+The SDK reaches the collector, and repeats. Why an export failed, and what of it a
+collector rejected, only the session notes; it also brings the encoded request. A
 request that is too large, or that the collector cannot read, is halved. One span that
-is too large is sent without its long texts, and says so. So no span keeps those behind
-it from being exported.
+is too large loses its long texts. So no span keeps those behind it from being exported.
 """
 
 import gzip

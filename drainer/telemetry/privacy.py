@@ -40,7 +40,7 @@ _WORD = re.compile(r"<([^\s<>@.:/\[\]]{2,64})>")
 _SPELT = frozenset(("cr", "lf", "crlf", "nul"))
 _TRAIL = ".!?'`*"
 OwnMailboxes = Sequence[tuple[str, str]]
-"""Addresses, and the local part of each as ``_lowered`` has it."""
+"""Addresses, and the local part of each as ``_lower_local`` has it."""
 
 
 class AddressView:
@@ -67,13 +67,13 @@ class AddressView:
         """Return the addresses of a message, as ``text`` and ``tree`` look for them."""
         if self.plain:
             return ()
-        return [(each, _lowered(each)) for each in mailboxes if each]
+        return [(each, _lower_local(each)) for each in mailboxes if each]
 
     def text(self, text: str, own: OwnMailboxes = ()) -> str:
         """Return a text whose mailboxes, and those of ``own``, are shown like that."""
         if self.plain:
             return text[:MAX_TEXT]
-        cut, lower, is_bare = _examined(text)
+        cut, lower, is_bare = _examine(text)
         for _, local in own:
             if local in lower:
                 break
@@ -123,12 +123,12 @@ class AddressView:
 
 
 @lru_cache(8192)
-def _lowered(mailbox: str) -> str:
+def _lower_local(mailbox: str) -> str:
     return _local(mailbox).lower()
 
 
 @lru_cache(4096)
-def _examined(text: str) -> tuple[str, str, bool]:
+def _examine(text: str) -> tuple[str, str, bool]:
     """Return a text, cut and in lower case, and whether no mailbox can be in it."""
     cut = text[:MAX_TEXT]
     return cut, cut.lower(), not has_mailbox(cut)

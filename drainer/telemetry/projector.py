@@ -114,7 +114,7 @@ class Projector(Generic[T]):
         self.is_known, self._position = True, position
 
 
-def exclusive(folder: Path, name: str) -> int | None:
+def lock_cursor(folder: Path, name: str) -> int | None:
     """Lock a cursor against other readers; None when another one has it.
 
     Raises OSError.

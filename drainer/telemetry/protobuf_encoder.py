@@ -105,7 +105,6 @@ def _link(link: SpanLink) -> bytes:
 
 
 def _join(tag: bytes, attributes: Attributes) -> bytes:
-    """Return attributes as fields with this tag."""
     if type(attributes) is SharedAttributes:
         return _encode_shared(tag, attributes)
     return _pairs(tag, attributes)

@@ -29,8 +29,8 @@ from drainer.telemetry.spans import (
     SpanPlace,
     TraceSpan,
     codes_of,
-    filled,
-    flattened,
+    drop_empty,
+    flatten,
     run_link,
     server_of,
 )
@@ -71,13 +71,12 @@ class RunSpans:
             yield self._part(row, evidence)
 
     def _drain(self, row: Row, evidence: Row, facts: SpanFacts) -> TraceSpan:
-        """Return the root span of a run."""
         run = facts.runs.get(row["run"], {})
         started = int(run.get("started") or row["at"])
         known = from_json(run.get("facts") or "{}")
         died = row["verdict"] == RUN_DIED
         ended = int(evidence.get("last_seen") or row["at"])
-        attributes = self.marks | filled(
+        attributes = self.marks | drop_empty(
             {
                 names.RUN: row["run"],
                 names.ROUTE: run.get("route"),
@@ -145,7 +144,7 @@ class RunSpans:
         )
 
     def _attributes(self, row: Row, evidence: Row) -> dict[str, Any]:
-        found = filled(
+        found = drop_empty(
             {
                 names.RUN: row["run"],
                 names.ROUTE: evidence.pop("route", ""),
@@ -155,9 +154,7 @@ class RunSpans:
             }
         )
         found |= codes_of(row["reply"])
-        return found | flattened(self._view.tree(evidence), names.EVIDENCE)
-
-    # --- a connection
+        return found | flatten(self._view.tree(evidence), names.EVIDENCE)
 
     def _connection(self, row: Row, evidence: Row) -> Iterator[TraceSpan]:
         """Yield a session that was opened, and its EHLO, STARTTLS and AUTH below it."""
@@ -194,13 +191,11 @@ class RunSpans:
         codes = codes_of(answer)
         good = answer[:1] in ("2", "3")
         error = "" if good else str(codes.get(names.CODE, answer.partition(" ")[0]))
-        attributes = {**filled({names.REPLY: text}), **codes}
+        attributes = {**drop_empty({names.REPLY: text}), **codes}
         name = f"smtp.{stage}"
         return TraceSpan(
             name, place, times, attributes, CLIENT, error=error, words=text
         )
-
-    # --- a watch
 
     def _period(self, row: Row, evidence: Row) -> Iterator[TraceSpan]:
         """Yield the period that ended with this change of a watch's state."""
@@ -213,7 +208,7 @@ class RunSpans:
         runs = evidence.pop("runs", [])
         trace = derived_trace("watch", row["run"], since)
         attributes: dict[str, Any] = {names.RUN: row["run"], names.STATE: state}
-        attributes |= flattened(self._view.tree(evidence), names.EVIDENCE)
+        attributes |= flatten(self._view.tree(evidence), names.EVIDENCE)
         links = [run_link(run) for run in runs]
         place = SpanPlace(trace, root_span(trace))
         times = (int(since), row["at"])
@@ -221,12 +216,11 @@ class RunSpans:
 
 
 def _tls(facts: object) -> dict[str, Any]:
-    """Return what is known of the encryption of a session."""
     if not isinstance(facts, Mapping):
         return {names.TLS_ESTABLISHED: bool(facts)}
     version = str(facts.get("version", "")).removeprefix("TLSv")
     found = {names.TLS_VERSION: version, names.TLS_CIPHER: facts.get("cipher", "")}
-    return {names.TLS_ESTABLISHED: bool(facts)} | filled(found)
+    return {names.TLS_ESTABLISHED: bool(facts)} | drop_empty(found)
 
 
 def _caller(facts: Mapping[str, Any]) -> list[SpanLink]:

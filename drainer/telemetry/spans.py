@@ -154,15 +154,15 @@ def server_of(address: str, host: str = "", protocol: str = "") -> Row:
     if peer and port.isdigit():
         found[names.SERVER_PORT] = found[names.PEER_PORT] = int(port)
         found[names.PEER] = peer
-    return filled(found) if found[names.SERVER] else {}
+    return drop_empty(found) if found[names.SERVER] else {}
 
 
-def filled(attributes: Mapping[str, Any]) -> dict[str, Any]:
+def drop_empty(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Return attributes without the empty ones."""
     return {key: value for key, value in attributes.items() if value not in ("", None)}
 
 
-def flattened(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+def flatten(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """Return nested values as attributes: maps by dots, lists of one type as such."""
     found: dict[str, Any] = {}
     for key, value in values.items():
@@ -170,7 +170,7 @@ def flattened(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
             case None | "" | [] | {}:
                 continue
             case Mapping():
-                found |= flattened(value, f"{prefix}{key}.")
+                found |= flatten(value, f"{prefix}{key}.")
             case list() if not _is_uniform(value):
                 found[f"{prefix}{key}"] = to_json(value)
             case list():

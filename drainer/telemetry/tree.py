@@ -25,11 +25,11 @@ def tree_of(spans: Iterable[TraceSpan]) -> Iterator[str]:
     for span in sorted(spans, key=lambda each: each.times[0]):
         traces.setdefault(span.place.trace, []).append(span)
     for those in traces.values():
-        for span, depth in _nested(those):
+        for span, depth in _nest(those):
             yield from _lines(span, depth)
 
 
-def _nested(spans: Sequence[TraceSpan]) -> Iterator[tuple[TraceSpan, int]]:
+def _nest(spans: Sequence[TraceSpan]) -> Iterator[tuple[TraceSpan, int]]:
     """Yield spans of one trace, each below its parent, with their depth.
 
     A span whose parent was, or will be, exported at another time is one deep.

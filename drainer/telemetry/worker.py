@@ -25,7 +25,7 @@ from drainer.telemetry.projector import (
     Exporter,
     ExportFailure,
     Projector,
-    exclusive,
+    lock_cursor,
 )
 from drainer.telemetry.spans import Attributes, TraceSpan, make_resource
 from drainer.telemetry.tree import TreeExporter
@@ -50,7 +50,7 @@ def serve(link: socket.socket, order: ExportOrder, _: object) -> int:
     complete = True
     for what, name, make in _wanted(order):
         try:
-            lock = exclusive(Path(order.locks), name)
+            lock = lock_cursor(Path(order.locks), name)
             if lock is None:
                 continue  # another drain's export serves this cursor
             locks.append(lock)
@@ -104,7 +104,6 @@ def _log_projector(order: ExportOrder, name: str) -> Projector[dict[str, Any]]:
 
 
 def _ledger_of(order: ExportOrder) -> tuple[URL, bytes, str]:
-    """Return a ledger's URL, its salt and its identity."""
     url = make_url(order.ledger)
     with LedgerReader(url) as reader:
         return url, reader.salt(), reader.identity()

@@ -44,7 +44,7 @@ from drainer.sources.postfix.note import HoldNote
 from drainer.sources.protocol import Source
 from drainer.sources.registry import open_source
 from drainer.telemetry.file_exporter import FileExporter
-from drainer.telemetry.projector import exclusive
+from drainer.telemetry.projector import lock_cursor
 from tests.contract.test_sources import KITS, Kit
 from tests.security.foreign import (
     ATTACKER,
@@ -139,7 +139,7 @@ FILES: Final[dict[str, tuple[str, Callable[[Path], object]]]] = {
     "the trace file": ("traces.jsonl", trace),
     "the lock of a trace file": (
         "traces-file_x.lock",
-        lambda path: exclusive(path.parent, "file:x"),
+        lambda path: lock_cursor(path.parent, "file:x"),
     ),
     "the lock of a watch": (
         watch_log._lock_path(Path(), "r").name,

@@ -130,8 +130,6 @@ def exim_toml(file: str) -> str:
 
 
 class _Server(NamedTuple):
-    """What a backup's server knows."""
-
     #: Its configuration.
     where: str
     hostname: str
@@ -150,7 +148,7 @@ def _toml(server: _Server) -> str:
     parts += (f"# REVIEW: {printable(each)}.\n" for each in server.doubts)
     parts.append(f"\n[primary]\nhelo = {json.dumps(server.hostname)}\n")
     servers: set[str] = set()
-    for nexthop, doubts, named in _merged(server.nexthops):
+    for nexthop, doubts, named in _merge(server.nexthops):
         parts.append("\n")
         parts += (f"# REVIEW: {printable(doubt)}.\n" for doubt in doubts)
         keys = {"domains": named} | _keys(nexthop)
@@ -168,7 +166,7 @@ def _toml(server: _Server) -> str:
     return "".join(parts)
 
 
-def _merged(
+def _merge(
     nexthops: Nexthops,
 ) -> Iterator[tuple[Nexthop, Sequence[str], Sequence[str]]]:
     """Yield each next hop with its doubts and its domains: a server has one route."""

@@ -59,11 +59,11 @@ def _apply(checks: Sequence[Check[T]], facts: T, subject: str) -> list[DoctorFin
     return [
         _finding(check, answer, subject)
         for check in checks
-        for answer in _listed(check.look(facts))
+        for answer in _as_list(check.look(facts))
     ]
 
 
-def _listed(answers: CheckResult | list[CheckResult]) -> list[CheckResult]:
+def _as_list(answers: CheckResult | list[CheckResult]) -> list[CheckResult]:
     return answers if isinstance(answers, list) else [answers]
 
 
@@ -85,6 +85,6 @@ _USUAL = {
 """The remedy for grades that need no fix."""
 
 
-def failed(findings: Iterable[DoctorFinding]) -> list[DoctorFinding]:
-    """Return the failed findings."""
-    return [each for each in findings if each.grade is Grade.FAIL]
+def has_failure(findings: Iterable[DoctorFinding]) -> bool:
+    """Return whether any check failed."""
+    return any(each.grade is Grade.FAIL for each in findings)

@@ -119,7 +119,7 @@ def _literal(domain: DomainFacts) -> list[CheckResult]:
     ]
 
 
-def _found(exchange: MailExchanger) -> CheckResult:
+def _check_address(exchange: MailExchanger) -> CheckResult:
     if not exchange.addresses and exchange.told is DnsOutcome.FAILED:
         return unknown("DNS does not answer", exchange.host)
     if not exchange.addresses:
@@ -130,7 +130,7 @@ def _found(exchange: MailExchanger) -> CheckResult:
     return ok(words, exchange.host)
 
 
-def _reachable(exchange: MailExchanger) -> CheckResult:
+def _check_public(exchange: MailExchanger) -> CheckResult:
     found = [(text, parse_address(text)) for text in exchange.addresses]
     private = [text for text, address in found if address and is_private(address)]
     if private:
@@ -141,10 +141,10 @@ def _reachable(exchange: MailExchanger) -> CheckResult:
 
 def _networks(domain: DomainFacts) -> list[CheckResult]:
     primary = [text for each in domain.first for text in each.addresses]
-    return [_apart(each, primary) for each in _backups(domain)]
+    return [_check_network(each, primary) for each in _backups(domain)]
 
 
-def _apart(backup: MailExchanger, primary: list[str]) -> CheckResult:
+def _check_network(backup: MailExchanger, primary: list[str]) -> CheckResult:
     if not backup.addresses or not primary:
         return unknown("an address is missing", backup.host)
     same = set(backup.addresses) & set(primary)
@@ -168,10 +168,10 @@ def _nets(addresses: Iterable[str]) -> set[Network]:
 
 def _name_servers(domain: DomainFacts) -> list[CheckResult]:
     primary = frozenset[str]().union(*(each.name_servers for each in domain.first))
-    return [_served(each, primary) for each in _backups(domain)]
+    return [_check_name_servers(each, primary) for each in _backups(domain)]
 
 
-def _served(backup: MailExchanger, primary: frozenset[str]) -> CheckResult:
+def _check_name_servers(backup: MailExchanger, primary: frozenset[str]) -> CheckResult:
     own = backup.name_servers
     if not own or not primary:
         return unknown("DNS does not say which are its name servers", backup.host)
@@ -245,14 +245,14 @@ CHECKS: tuple[Check[DomainFacts], ...] = (
         about="each MX host has an address",
         unless="it has none; warns: only IPv6",
         remedy="publish an A record for the host",
-        look=lambda domain: [_found(each) for each in domain.hosts],
+        look=lambda domain: [_check_address(each) for each in domain.hosts],
     ),
     Check(
         id="mx-public",
         about="each MX host can be reached from all networks",
         unless="warns: an address is private",
         remedy="publish a public address, or ask an outside resolver with --dns",
-        look=lambda domain: [_reachable(e) for e in domain.hosts if e.addresses],
+        look=lambda domain: [_check_public(e) for e in domain.hosts if e.addresses],
     ),
     Check(
         id="mx-network",

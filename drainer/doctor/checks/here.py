@@ -39,7 +39,7 @@ def _ahead(seconds: float) -> str:
     return f"{abs(seconds):.0f} s {'ahead of' if seconds > 0 else 'behind'}"
 
 
-def _free(space: Space) -> CheckResult:
+def _check_space(space: Space) -> CheckResult:
     subject = f"{space.what} {space.path}"
     if space.problem:
         return unknown(space.problem, subject)
@@ -49,7 +49,7 @@ def _free(space: Space) -> CheckResult:
     return warn(words, subject) if space.free_bytes < FEW_BYTES else ok(words, subject)
 
 
-def _left(space: Space) -> CheckResult:
+def _check_inodes(space: Space) -> CheckResult:
     subject = f"{space.what} {space.path}"
     if space.free_inodes is None:
         return ok("no fixed number of inodes", subject)
@@ -68,10 +68,10 @@ def _files(here: HostFacts) -> CheckResult:
 def _sources(here: HostFacts) -> CheckResult | list[CheckResult]:
     if not here.sources:
         return skip("no [sources.NAME] is configured")
-    return [_tried(trial) for trial in here.sources]
+    return [_check_trial(trial) for trial in here.sources]
 
 
-def _tried(trial: Trial) -> CheckResult:
+def _check_trial(trial: Trial) -> CheckResult:
     if trial.problem:
         return fail(trial.problem, trial.name)
     if trial.unsure:
@@ -94,14 +94,16 @@ CHECKS: tuple[Check[HostFacts], ...] = (
         unless="under 256 MB are free; warns: under 2 GB",
         remedy="free some space, or move the ledger with [ledger] url: a drain stops"
         " when it cannot write",
-        look=lambda here: [_free(space) for space in here.spaces],
+        look=lambda here: [_check_space(space) for space in here.spaces],
     ),
     Check(
         id="host-inodes",
         about="there are inodes for the copies in quarantine",
         unless="under 1000 are free; warns: under 20000",
         remedy="remove small files there, or move the ledger with [ledger] url",
-        look=lambda here: [_left(each) for each in here.spaces if not each.problem],
+        look=lambda here: [
+            _check_inodes(each) for each in here.spaces if not each.problem
+        ],
     ),
     Check(
         id="host-files",
@@ -116,7 +118,7 @@ CHECKS: tuple[Check[HostFacts], ...] = (
         about="the ledger can be written",
         unless="a transaction, rolled back at once, fails",
         remedy="run it as the user that drains; check the path, its owner and its mode",
-        look=lambda here: _tried(here.ledger),
+        look=lambda here: _check_trial(here.ledger),
     ),
     Check(
         id="host-sources",

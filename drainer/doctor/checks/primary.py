@@ -35,7 +35,7 @@ def _ready(primary: PrimaryFacts) -> CheckResult:
 
 
 def _greylist(primary: PrimaryFacts) -> CheckResult:
-    missing = _unasked(primary)
+    missing = _reason_unasked(primary)
     said = primary.strict
     if missing or said is None:
         return missing or _NO_PRIMARY
@@ -49,7 +49,7 @@ def _greylist(primary: PrimaryFacts) -> CheckResult:
 
 
 def _strict(primary: PrimaryFacts) -> CheckResult:
-    missing = _unasked(primary)
+    missing = _reason_unasked(primary)
     said = primary.strict
     if missing or said is None:
         return missing or _NO_PRIMARY
@@ -67,7 +67,7 @@ def _strict(primary: PrimaryFacts) -> CheckResult:
     return ok(words)
 
 
-def _unasked(primary: PrimaryFacts) -> CheckResult | None:
+def _reason_unasked(primary: PrimaryFacts) -> CheckResult | None:
     """Return why the strict sender was not tried; None when it was."""
     if not primary.route:
         return _NO_PRIMARY
