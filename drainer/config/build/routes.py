@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from msgspec.structs import replace
+
 from drainer.config import Config, own_hostname
 from drainer.config.host import is_socket, split_server
 from drainer.config.primary import BY_MX, DANE, IMPLICIT_PORT, PrimarySection
@@ -25,30 +27,20 @@ def make_route(config: Config) -> Route:
     if not primary.is_named:
         message = "no primary is named"
         raise UsageError(message, hint="give --to HOST[:PORT], or set [primary] host")
-    login = _login(primary)
     tiers = _tiers(primary)
-    return Route(
+    return replace(
+        primary.values_for(Route),
+        login=_login(primary),
         host=tiers[0][0].host,
         port=tiers[0][0].port,
         tiers=tiers if len(tiers) > 1 or len(tiers[0]) > 1 else (),
-        protocol=primary.protocol,
         helo=primary.helo or own_hostname(),
         tls=_tls(primary),
         dane=_dane(config),
-        tls_minimum=primary.tls_minimum,
-        verify=primary.verify,
         tls_files=_tls_files(primary),
-        bind=primary.bind,
-        proxy_protocol=primary.proxy_protocol,
-        login=login,
-        forward_client=primary.forward_client,
         ignore_extensions=frozenset(map(str.lower, primary.ignore_extensions)),
-        allow_own_name=primary.allow_own_name,
-        timeouts=_timeouts(config),
-        max_messages=primary.max_messages,
+        timeouts=_timeouts(primary),
         max_age=primary.max_age.total_seconds(),
-        max_recipients=primary.max_recipients,
-        bare_newlines=primary.bare_newlines,
     )
 
 
@@ -153,8 +145,7 @@ def make_route_table(
     )
 
 
-def _timeouts(config: Config) -> Timeouts:
-    primary = config.primary
+def _timeouts(primary: PrimarySection) -> Timeouts:
     command = primary.command_timeout.total_seconds()
     return Timeouts(
         connect=primary.connect_timeout.total_seconds(),
