@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from drainer.cli.completion import complete_id
-from drainer.cli.filters import filters_of, options_as, selection_of
+from drainer.cli.filters import filters_of, options_as, require_reason, selection_of
 from drainer.cli.options import (
     ConfigOption,
     JsonOption,
@@ -53,9 +53,7 @@ class OperatorRequest(Struct, frozen=True, kw_only=True):
 
     def insist(self, name: str, count: int) -> None:
         """Require a reason; on a terminal, ask before so many recipients change."""
-        if not self.reason:
-            message = f"{name} needs --reason"
-            raise UsageError(message, hint="drainer records it with the decision")
+        require_reason(name, self.reason)
         if count and not self.yes and sys.stdin.isatty():
             typer.confirm(f"{name} {count} recipients?", abort=True, err=True)
 

@@ -19,7 +19,7 @@ from drainer.doctor.build import STRICT_SENDER, DoctorRequest, make_examination
 from drainer.doctor.checks import examine, has_failure
 from drainer.doctor.checks.check import DoctorFinding, Grade
 from drainer.doctor.checks.facts import DoctorFacts
-from drainer.doctor.run import Tell, look
+from drainer.doctor.run import ShowWaiting, look
 from drainer.errors import PrimaryNotReady, UsageError
 from drainer.policy.bounce.facts import parse_address
 
@@ -113,9 +113,9 @@ def doctor(
         strict_sender=require_mailbox(spf_sender),
         send_tests=send_tests,
     )
-    order = make_examination(config, asked)
-    with _progress() as tell:
-        facts = asyncio.run(look(order, tell))
+    settings = make_examination(config, asked)
+    with _progress() as show:
+        facts = asyncio.run(look(settings, show))
     findings = examine(facts)
     seconds = time.monotonic() - start
     if json_:
@@ -135,7 +135,7 @@ def _dns(text: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[Tell]:
+def _progress() -> Iterator[ShowWaiting]:
     """Show on a terminal which checks are still running."""
     if not stderr.is_terminal:
         yield lambda _: None

@@ -186,6 +186,13 @@ def require(parse: Callable[[Any], T], value: object) -> T:
         raise UsageError(str(error)) from None
 
 
+def require_reason(action: str, reason: str) -> None:
+    """Raise UsageError for an action of an operator without a reason."""
+    if not reason:
+        message = f"{action} needs --reason"
+        raise UsageError(message, hint="drainer records it with the decision")
+
+
 def _ago(text: str) -> datetime | None:
     return time_ago(text) if text else None
 

@@ -10,7 +10,7 @@ from msgspec.structs import asdict, replace
 
 from drainer.bounce.quarantine.cleanup import sweep
 from drainer.bounce.quarantine.store import Quarantine
-from drainer.cli.filters import require_duration
+from drainer.cli.filters import require_duration, require_reason
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import clean, print_json, say, stdout
 from drainer.cli.table import Table
@@ -151,9 +151,7 @@ def prune_(
     _refuse_present(url, gone)
     found = count_prunable(url, request)
     if not dry_run:
-        if not reason:
-            message = "prune needs --reason"
-            raise UsageError(message, hint="drainer records it with the decision")
+        require_reason("prune", reason)
         found = _remove(config, request, found)
     _print(found, as_json=json_, dry_run=dry_run)
 

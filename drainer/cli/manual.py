@@ -66,19 +66,19 @@ def _help_of(command: Any) -> _Help:  # noqa: ANN401 - Typer's own
 
 
 def _page(words: Words, command: Any, below: dict[str, Any]) -> tuple[str, str]:  # noqa: ANN401
-    title, told = "-".join(words), _help_of(command)
+    title, parts = "-".join(words), _help_of(command)
     options = [p for p in command.params if p.param_type_name == "option"]
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     lines = [
         f'.TH {title.upper()} 1 "" "drainer {__version__}" "{_MANUAL}"',
-        *_section("NAME", [_roff(f"{title} \\- {told.about[0].rstrip('.')}")]),
+        *_section("NAME", [_roff(f"{title} \\- {parts.about[0].rstrip('.')}")]),
         *_section("SYNOPSIS", _synopsis(words, arguments, below)),
-        *_section("DESCRIPTION", _paragraphs(told.about)),
+        *_section("DESCRIPTION", _paragraphs(parts.about)),
         *_section("COMMANDS", _commands(words, below)),
         *_section("ARGUMENTS", _entries((_metavar(p), p.help) for p in arguments)),
         *_section("OPTIONS", _entries((_flags(p), _about(p)) for p in options)),
-        *_section("EXIT STATUS", _paragraphs(told.status)),
-        *_section("EXAMPLE", [line for e in told.example for line in _example(e)]),
+        *_section("EXIT STATUS", _paragraphs(parts.status)),
+        *_section("EXAMPLE", [line for e in parts.example for line in _example(e)]),
         *_section("ENVIRONMENT", _entries(_ENVIRONMENT) if len(words) == 1 else []),
         *_section("FILES", _entries(_FILES) if len(words) == 1 else []),
         *_section("SEE ALSO", _see_also(words, below)),

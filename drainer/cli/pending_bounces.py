@@ -78,15 +78,15 @@ def _facts(
 
 
 def _report_facts(each: PendingBounce) -> dict[str, Any] | None:
-    told = each.report
-    if told is None:
+    report = each.report
+    if report is None:
         return None
     return {
-        "state": told["state"],
-        "message_id": told["report"] or None,
-        "attempts": told["attempts"],
-        "due": from_micros(told["due"]).isoformat() if told["due"] else None,
-        "answer": told["answer"] or None,
+        "state": report["state"],
+        "message_id": report["report"] or None,
+        "attempts": report["attempts"],
+        "due": from_micros(report["due"]).isoformat() if report["due"] else None,
+        "answer": report["answer"] or None,
     }
 
 

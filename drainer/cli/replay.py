@@ -1,7 +1,6 @@
 """`requeue` of delivered mail: the primary was restored, and has lost what it took."""
 
 import itertools
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated
 
@@ -123,7 +122,8 @@ def _split_by_content(
 ) -> tuple[list[Row], list[Row]]:
     there: list[Row] = []
     missing: list[Row] = []
-    for id_, rows in _by_message(report, chosen):
+    rows_of_all = report.recipients(chosen)
+    for id_, rows in itertools.groupby(rows_of_all, key=lambda row: str(row["id"])):
         (missing if finder.where(id_) == MISSING else there).extend(rows)
     return there, missing
 
@@ -133,12 +133,6 @@ def _maildirs(report: LedgerReader, missing: list[Row]) -> list[str]:
     ids = {str(row["id"]) for row in missing[:MANY]}
     urls = {str(report.message(each)["source"]) for each in ids}
     return sorted(url for url in urls if url.startswith("maildir:"))
-
-
-def _by_message(
-    report: LedgerReader, chosen: Filters
-) -> Iterator[tuple[str, Iterator[Row]]]:
-    return itertools.groupby(report.recipients(chosen), key=lambda row: str(row["id"]))
 
 
 def _print(count: int, missing: int, done: str, *, as_json: bool) -> None:

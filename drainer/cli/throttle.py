@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from drainer.cli.filters import require
+from drainer.cli.filters import require, require_reason
 from drainer.cli.options import ReasonOption
 from drainer.cli.output import clean, print_json, say, stdout
 from drainer.cli.overrides import OverrideTarget, to_whom
@@ -42,7 +42,7 @@ def set_(
     Example: drainer throttle set 50/second --for 10m --reason "quiet hours"
     """
     per_second = _rate(rate)
-    reason = _reason("set", reason)
+    require_reason("throttle set", reason)
     _print_override(whom, whom.give(OverrideKind.THROTTLE, reason, for_, per_second))
 
 
@@ -67,7 +67,8 @@ def pause(
 
     Example: drainer throttle pause --for 30m --reason "the primary reboots"
     """
-    _print_override(whom, whom.give(OverrideKind.PAUSE, _reason("pause", reason), for_))
+    require_reason("throttle pause", reason)
+    _print_override(whom, whom.give(OverrideKind.PAUSE, reason, for_))
 
 
 @app.command("resume")
@@ -150,10 +151,3 @@ def _rate(text: str) -> float:
         message = "unlimited would leave the primary without protection"
         raise UsageError(message, hint="give a high rate, e.g. 500/second")
     return rate
-
-
-def _reason(verb: str, reason: str) -> str:
-    if not reason:
-        message = f"throttle {verb} needs --reason"
-        raise UsageError(message, hint="drainer records it with the decision")
-    return reason

@@ -1,7 +1,7 @@
 """[notify]: whom drainer notifies when a person is needed, and how."""
 
 from datetime import timedelta
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -11,9 +11,7 @@ from drainer.mail.envelope import parse_mailbox
 EventName = Literal[
     "stopped", "resumed", "done", "stalled", "expires", "defect", "disk", "ended"
 ]
-EVENTS: tuple[EventName, ...] = (
-    "stopped", "resumed", "done", "stalled", "expires", "defect", "disk", "ended",
-)  # fmt: skip
+EVENTS: tuple[EventName, ...] = get_args(EventName)
 
 
 class NotifySection(Section):
@@ -58,7 +56,7 @@ class NotifySection(Section):
 
     @property
     def is_on(self) -> bool:
-        """Whether anybody is notified."""
+        """Whether drainer notifies at all."""
         return bool(self.command or self.mail or self.urls_file)
 
     @model_validator(mode="after")

@@ -67,7 +67,7 @@ async def _host(servers: DnsServers, host: str, *, is_given: bool) -> MailExchan
     try:
         return await aside(look, servers.budget + 1)
     except TimeoutError:
-        return MailExchanger(host=host, rank=0, told=DnsOutcome.FAILED)
+        return MailExchanger(host=host, rank=0, outcome=DnsOutcome.FAILED)
 
 
 def _records(answer: DnsAnswer) -> list[tuple[int, str]]:
@@ -89,7 +89,7 @@ def _domain(
     primary = named.primary or next((host for _, host in records if host), "")
     known = DomainFacts(
         name=named.domain,
-        told=answer.outcome,
+        outcome=answer.outcome,
         detail=answer.detail,
         exchanges=exchanges,
         primary=primary,
@@ -112,20 +112,20 @@ def exchange_of(dns: Resolver, host: str, *, is_given: bool) -> MailExchanger:
     if parse_address(host) is not None:
         return MailExchanger(host=host, rank=0, addresses=(host,))
     if not ascii_domain(host):
-        return MailExchanger(host=host, rank=0, told=DnsOutcome.ABSENT)
+        return MailExchanger(host=host, rank=0, outcome=DnsOutcome.ABSENT)
     answers = [dns.ask(host, kind) for kind in ("A", "AAAA")]
     outcomes = [answer.outcome for answer in answers]
-    told = next(
+    outcome = next(
         (t for t in (DnsOutcome.FOUND, DnsOutcome.FAILED) if t in outcomes), outcomes[0]
     )
     addresses = tuple(text for answer in answers for text in answer.texts)
-    if is_given and told in (DnsOutcome.ABSENT, DnsOutcome.NXDOMAIN):
+    if is_given and outcome in (DnsOutcome.ABSENT, DnsOutcome.NXDOMAIN):
         addresses = _system(host)  # /etc/hosts, as a drain would find it
     alias = dns.ask(host, "CNAME").texts
     return MailExchanger(
         host=host,
         rank=0,
-        told=told,
+        outcome=outcome,
         addresses=addresses,
         alias=alias[0] if alias else "",
         name_servers=_name_servers(dns, host),

@@ -28,7 +28,7 @@ from drainer.doctor.probe_dns import NamedHosts, look_up
 from drainer.runtime.process import utcnow
 
 T = TypeVar("T")
-Tell = Callable[[str], None]
+ShowWaiting = Callable[[str], None]
 
 
 class DoctorSettings(Struct, frozen=True, kw_only=True):
@@ -44,24 +44,26 @@ class DoctorSettings(Struct, frozen=True, kw_only=True):
     places: probe_host.HostPlaces
 
 
-async def look(order: DoctorSettings, tell: Tell) -> DoctorFacts:
-    """Return all facts, within half a minute; ``tell`` gets the names still awaited.
+async def look(settings: DoctorSettings, show: ShowWaiting) -> DoctorFacts:
+    """Return all facts, within half a minute; ``show`` gets the names still awaited.
 
     Test messages may take a minute more. Raises UsageError without a DNS server.
     """
-    Resolver(order.servers)  # an unusable one is an error before any question
-    waiting = _WaitList(tell)
+    Resolver(settings.servers)  # an unusable one is an error before any question
+    waiting = _WaitList(show)
     async with asyncio.TaskGroup() as group:
         around = group.create_task(
-            waiting.for_("this host", probe_host.look_around(order.places))
+            waiting.for_("this host", probe_host.look_around(settings.places))
         )
-        domain, hosts = await waiting.for_("DNS", look_up(order.servers, order.named))
+        domain, hosts = await waiting.for_(
+            "DNS", look_up(settings.servers, settings.named)
+        )
         seen = [
-            group.create_task(waiting.for_(host, _backup(order, host, hosts)))
+            group.create_task(waiting.for_(host, _backup(settings, host, hosts)))
             for host in domain.backups
         ]
         first = group.create_task(
-            waiting.for_("the primary", _primary(order, domain, hosts))
+            waiting.for_("the primary", _primary(settings, domain, hosts))
         )
     found = tuple(task.result() for task in seen)
     return DoctorFacts(
@@ -75,42 +77,42 @@ async def look(order: DoctorSettings, tell: Tell) -> DoctorFacts:
 class _WaitList:
     """Reports which answers are still awaited."""
 
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
+    def __init__(self, show: ShowWaiting) -> None:
+        self._show = show
         self._left: list[str] = []
 
     async def for_(self, name: str, doing: Coroutine[Any, Any, T]) -> T:
         self._left.append(name)
-        self._tell(", ".join(self._left))
+        self._show(", ".join(self._left))
         try:
             return await doing
         finally:
             self._left.remove(name)
-            self._tell(", ".join(self._left))
+            self._show(", ".join(self._left))
 
 
 async def _backup(
-    order: DoctorSettings, host: str, hosts: Mapping[str, MailExchanger]
+    settings: DoctorSettings, host: str, hosts: Mapping[str, MailExchanger]
 ) -> BackupFacts:
     known = hosts[host]
-    if known.told is DnsOutcome.FAILED and not known.addresses:
+    if known.outcome is DnsOutcome.FAILED and not known.addresses:
         return BackupFacts(
             host=host, now=utcnow(), problem="DNS does not say its address"
         )
-    port = order.ports.get(host, 25)
-    return await backups.look_at(host, port, known.addresses, order.backups)
+    port = settings.ports.get(host, 25)
+    return await backups.look_at(host, port, known.addresses, settings.backups)
 
 
 async def _primary(
-    order: DoctorSettings, domain: DomainFacts, hosts: Mapping[str, MailExchanger]
+    settings: DoctorSettings, domain: DomainFacts, hosts: Mapping[str, MailExchanger]
 ) -> PrimaryFacts:
     if not domain.primary:
         return PrimaryFacts()
-    port = order.ports.get(domain.primary, order.primary.route.port)
-    route = replace(order.primary.route, host=domain.primary, port=port)
-    if not order.named.primary:  # never send the password to a host that DNS names
+    port = settings.ports.get(domain.primary, settings.primary.route.port)
+    route = replace(settings.primary.route, host=domain.primary, port=port)
+    if not settings.named.primary:  # never send the password to a host that DNS names
         route = replace(route, login=None)
-    visit = replace(order.primary, route=route)
+    visit = replace(settings.primary, route=route)
     return await primary.look_at(visit, hosts[domain.primary].addresses)
 
 

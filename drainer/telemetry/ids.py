@@ -14,11 +14,7 @@ from drainer.ledger.records import DecisionKind
 _LATELY = 4096
 """Runs and connections whose spans are asked for again and again."""
 _OF_ATTEMPT = (DecisionKind.VERDICT.value, DecisionKind.TAKEOVER.value)
-_PREFIXED = (
-    DecisionKind.OPERATOR.value,
-    DecisionKind.BREAKER.value,
-    DecisionKind.THROTTLE.value,
-)
+_PREFIXED = (DecisionKind.OPERATOR, DecisionKind.BREAKER, DecisionKind.THROTTLE)
 _NAMES = {
     DecisionKind.RUN_STARTED.value: "drain.start",
     DecisionKind.HEALTH.value: "health.check",

@@ -42,7 +42,7 @@ def examine(facts: DoctorFacts) -> list[DoctorFinding]:
     """Return the findings of all checks, in the order of the table."""
     name = facts.domain.name
     found = _apply(domain.RECORDS, facts.domain, name)
-    if facts.domain.told is DnsOutcome.FOUND and facts.domain.hosts:
+    if facts.domain.outcome is DnsOutcome.FOUND and facts.domain.hosts:
         found += _apply(domain.CHECKS, facts.domain, name)
     else:
         found += [

@@ -22,7 +22,7 @@ NETWORK = {4: 24, 6: 48}
 
 
 def _present(domain: DomainFacts) -> CheckResult:
-    match domain.told:
+    match domain.outcome:
         case DnsOutcome.FAILED:
             words = f"DNS does not answer: {domain.detail}"
             return fail(
@@ -38,7 +38,7 @@ def _present(domain: DomainFacts) -> CheckResult:
 
 
 def _null(domain: DomainFacts) -> CheckResult:
-    if domain.told is not DnsOutcome.FOUND:
+    if domain.outcome is not DnsOutcome.FOUND:
         return skip("there is no MX record")
     nulls = [each for each in domain.exchanges if not each.host]
     if not nulls:
@@ -120,7 +120,7 @@ def _literal(domain: DomainFacts) -> list[CheckResult]:
 
 
 def _check_address(exchange: MailExchanger) -> CheckResult:
-    if not exchange.addresses and exchange.told is DnsOutcome.FAILED:
+    if not exchange.addresses and exchange.outcome is DnsOutcome.FAILED:
         return unknown("DNS does not answer", exchange.host)
     if not exchange.addresses:
         return fail("it has no address", exchange.host)

@@ -18,7 +18,7 @@ class MailExchanger(Struct, frozen=True, kw_only=True):
     host: str
     rank: int
     #: Of its addresses.
-    told: DnsOutcome = DnsOutcome.FOUND
+    outcome: DnsOutcome = DnsOutcome.FOUND
     addresses: tuple[str, ...] = ()
     #: What it is an alias of; '' = not an alias.
     alias: str = ""
@@ -30,7 +30,7 @@ class DomainFacts(Struct, frozen=True, kw_only=True):
     """The domain's MX records."""
 
     name: str
-    told: DnsOutcome = DnsOutcome.FOUND
+    outcome: DnsOutcome = DnsOutcome.FOUND
     detail: str = ""
     exchanges: tuple[MailExchanger, ...] = ()
     #: The host taken as the primary; '' = none is known.

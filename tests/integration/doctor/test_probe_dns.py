@@ -130,8 +130,8 @@ def test_no_more_than_ten_hosts_are_looked_at(servers: DnsServers) -> None:
 def test_absent_and_unanswered_are_told_apart(servers: DnsServers) -> None:
     """The first is a fault, the second is not known to be one."""
     _, hosts = look(servers, "ghost.example")
-    assert hosts["ghost.invalid"].told is DnsOutcome.NXDOMAIN
-    assert hosts["sick.example"].told is DnsOutcome.FAILED
+    assert hosts["ghost.invalid"].outcome is DnsOutcome.NXDOMAIN
+    assert hosts["sick.example"].outcome is DnsOutcome.FAILED
 
 
 def test_addresses_are_not_looked_up(servers: DnsServers) -> None:

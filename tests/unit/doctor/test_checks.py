@@ -25,7 +25,7 @@ from drainer.smtp.health_check import HealthFinding
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
-DOMAIN = DomainFacts(name="example.org", told=DnsOutcome.FAILED)
+DOMAIN = DomainFacts(name="example.org", outcome=DnsOutcome.FAILED)
 
 
 def said(text: str, stage: Stage = Stage.RCPT) -> DialogueAnswer:

@@ -84,20 +84,20 @@ def test_a_healthy_domain_has_nothing_to_mend() -> None:
 
 ROWS = {
     "a domain that does not exist": (
-        "mx-records", replace(HEALTHY, told=DnsOutcome.NXDOMAIN, **NOTHING),
+        "mx-records", replace(HEALTHY, outcome=DnsOutcome.NXDOMAIN, **NOTHING),
         Grade.FAIL, "does not exist",
     ),
     "a domain without MX": (
-        "mx-records", replace(HEALTHY, told=DnsOutcome.ABSENT, **NOTHING),
+        "mx-records", replace(HEALTHY, outcome=DnsOutcome.ABSENT, **NOTHING),
         Grade.FAIL, "no MX record",
     ),
     "DNS that does not answer": (
         "mx-records",
-        replace(HEALTHY, told=DnsOutcome.FAILED, detail="Timeout", **NOTHING),
+        replace(HEALTHY, outcome=DnsOutcome.FAILED, detail="Timeout", **NOTHING),
         Grade.FAIL, "Timeout",
     ),
     "without MX there is no null MX": (
-        "mx-null", replace(HEALTHY, told=DnsOutcome.ABSENT, **NOTHING),
+        "mx-null", replace(HEALTHY, outcome=DnsOutcome.ABSENT, **NOTHING),
         Grade.SKIPPED, "no MX record",
     ),
     "a null MX": ("mx-null", mx(NULL, backups=()), Grade.FAIL, "accepts no mail"),
@@ -171,15 +171,15 @@ ROWS = {
         "mx-literal", second(host="198.51.100.1.example.net"), Grade.OK, "a name",
     ),
     "a host without address": (
-        "mx-address", second(addresses=(), told=DnsOutcome.NXDOMAIN),
+        "mx-address", second(addresses=(), outcome=DnsOutcome.NXDOMAIN),
         Grade.FAIL, "no address",
     ),
     "a host about which DNS does not answer": (
-        "mx-address", second(addresses=(), told=DnsOutcome.FAILED),
+        "mx-address", second(addresses=(), outcome=DnsOutcome.FAILED),
         Grade.UNKNOWN, "DNS does not answer",
     ),
     "a host of which half is known": (
-        "mx-address", second(addresses=("198.51.100.1",), told=DnsOutcome.FAILED),
+        "mx-address", second(addresses=("198.51.100.1",), outcome=DnsOutcome.FAILED),
         Grade.OK, "198.51.100.1",
     ),
     "a host with IPv6 alone": (
