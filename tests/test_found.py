@@ -33,7 +33,6 @@ DRIVEN_BY: Final = {
     "cli.overrides": "integration/delivery/pacing/test_controller.py",
     "cli.pending_bounces": "integration/bounce/test_reports.py",
     "cli.quarantine": "acceptance/test_quarantine.py",
-    "cli.selection": "integration/delivery/test_selector.py",
     "cli.spool": "integration/sources/test_spool.py",
     "cli.spool_advice": "integration/sources/test_spool.py",
     "cli.status": "integration/ledger/test_status.py",

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from drainer.cli.filters import with_choice, with_redirect
-from drainer.cli.known_states import BATCH, RecipientStates, open_ledger, with_states
 from drainer.cli.options import (
     ConfigOption,
     JsonOption,
@@ -32,7 +31,13 @@ from drainer.cli.section_options import (
     with_census,
     with_primary,
 )
-from drainer.cli.selection import SourceList
+from drainer.cli.selection import (
+    BATCH,
+    RecipientStates,
+    SourceList,
+    open_ledger,
+    with_states,
+)
 from drainer.cli.status import first_to_expire, show_expiry
 from drainer.cli.table import Table
 from drainer.cli.times import shown_time
