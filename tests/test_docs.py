@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from drainer import cli, errors
 from drainer.config import Config
-from drainer.config.render import commented_toml
+from drainer.config.render import render_toml
 from drainer.policy.recipient.state import State
 from tests.support import docs
 from tests.support.paths import ROOT
@@ -47,7 +47,7 @@ def test_the_generated_parts_are_current(page: Path) -> None:
 
 def test_the_configuration_of_the_package_is_current() -> None:
     """It is what `drainer init` writes. If this fails, run `make docs`."""
-    assert docs.EXAMPLE.read_text("utf-8") == commented_toml()
+    assert docs.EXAMPLE.read_text("utf-8") == render_toml()
 
 
 def test_every_state_is_explained() -> None:
@@ -143,6 +143,18 @@ def test_help_shows_no_type_after_a_flag(name: str) -> None:
     shown = printed_help(name)
     assert "--help" in shown
     assert "<bool>" not in shown
+
+
+def test_help_joins_the_lines_of_a_paragraph() -> None:
+    """A line ends where the terminal does, not where one of the source ends."""
+    text = "Without --send-tests it sends no message; it writes nothing. It takes"
+    assert text in printed_help("doctor")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help_shows_no_flag_for_what_is_so_anyway(name: str) -> None:
+    """`--no-force` is of no use if nothing else sets `--force`."""
+    assert "[default: no-" not in printed_help(name)
 
 
 def test_help_shows_every_section_that_it_names() -> None:

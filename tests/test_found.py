@@ -113,7 +113,7 @@ DRIVEN_BY: Final = {
     "sources.mbox": "integration/sources/test_mbox.py",
     "sources.opensmtpd": "integration/sources/test_opensmtpd.py",
     "sources.postcat": "integration/sources/test_postcat.py",
-    "sources.common.fate": "integration/sources/test_spool.py",
+    "sources.common.hold_outcome": "integration/sources/test_spool.py",
     "sources.exim.settlement": "integration/sources/test_exim_settled.py",
     "sources.postfix": "integration/sources/test_postfix.py",
     "sources.postfix.hold": "integration/sources/test_postfix_live.py",

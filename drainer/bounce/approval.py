@@ -32,7 +32,7 @@ def ask(
 ) -> BouncePermit:
     """Return what the bounce rules would say if the refusal were final now.
 
-    The limits are left out: ``LimitCheck.stand`` applies them.
+    The limits are left out: ``LimitCheck`` applies them.
     """
     row = each.row
     reply = as_said(row["reply"])

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from drainer.bounce.evidence.client import AT_ONCE, EvidenceWorker
-from drainer.bounce.evidence.codec import stored
+from drainer.bounce.evidence.codec import encode_evidence
 from drainer.bounce.evidence.request import MAX_CONTENT_BYTES, SenderQuestion
 from drainer.bounce.quarantine.store import Quarantine, open_message
 from drainer.errors import DrainerError, MessageUnreadable
@@ -133,7 +133,7 @@ class EvidenceCollector:
     async def _look(self, row: Row, *, quick: bool) -> None:
         seq = row["seq"]
         facts, marks = await self._find(message_of(row), quick=quick)
-        found = stored(facts, marks)
+        found = encode_evidence(facts, marks)
         if quick and found["later"] and len(self._set_aside) < MAX_SET_ASIDE:
             self._set_aside[seq] = _SetAside(row, found)
             return

@@ -80,14 +80,14 @@ class BounceDecider(Struct, frozen=True, kw_only=True):
             )
             return BouncePermit(decision=decision)
         sender, status = refusal.sender, status_of(refusal)
-        told = (
+        status_text = (
             status
             if refusal.action is DsnAction.FAILED
             else f"{refusal.action} {status}"
         )
         mailbox = mailbox_key(sender, self.limits.tag_delimiters)
         key = dedupe_key(
-            mailbox, refusal.original, refusal.recipient.forward_path, told
+            mailbox, refusal.original, refusal.recipient.forward_path, status_text
         )
         case = BounceCase(
             facts=facts_of(found),

@@ -4,9 +4,11 @@ import contextlib
 import gc
 import importlib
 import io
+import re
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from inspect import cleandoc
+from typing import Any, Final, NamedTuple
 
 import typer
 from rich.markup import escape
@@ -221,6 +223,10 @@ def _words_of(error: Any) -> tuple[str, str]:  # noqa: ANN401 - Typer's own
     return error.format_message(), f"see `{where} --help`"
 
 
+_LINE_END: Final = re.compile(r"(?<!\n)\n(?!\n)")
+"""The end of a line inside of a paragraph."""
+
+
 def _hide_flag_types(parameters: Iterable[Any]) -> None:
     """Let help print no `<bool>` after options that take no value."""
     for each in parameters:
@@ -231,7 +237,8 @@ def _hide_flag_types(parameters: Iterable[Any]) -> None:
 def _show_as_written(command: Any, context: Any) -> None:  # noqa: ANN401 - Typer's own
     """Let help print the texts of a new command, and of those below it, literally.
 
-    Typer reads them as rich markup, in which `[primary]` is a style and not shown.
+    Typer reads them as rich markup, in which `[primary]` is a style and not shown. And
+    it ends a line where the source of a paragraph does.
     """
     below = getattr(command, "commands", {})
     if not below:
@@ -240,7 +247,7 @@ def _show_as_written(command: Any, context: Any) -> None:  # noqa: ANN401 - Type
     _hide_flag_types(parameters)
     for each in (command, *parameters):
         if each.help:
-            each.help = escape(each.help)
+            each.help = escape(_LINE_END.sub(" ", cleandoc(each.help)))
     for each in below.values():
         _show_as_written(each, context)
 

@@ -99,7 +99,7 @@ def _check_route(route: Route, probe: HealthProbe, health: HealthReport) -> None
         health.advise("our name", _NO_FULL_NAME.format(route.helo))
     asyncio.run(check_primary(route, probe, health))
     if isinstance(health, _PrintedReport) and health.has_failed and health.ready:
-        stdout().print("ready all the same: another server or address of it is")
+        stdout().print("ready all the same: another of its servers or addresses is")
 
 
 def _patient_for_a_person(route: Route, config: Config) -> Route:

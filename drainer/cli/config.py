@@ -16,7 +16,7 @@ from drainer.config.build.routes import make_route_table, route_name
 from drainer.config.build.server_routes import exim_toml, postfix_toml
 from drainer.config.check import FAIL, ConfigFinding, check_config
 from drainer.config.host import is_socket
-from drainer.config.render import commented_toml
+from drainer.config.render import render_toml
 from drainer.config.route_section import route_configs
 from drainer.delivery.mx_hosts import with_mx_hosts
 from drainer.errors import UsageError
@@ -31,7 +31,9 @@ from drainer.runtime.redaction import is_secret, redact_all
 def init(
     path: Annotated[Path, typer.Argument(help="File to write.")] = Path("drainer.toml"),
     *,
-    force: Annotated[bool, typer.Option(help="Overwrite an existing file.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite an existing file.")
+    ] = False,
     from_postfix: Annotated[
         str,
         typer.Option(
@@ -76,7 +78,7 @@ def init(
 def _text(from_postfix: str, from_exim: str) -> str:
     if from_exim:
         return exim_toml(from_exim)
-    return postfix_toml(from_postfix) if from_postfix else commented_toml()
+    return postfix_toml(from_postfix) if from_postfix else render_toml()
 
 
 def _write(path: Path, data: bytes, *, force: bool) -> None:

@@ -19,7 +19,7 @@ from drainer.doctor.build import STRICT_SENDER, DoctorRequest, make_examination
 from drainer.doctor.checks import examine, has_failure
 from drainer.doctor.checks.check import DoctorFinding, Grade
 from drainer.doctor.checks.facts import DoctorFacts
-from drainer.doctor.run import ShowWaiting, look
+from drainer.doctor.run import ShowWaiting, collect_facts
 from drainer.errors import PrimaryNotReady, UsageError
 from drainer.policy.bounce.facts import parse_address
 
@@ -115,7 +115,7 @@ def doctor(
     )
     settings = make_examination(config, asked)
     with _progress() as show:
-        facts = asyncio.run(look(settings, show))
+        facts = asyncio.run(collect_facts(settings, show))
     findings = examine(facts)
     seconds = time.monotonic() - start
     if json_:

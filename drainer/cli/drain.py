@@ -262,18 +262,18 @@ def _notifying(request: DrainRequest) -> AbstractAsyncContextManager[object]:
     """Notify as ``[notify]`` says while a drain runs; never about a rehearsal."""
     if not request.config.notify.is_on or not request.settings.acknowledge:
         return nullcontext()
-    from drainer.watch.notify.notifications import notifying  # noqa: PLC0415 - few
+    from drainer.watch.notify.notifications import open_notifications  # noqa: PLC0415 - few
 
-    return notifying(lambda: request.config, request.url)
+    return open_notifications(lambda: request.config, request.url)
 
 
 def _sending_metrics(request: DrainRequest) -> AbstractAsyncContextManager[object]:
     """Send metrics as ``[telemetry] metrics`` says; never of a rehearsal."""
     if request.config.telemetry.metrics == "off" or not request.settings.acknowledge:
         return nullcontext()
-    from drainer.watch.collector_metrics import sending_metrics  # noqa: PLC0415 - few
+    from drainer.watch.collector_metrics import export_metrics  # noqa: PLC0415 - few
 
-    return sending_metrics(request.config, request.url)
+    return export_metrics(request.config, request.url)
 
 
 def _write_metrics(request: DrainRequest) -> None:

@@ -40,7 +40,7 @@ from drainer.cli.selection import (
 )
 from drainer.cli.status import first_to_expire, show_expiry
 from drainer.cli.table import Table
-from drainer.cli.times import shown_time
+from drainer.cli.times import format_time
 from drainer.config import Config
 from drainer.config.build.paths import ledger_url, lock_folder
 from drainer.config.build.recipient_lists import census_before_drain, open_directory
@@ -125,7 +125,7 @@ def _add_row(pages: Table, scanned: ScannedMessage, states: RecipientStates) -> 
         message.id[:12],
         clean(message.native_id, 1000),
         clean(f"{message.queue}{flags}"),
-        shown_time(message.arrived),
+        format_time(message.arrived),
         format_size(size),
         clean(message.envelope.reverse_path or "<>", 1000),
         clean(words, 3000),

@@ -17,10 +17,10 @@ from drainer.cli.table import Table
 from drainer.config import Config
 from drainer.config.build.paths import (
     LedgerURL,
+    ledger_name,
     ledger_url,
     marker_folders,
     quarantine_folder,
-    shown_ledger,
 )
 from drainer.errors import UsageError
 from drainer.ledger.backup import back_up
@@ -61,9 +61,9 @@ def check(
             {"check": f.check, "ok": not f.problem, "found": f.problem or f.found}
             for f in findings
         ]
-        print_json({"ledger": shown_ledger(url), "ok": whole, "checks": checks})
+        print_json({"ledger": ledger_name(url), "ok": whole, "checks": checks})
     else:
-        stdout().print(f"[bold]ledger {clean(shown_ledger(url))}[/]", soft_wrap=True)
+        stdout().print(f"[bold]ledger {clean(ledger_name(url))}[/]", soft_wrap=True)
         table = Table("check", "", "found", fold="found")
         for f in findings:
             verdict = "[red]FAIL[/]" if f.problem else "[green]ok[/]"
@@ -97,9 +97,9 @@ def backup(
     url = ledger_url(load(path, ledger=ledger))
     size = back_up(url, to.absolute())
     if json_:
-        print_json({"ledger": shown_ledger(url), "backup": str(to), "bytes": size})
+        print_json({"ledger": ledger_name(url), "backup": str(to), "bytes": size})
     else:
-        say(f"copied {shown_ledger(url)} to {to}: {size} bytes")
+        say(f"copied {ledger_name(url)} to {to}: {size} bytes")
 
 
 @app.command("prune")

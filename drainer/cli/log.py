@@ -22,7 +22,7 @@ DIALOGUE: Final = logging.getLogger("drainer.smtp.dialogue")
 MAX_TEXT = 1000
 """Characters of one message; a peer's words may be in it."""
 AddressShower = Callable[[str, Iterable[str]], str]
-"""Returns a text with its addresses shown in one way; see ``shown``."""
+"""Returns a text with its addresses shown in one way; see ``mask_addresses``."""
 
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4}
 """Of syslog, as systemd reads them at the start of a line (sd-daemon(3))."""
@@ -46,7 +46,7 @@ class _Handler(logging.Handler):
         """Print one record; a failure to print ends nothing."""
         text = record.getMessage()
         if not getattr(record, "as_it_is", False):
-            text = shown(text, getattr(record, "own", ()))
+            text = mask_addresses(text, getattr(record, "own", ()))
         text = printable(redact(text), MAX_TEXT)
         if is_journal():
             stderr.out(f"<{_PRIORITIES.get(record.levelno, 3)}>{text}", highlight=False)
@@ -76,7 +76,7 @@ def show_addresses(by: AddressShower) -> None:
     _SHOWN[:] = [by]
 
 
-def shown(text: str, own: Iterable[str] = ()) -> str:
+def mask_addresses(text: str, own: Iterable[str] = ()) -> str:
     """Return a message with its addresses as ``[telemetry] addresses`` says.
 
     ``own`` are the addresses of the mail that it is about.

@@ -13,7 +13,7 @@ from drainer.cli.options import (
 from drainer.cli.output import clean, print_json, stdout
 from drainer.cli.recipients import recipient_facts
 from drainer.cli.table import Table
-from drainer.cli.times import shown_time
+from drainer.cli.times import format_time
 from drainer.config.build.paths import ledger_url
 from drainer.ledger.filters import Filters
 from drainer.ledger.reader import LedgerReader
@@ -63,7 +63,7 @@ def print_message(facts: dict[str, Any]) -> None:
     console = stdout()
     for key, value in facts.items():
         if key == "arrived":
-            console.print(f"{key}: {shown_time(value)}")
+            console.print(f"{key}: {format_time(value)}")
         elif key != "recipients":
             console.print(f"{key}: {clean(value, 2000)}", soft_wrap=True)
     table = Table(
@@ -75,7 +75,7 @@ def print_message(facts: dict[str, Any]) -> None:
             clean(fact["forward_path"], 1000),
             fact["state"],
             str(fact["attempts"]),
-            shown_time(fact["due"]),
+            format_time(fact["due"]),
             clean(fact["rule"] or ""),
             clean(fact["reply"] or "", 1000),
         )

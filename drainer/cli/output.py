@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from drainer.cli.log import LOGGER, is_journal, shown, stderr
+from drainer.cli.log import LOGGER, is_journal, mask_addresses, stderr
 from drainer.cli.markup import LiteralConsole
 from drainer.errors import DrainerError, PrimaryNotReady, SourceError, UsageError
 from drainer.mail.reply import printable
@@ -69,7 +69,7 @@ def warn_of_skipped(sources: Iterable[Source]) -> None:
         if isinstance(source, ArchiveSource) and source.skipped:
             words = (f"{kind}: {n}" for kind, n in sorted(source.skipped.items()))
             warn(
-                f"{printable(source.url)} has members that are no mail"
+                f"{printable(source.url)} has members that are not mail"
                 f" ({', '.join(words)}): drainer follows no link, and lists one only"
                 " where mail belongs"
             )
@@ -102,7 +102,7 @@ def print_error(error: DrainerError) -> int:
     # Those are about what an operator wrote; a journal has more readers.
     is_own = isinstance(error, PrimaryNotReady) and not is_journal()
     if error.exit_code != UsageError.exit_code and not is_own:
-        text = shown(text)
+        text = mask_addresses(text)
     for line in text.splitlines():
         stderr.print(f"[red]error:[/] {clean(line, 1000)}")
     if error.hint:

@@ -10,7 +10,7 @@ from drainer.bounce.decider import BounceDecider
 from drainer.bounce.settings import build_decider
 from drainer.cli.output import clean, stdout
 from drainer.cli.table import Table
-from drainer.cli.times import shown_time
+from drainer.cli.times import format_time
 from drainer.config import Config
 from drainer.config.build.paths import ledger_url
 from drainer.ledger.filters import Filters
@@ -113,7 +113,7 @@ def add_row(table: Table, fact: dict[str, Any]) -> None:
         fact["sender"] or "<>",
         fact["forward_path"],
         fact["state"],
-        shown_time(fact["due"], seconds=False),
+        format_time(fact["due"], seconds=False),
         words,
         because,
     )
@@ -128,6 +128,6 @@ def print_facts(fact: dict[str, Any]) -> None:
             for name, words in value.items():
                 console.print(f"{key} {name}: {clean(words, 400)}", soft_wrap=True)
         elif key == "due" and value:
-            console.print(f"{key}: {shown_time(value)}")
+            console.print(f"{key}: {format_time(value)}")
         elif value is not None:
             console.print(f"{key}: {clean(value, 400)}", soft_wrap=True)

@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from drainer.cli.log import shown, stderr
+from drainer.cli.log import mask_addresses, stderr
 from drainer.delivery.drain import Drain
 from drainer.delivery.settings import Progress, RouteProgress
 from drainer.mail.reply import printable
@@ -144,7 +144,9 @@ def _view(progress: Progress, lines: ProgressLines) -> Group:
 
 
 def _line(words: str) -> Text:
-    return Text(printable(shown(words), 1000), no_wrap=True, overflow="ellipsis")
+    return Text(
+        printable(mask_addresses(words), 1000), no_wrap=True, overflow="ellipsis"
+    )
 
 
 @contextlib.asynccontextmanager

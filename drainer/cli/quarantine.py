@@ -25,7 +25,7 @@ from drainer.cli.options import (
 )
 from drainer.cli.output import clean, print_json, say, stdout, warn
 from drainer.cli.table import Table
-from drainer.cli.times import shown_time
+from drainer.cli.times import format_time
 from drainer.cli.why import decisions_of, print_decisions, show_message
 from drainer.config import Config
 from drainer.config.build.paths import ledger_url, quarantine_folder
@@ -40,7 +40,7 @@ from drainer.ledger.records import Row, from_micros
 from drainer.policy.bounce.decision import RULES as BOUNCE_RULES
 from drainer.policy.classify.describe import meaning_of
 from drainer.policy.recipient.state import State
-from drainer.sources.common.files import beginning
+from drainer.sources.common.files import read_beginning
 
 MAX_HEADER_BYTES = 64 * 1024
 """The most bytes of a header section that are printed."""
@@ -150,7 +150,7 @@ def _add(pages: Table, fact: dict[str, Any]) -> None:
         why = f"CONTENT MISSING; {why}"
     pages.add(
         fact["id"][:12],
-        shown_time(fact["arrived"], seconds=False),
+        format_time(fact["arrived"], seconds=False),
         str(fact["size"]),
         clean(fact["reverse_path"] or "<>", 1000),
         clean(fact["forward_path"], 1000),
@@ -201,7 +201,7 @@ def _header(contents: ContentFinder, id_: str, rows: list[Row]) -> list[str]:
     """Return the lines of a header section, up to the limit."""
     try:
         content = contents.open(id_, rows).content
-        head = beginning(content.chunks(), MAX_HEADER_BYTES)
+        head = read_beginning(content.chunks(), MAX_HEADER_BYTES)
     except MessageUnreadable as error:
         warn(f"cannot read the content: {error}")
         return []

@@ -16,7 +16,7 @@ from drainer.cli.filters import with_filters
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import clean, print_json
 from drainer.cli.table import Table
-from drainer.cli.times import require_time, shown_time
+from drainer.cli.times import format_time, require_time
 from drainer.config.build.paths import ledger_url
 from drainer.config.build.rules import make_rules
 from drainer.errors import UsageError
@@ -192,7 +192,7 @@ def _words(row: Row, rules: Sequence[Rule]) -> dict[str, str]:
         "reason": meaning_of(row["rule"], rules),
     }
     return {
-        name: shown_time(value) if name in _TIMES else _text(value)
+        name: format_time(value) if name in _TIMES else _text(value)
         for name, value in facts.items()
     }
 
@@ -282,8 +282,8 @@ def _print_counts(
         table.add(
             str(fact["recipients"]),
             format_size(fact["size"]),
-            shown_time(fact["oldest"], seconds=False),
-            shown_time(fact["newest"], seconds=False),
+            format_time(fact["oldest"], seconds=False),
+            format_time(fact["newest"], seconds=False),
             clean(words, MAX_TEXT),
         )
     table.end()

@@ -13,7 +13,7 @@ from drainer import __version__
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import print_json, say
 from drainer.cli.report_page import mask_addresses, render
-from drainer.config.build.paths import ledger_url, shown_ledger
+from drainer.config.build.paths import ledger_name, ledger_url
 from drainer.config.build.rules import make_rules
 from drainer.errors import UsageError
 from drainer.ledger.query.drain_report import report_facts
@@ -60,7 +60,7 @@ def report(
     kind = ReportFormat.JSON if json_ else format_
     with LedgerReader(url) as reader, reader.snapshot():
         facts = report_facts(reader, datetime.now(UTC), make_rules(config))
-        facts |= {"ledger": shown_ledger(url), "version": __version__}
+        facts |= {"ledger": ledger_name(url), "version": __version__}
         facts = mask_addresses(
             facts, reader.salt(), plain=config.telemetry.addresses == "plain"
         )

@@ -18,10 +18,10 @@ from drainer.cli.options import (
 from drainer.cli.output import print_json, say, stdout, warn
 from drainer.config import Config
 from drainer.config.build.paths import (
+    ledger_name,
     ledger_url,
     lock_folder,
     marker_folders,
-    shown_ledger,
 )
 from drainer.config.build.spools import make_sources
 from drainer.delivery.console import print_released
@@ -215,7 +215,7 @@ def _apply_step(
         raise UsageError(message, hint=hint)
     claims = SourceClaims(opened if claim else [], marker_folders(url))
     with LedgerReader(url) as report:
-        claims.take(url, shown_ledger(url), take_over=False)
+        claims.take(url, ledger_name(url), take_over=False)
         for refusal in claims.refused.values():
             raise refusal
         code = 1

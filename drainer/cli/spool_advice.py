@@ -67,7 +67,7 @@ def introduce(source: Source) -> None:
         return
     original = find_original(source)
     if original is None:
-        say(f"{source.url} is no queue of a Postfix of this host: drainer keeps it")
+        say(f"{source.url} does not belong to a Postfix of this host: drainer keeps it")
     elif original.is_running:
         warn(
             f"{source.url} is a copy of {original.directory}, whose Postfix runs and"

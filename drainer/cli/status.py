@@ -14,7 +14,7 @@ from drainer.bounce.quarantine.delivery_copies import oldest_copy
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import clean, print_json, stdout
 from drainer.cli.table import Table
-from drainer.cli.times import shown_time
+from drainer.cli.times import format_time
 from drainer.config import Config
 from drainer.config.build.paths import kept_folder, ledger_url, lock_folder
 from drainer.config.build.spools import make_sources
@@ -164,7 +164,7 @@ def _show_status(facts: dict[str, Any], reasons: list[Row]) -> None:
         words = _quote_once(_strip_stage(row["reply"]), said)
         stdout().print(
             f"{row['count']} {row['state']}: {clean(meaning_of(row['rule']))}"
-            f" since {shown_time(row['since'])}{words}"
+            f" since {format_time(row['since'])}{words}"
         )
     _show_routes(facts["routes"])
     show_expiry(facts["expires_first"])
@@ -230,13 +230,13 @@ def _show_replay(replay: dict[str, Any]) -> None:
         stdout().print(
             "replay: the sources still have the mail of"
             f" {replay['recipients']} delivered recipients, back to"
-            f" {shown_time(replay['since'])}; if the primary loses it, see `drainer"
+            f" {format_time(replay['since'])}; if the primary loses it, see `drainer"
             " requeue --help`"
         )
     if replay["copies"]:
         stdout().print(
             f"replay: copies of {replay['copies']} delivered messages, back to"
-            f" {shown_time(replay['copies_since'])}"
+            f" {format_time(replay['copies_since'])}"
         )
 
 

@@ -4,10 +4,10 @@ from dataclasses import asdict
 from typing import Any
 
 from drainer.bounce.reports import ReportCounts
-from drainer.cli.log import is_journal, shown
+from drainer.cli.log import is_journal, mask_addresses
 from drainer.cli.output import clean, print_command, print_json, stdout
 from drainer.cli.spool_advice import DrainOutcome, advice_on
-from drainer.cli.times import shown_time
+from drainer.cli.times import format_time
 from drainer.config.build.paths import same_options
 from drainer.delivery.drain import Drain
 from drainer.delivery.run import Run
@@ -110,7 +110,7 @@ def _print_reports(run: Run) -> None:
     if found.pending and found.ripe:
         console.print(
             f"{found.pending} refused recipients wait for confirmation, due from"
-            f" {shown_time(found.ripe)} on; `drainer bounces list` shows who"
+            f" {format_time(found.ripe)} on; `drainer bounces list` shows who"
             " would get a bounce. Then drain again, or run:"
         )
         request = run.request
@@ -154,7 +154,7 @@ def _print_breakers(drain: Drain) -> None:
 
 def _quote(words: str) -> str:
     """Return the primary's words; a journal gets them as it gets messages."""
-    return shown(words) if is_journal() else words
+    return mask_addresses(words) if is_journal() else words
 
 
 def _print_next(run: Run) -> None:
@@ -170,7 +170,7 @@ def _print_next(run: Run) -> None:
     urls = [source.url for source in run.request.sources]
     with LedgerReader(run.request.url) as report:
         for row in report.reasons(urls):
-            due = f", due {shown_time(row['due'])}" if row["due"] else ""
+            due = f", due {format_time(row['due'])}" if row["due"] else ""
             why = " ".join(filter(None, (row["rule"], row["reply"])))
             words = f": {clean(_quote(why))}" if why else ""
             if due or words:  # the number of each state is above

@@ -8,7 +8,7 @@ from drainer.errors import UsageError
 from drainer.ledger.records import from_micros
 
 
-def shown_time(at: datetime | int | str | None, *, seconds: bool = True) -> str:
+def format_time(at: datetime | int | str | None, *, seconds: bool = True) -> str:
     """Return a time for people: local on a terminal, in UTC elsewhere; '' for none.
 
     ``at`` has a zone; or it is in microseconds since 1970, or as JSON has it. Options

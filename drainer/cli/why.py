@@ -16,7 +16,7 @@ from drainer.cli.options import (
     load,
 )
 from drainer.cli.output import clean, print_json, stdout
-from drainer.cli.times import shown_time
+from drainer.cli.times import format_time
 from drainer.config.build.paths import LedgerURL, ledger_url
 from drainer.errors import UsageError
 from drainer.ledger.filters import Filters
@@ -192,7 +192,7 @@ def show_message(id_: str, message: Row) -> None:
     stdout().print(
         f"message {id_[:12]} ({clean(message['native_id'])}) from"
         f" {clean(message['reverse_path'] or '<>')}, arrived"
-        f" {shown_time(message['arrived'])}"
+        f" {format_time(message['arrived'])}"
     )
 
 
@@ -204,7 +204,7 @@ def print_decisions(decisions: list[dict[str, Any]]) -> None:
         who = f"{clean(fact['forward_path'])}: " if fact["forward_path"] else ""
         verdict = fact["verdict"] or fact["kind"]
         console.print(
-            f"{shown_time(fact['at'])} {attempt}{who}[bold]{verdict}[/]"
+            f"{format_time(fact['at'])} {attempt}{who}[bold]{verdict}[/]"
             f" by {fact['rule']}"
         )
         reason = fact["evidence"].get("reason")

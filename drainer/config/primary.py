@@ -101,7 +101,7 @@ class PrimarySection(Section):
     proxy_protocol: Literal["off", "v1", "v2"] = Field(
         "off",
         description="Send a PROXY header with our own address first, to a primary that"
-        " wants one, because proxies stand before it.",
+        " wants one, because a proxy is in front of it.",
     )
     username: str = Field("", description="User name for AUTH. Empty = no login.")
     password_file: str = Field("", description="File whose first line is the password.")
@@ -381,6 +381,6 @@ def _digest(text: str) -> str:
     except ValueError:
         found = b""
     if len(found) != _DIGEST_BYTES:
-        message = f"{text[:80]!r} is no SHA-256 in hex or base64"
+        message = f"{text[:80]!r} is not a SHA-256 digest in hex or base64"
         raise ValueError(message)
     return found.hex()

@@ -18,7 +18,7 @@ _HEAD = """\
 """
 _ROUTES = """
 # Another primary for some recipient domains: a table for each. Any key of [primary],
-# [health], [throttle] and [breaker] that differs may stand here. Its login, client
+# [health], [throttle] and [breaker] that differs may be here. Its login, client
 # certificate, CA, pinned keys and known-good recipients are its own.
 #
 # [[routes]]
@@ -72,7 +72,7 @@ def type_of(field: FieldInfo, default: Any) -> str:  # noqa: ANN401
     return "string" if default is None or isinstance(default, str) else "value"
 
 
-def commented_toml() -> str:
+def render_toml() -> str:
     """Return a drainer.toml in which every key is commented out."""
     parts = [_HEAD]
     for name, model in sections():

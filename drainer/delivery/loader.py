@@ -15,13 +15,13 @@ from drainer.mail.content import survey
 from drainer.mail.envelope import Recipient
 from drainer.mail.message import ContentFacts, Problem, SpooledMessage
 from drainer.policy.admission.admit import Admission, admit
-from drainer.policy.admission.selection import Selection, known
+from drainer.policy.admission.selection import Selection, summarize
 from drainer.policy.recipient.delivery import (
     ClaimedRecipient,
     Delivery,
     ScannedMessage,
     parts,
-    redirected,
+    redirect_all,
 )
 from drainer.smtp.transaction import Transaction
 from drainer.sources.protocol import Source
@@ -71,7 +71,7 @@ def chosen(
         paths = [r.forward_path for r in spooled.message.envelope.recipients]
         # drainer does not read what the selection skips anyway; its size is known
         # later.
-        if selection.takes(known(spooled.message, None), paths):
+        if selection.takes(summarize(spooled.message, None), paths):
             scanned = examine(spooled, rules, digest=digest)
             size = scanned.facts.size_bytes if scanned.facts else None
             size = spooled.message.size_bytes if size is None else size
@@ -194,7 +194,7 @@ class Loader:
         """Split a delivery: VERP takes one recipient, and the primary has a limit."""
         if self.rules.redirect.table:
             delivery = replace(
-                delivery, claimed=redirected(delivery.claimed, self.rules.redirect)
+                delivery, claimed=redirect_all(delivery.claimed, self.rules.redirect)
             )
         size = 1 if delivery.message.envelope.verp else self.max_recipients
         if len(delivery.claimed) <= size:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from drainer.delivery.message_claims import MessageClaims
 from drainer.mail.content import held_bytes
-from drainer.policy.recipient.delivery import ClaimedRecipient, parts, twinned
+from drainer.policy.recipient.delivery import ClaimedRecipient, assign_twins, parts
 from drainer.smtp.transaction import Transaction
 
 READY_BYTES = 8 * 1024 * 1024
@@ -163,7 +163,7 @@ class ReadyQueue:
         one, other = (
             Transaction(
                 delivery=replace(
-                    transaction.delivery, claimed=twinned(part), whole=False
+                    transaction.delivery, claimed=assign_twins(part), whole=False
                 ),
                 spooled=transaction.spooled,
                 facts=transaction.facts,

@@ -19,9 +19,9 @@ from drainer import __version__
 from drainer.config import Config
 from drainer.config.build.paths import (
     LedgerURL,
+    ledger_name,
     lock_folder,
     marker_folders,
-    shown_ledger,
 )
 from drainer.config.telemetry import caller
 from drainer.delivery.console import (
@@ -192,7 +192,7 @@ def _claim_sources(request: DrainRequest) -> SourceClaims:
     """
     sources = request.sources if request.settings.acknowledge else ()
     claims = SourceClaims(sources, marker_folders(request.url))
-    claims.take(request.url, shown_ledger(request.url), take_over=request.take_over)
+    claims.take(request.url, ledger_name(request.url), take_over=request.take_over)
     if claims.refused and request.settings.scans:
         claims.release(request.url, 2)
         raise next(iter(claims.refused.values()))

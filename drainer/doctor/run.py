@@ -44,7 +44,7 @@ class DoctorSettings(Struct, frozen=True, kw_only=True):
     places: probe_host.HostPlaces
 
 
-async def look(settings: DoctorSettings, show: ShowWaiting) -> DoctorFacts:
+async def collect_facts(settings: DoctorSettings, show: ShowWaiting) -> DoctorFacts:
     """Return all facts, within half a minute; ``show`` gets the names still awaited.
 
     Test messages may take a minute more. Raises UsageError without a DNS server.

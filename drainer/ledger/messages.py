@@ -26,7 +26,7 @@ from drainer.ledger.records import Decision, DecisionKind, Row, ScanRow, from_mi
 from drainer.ledger.writer.batch import WriterIdentity
 from drainer.ledger.writer.prepared_statement import PreparedStatement, build_insert
 from drainer.mail.content import HeldContent
-from drainer.mail.message import Message, SpooledMessage, numbered_id
+from drainer.mail.message import Message, SpooledMessage, make_id
 from drainer.policy.admission.identity import (
     Ambiguous,
     LookFirst,
@@ -183,7 +183,7 @@ class _Recorder:
             owner = self._identity.owner
             self._most = None if self._most is None else self._most - 1
         message.update(
-            id=numbered_id(key, number),
+            id=make_id(key, number),
             number=number,
             has_twin=0,
             scanned=self._now,

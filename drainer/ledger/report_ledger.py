@@ -20,7 +20,7 @@ class ReportLedger(LedgerPart):
         return await self._call(evidence.lacking, which=which, now=now())
 
     async def keep_evidence(self, seq: int, found: Row) -> None:
-        """Record what was found about a sender (evidence.stored)."""
+        """Record what was found about a sender (bounce.evidence.codec)."""
         row = {"message": seq, **found}
         await self._call(evidence.keep_evidence, row=row, now=now())
 

@@ -87,7 +87,7 @@ messages = sa.Table(
     sa.Column("id", _ID, nullable=False, unique=True),
     #: What the source computes from its start; several messages may share it.
     sa.Column("identity", _ID, nullable=False),
-    #: Distinguishes those; the id is made of both (mail.message.numbered_id).
+    #: Distinguishes those; the id is made of both (mail.message.make_id).
     sa.Column("number", sa.Integer, nullable=False),
     #: Of the whole content as transmitted, in hex; '' when it could not be read.
     sa.Column("sha256", sa.String(64), nullable=False),
@@ -160,7 +160,7 @@ breakers = sa.Table(
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("until", _Time),
     sa.Column("since", _Time, nullable=False),
-    #: The rest of policy.breaker.CircuitBreaker, as JSON.
+    #: The rest of policy.breaker.breaker.CircuitBreaker, as JSON.
     sa.Column("facts", LONG_TEXT, nullable=False),
 )
 

@@ -62,7 +62,7 @@ class SentData(Struct, frozen=True, kw_only=True):
     head: bytes = b""
 
 
-def unechoed(reply: Reply, sent: SentData) -> Reply:
+def remove_echo(reply: Reply, sent: SentData) -> Reply:
     """Return a reply as it would be without quotes of what was sent.
 
     It also drops an enhanced code that was sent: a local part such as `5.7.8 x` forges

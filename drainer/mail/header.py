@@ -61,14 +61,14 @@ def received_by(value: str) -> tuple[str, str]:
     text = value[:MAX_RECEIVED_LENGTH]
     matches = list(_LINE_START_BY.finditer(text))
     if not matches:
-        text = without_comments(text)
+        text = remove_comments(text)
         matches = list(_BY.finditer(text))
     if not matches:
         return "", ""
     return matches[-1][1], text[matches[-1].end() :]
 
 
-def without_comments(text: str) -> str:
+def remove_comments(text: str) -> str:
     """Replace comments by blanks, nested ones to a depth of ten."""
     for _ in range(10):
         text, count = _COMMENT.subn(" ", text)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 
 from drainer.mail.envelope import NULL_SENDER
-from drainer.mail.header import fields_of, unfold, without_comments
+from drainer.mail.header import fields_of, remove_comments, unfold
 
 LOOP_FIELD = "X-Drainer-Report"
 """The field of our own reports."""
@@ -68,7 +68,7 @@ def marks_of(head: bytes) -> ListMarkers:
 
 def _report(values: Mapping[str, Sequence[str]]) -> str:
     for value in values.get("content-type", ()):
-        kind = without_comments(value).partition(";")[0].strip().lower()
+        kind = remove_comments(value).partition(";")[0].strip().lower()
         if kind in _REPORT_TYPES:
             return f"Content-Type: {kind}"
     for name in ("x-failed-recipients", LOOP_FIELD.lower()):
@@ -82,7 +82,7 @@ def _first_word(values: Mapping[str, Sequence[str]], name: str) -> str:
     """Return the word of a field; if several disagree, the one that is not `no`."""
     words = []
     for value in values.get(name, ()):
-        match = _WORD.match(without_comments(value))
+        match = _WORD.match(remove_comments(value))
         words.append(match[1].lower() if match else "unreadable")
     return next((word for word in words if word != "no"), words[0] if words else "")
 

@@ -172,7 +172,7 @@ class Message(Struct, frozen=True, kw_only=True):
         """The drainer id: 32 hex digits, unique to this message."""
         if not self.number:
             return self.identity
-        return numbered_id(self.identity, self.number)
+        return make_id(self.identity, self.number)
 
 
 class SpooledMessage(Struct, frozen=True, kw_only=True):
@@ -182,7 +182,7 @@ class SpooledMessage(Struct, frozen=True, kw_only=True):
     content: Content
 
 
-def numbered_id(identity: str, number: int) -> str:
+def make_id(identity: str, number: int) -> str:
     """Return the drainer id of the message with this number: 32 hex digits.
 
     Most identities belong to one message, whose number is 0.

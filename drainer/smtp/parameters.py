@@ -8,7 +8,7 @@ PIPELINING, and refuse commands that come together.
 
 import re
 
-from drainer.mail.echo import unechoed
+from drainer.mail.echo import remove_echo
 from drainer.mail.reply import Reply, Stage
 from drainer.policy.recipient.judge import RecipientResult
 from drainer.smtp.host_trust import PIPELINING
@@ -40,7 +40,7 @@ def refused_extension(transaction: Transaction, result: RecipientResult) -> str:
     reply = result.answer
     if not isinstance(reply, Reply) or reply.category not in (4, _PERMANENT):
         return ""
-    text = unechoed(reply, transaction.sent(result.stage)).text.lower()
+    text = remove_echo(reply, transaction.sent(result.stage)).text.lower()
     if PIPELINING in transaction.offer and _OUT_OF_STEP.search(text):
         return PIPELINING
     used = _used(transaction, result)

@@ -67,7 +67,7 @@ def part_span(parent: int, name: str, n: int) -> int:
     return _derive(f"{parent:x}", name, str(n))
 
 
-def derived_trace(kind: str, *parts: object) -> int:
+def derive_trace(kind: str, *parts: object) -> int:
     """Return the id of a trace that belongs to no message and no run."""
     text = "\0".join((kind, *map(str, parts)))
     return int(hashlib.sha256(text.encode()).hexdigest()[:32], 16) or 1

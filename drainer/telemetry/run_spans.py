@@ -16,7 +16,7 @@ from drainer.telemetry.facts import Row, SpanFacts
 from drainer.telemetry.ids import (
     connection_span,
     decision_name,
-    derived_trace,
+    derive_trace,
     part_span,
     root_span,
     run_trace,
@@ -137,7 +137,7 @@ class RunSpans:
 
     def _order(self, row: Row, evidence: Row) -> TraceSpan:
         """Return what belongs to no run as a trace of its own."""
-        trace = derived_trace("order", row["id"])
+        trace = derive_trace("order", row["id"])
         place, times = SpanPlace(trace, root_span(trace)), (row["at"], row["at"])
         return TraceSpan(
             decision_name(row), place, times, self._attributes(row, evidence)
@@ -206,7 +206,7 @@ class RunSpans:
         evidence.pop("why", None)  # it is about the next period
         evidence.pop("until", None)
         runs = evidence.pop("runs", [])
-        trace = derived_trace("watch", row["run"], since)
+        trace = derive_trace("watch", row["run"], since)
         attributes: dict[str, Any] = {names.RUN: row["run"], names.STATE: state}
         attributes |= flatten(self._view.tree(evidence), names.EVIDENCE)
         links = [run_link(run) for run in runs]

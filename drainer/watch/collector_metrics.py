@@ -61,7 +61,7 @@ def _gauges(seen: LedgerInputs) -> Iterator[GaugeValues]:
 
 
 @asynccontextmanager
-async def sending_metrics(config: Config, url: LedgerURL) -> AsyncIterator[None]:
+async def export_metrics(config: Config, url: LedgerURL) -> AsyncIterator[None]:
     """Send the metrics of a ledger while the block runs, and at its end."""
     if setting := unknown_protocol("METRICS"):
         _log.warning(f"no metrics: {setting}, and drainer sends http/protobuf only")

@@ -68,7 +68,7 @@ MAX_LINE = 200
 
 
 def text_of(facts: Mapping[str, Any], hostname: str) -> str:
-    """Return the digest (ledger.digest) in plain words, with lines ending in LF."""
+    """Return the digest (ledger.query.digest) as text, with lines ending in LF."""
     lines = [printable(line, MAX_LINE) for line in _lines(facts, hostname)]
     return "".join(f"{line}\n" for line in lines)
 
@@ -96,8 +96,8 @@ def _lines(facts: Mapping[str, Any], hostname: str) -> Iterator[str]:
     )
     yield from _refused(facts)
     yield ""
-    told = ", ".join(f"{count} {state}" for state, count in facts["reports"].items())
-    yield f"Reports to senders: {told}"
+    counts = ", ".join(f"{count} {state}" for state, count in facts["reports"].items())
+    yield f"Reports to senders: {counts}"
     if facts["states"][State.QUARANTINED]:
         yield "See `drainer quarantine list`, then `release`, `export` or `purge`."
 

@@ -20,7 +20,7 @@ CHECK_LIMIT = 120.0
 _SAYS = {OverrideKind.UP: WatchEvent.UP, OverrideKind.DOWN: WatchEvent.DOWN}
 
 
-def told(controls: Sequence[Override], since: datetime) -> Observation | None:
+def last_hook(controls: Sequence[Override], since: datetime) -> Observation | None:
     """Return what the last hook reported; several at once count as one.
 
     A hook older than ``since`` came while the watch did not listen, so it does not
@@ -35,7 +35,7 @@ def told(controls: Sequence[Override], since: datetime) -> Observation | None:
     return Observation(event=_SAYS[last.ask], why=why)
 
 
-def held(
+def find_hold(
     force: ActiveOverrides, plan: WatchPlan, now: datetime, before: Observation | None
 ) -> Observation | None:
     """Return why nothing may be sent, even if the primary is healthy; None: it may.
@@ -56,7 +56,9 @@ def held(
     return None
 
 
-async def asked(plan: WatchPlan) -> tuple[dict[str, HealthReport], Observation]:
+async def check_primaries(
+    plan: WatchPlan,
+) -> tuple[dict[str, HealthReport], Observation]:
     """Check the primaries as `drainer check` does; return the reports and the event.
 
     The reports are by the names of the routes. One healthy primary is enough for a
@@ -105,7 +107,7 @@ class DrainHealth:
             if breaker.is_closed:
                 yield Observation(event=WatchEvent.FLOWS)
             elif _is_paused(breaker) and breaker.failures > self._failures:
-                yield Observation(event=WatchEvent.SICK, why=reply)
+                yield Observation(event=WatchEvent.RELAPSED, why=reply)
             return
         if _is_paused(breaker):
             self._failures = breaker.failures

@@ -11,7 +11,7 @@ from drainer.errors import LedgerError
 from drainer.ledger.records import WATCH_ENDED, Decision, DecisionKind, to_micros
 from drainer.ledger.watch_log import WatchLog
 from drainer.mail.reply import printable
-from drainer.policy.classify.normalize import masked
+from drainer.policy.classify.normalize import mask_reply
 from drainer.policy.pacing.overrides import Override
 from drainer.policy.watch.machine import WatchStatus
 from drainer.runtime.process import utcnow
@@ -96,7 +96,7 @@ class Journal:
 
     def report_check(self, problem: str) -> None:
         """Report the outcome of a check if it has changed; '' means healthy."""
-        outcome = masked(problem)
+        outcome = mask_reply(problem)
         if outcome == self._outcome:
             return
         self._outcome = outcome

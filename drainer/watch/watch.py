@@ -26,12 +26,12 @@ from drainer.runtime.process import utcnow
 from drainer.telemetry.client import ExportProcess, start_export
 from drainer.watch.digest import mail_daily, next_digest
 from drainer.watch.drain_task import DrainTask
-from drainer.watch.health import DrainHealth, asked, held, told
+from drainer.watch.health import DrainHealth, check_primaries, find_hold, last_hook
 from drainer.watch.http.snapshot import WatchView
 from drainer.watch.journal import Journal, wall
 from drainer.watch.ledger_outage import LedgerOutage
 from drainer.watch.new_mail import NewMailCheck
-from drainer.watch.notify.notifications import notifying
+from drainer.watch.notify.notifications import open_notifications
 from drainer.watch.plan import WatchPlan
 from drainer.watch.status import StatusHistory
 from drainer.watch.systemd import Notifier
@@ -110,7 +110,7 @@ class Watch:
             self._exporting = self._export()
             async with (
                 self._sending_metrics(),
-                notifying(lambda: self._plan.config, plan.url) as notices,
+                open_notifications(lambda: self._plan.config, plan.url) as notices,
             ):
                 notices.end_with(_ENDED, "it failed; its log says why")
                 await self._run(serve)
@@ -145,9 +145,9 @@ class Watch:
         if self._plan.config.telemetry.metrics == "off":
             return contextlib.nullcontext()
         # Imported only for this: it brings protobuf and an HTTP client.
-        from drainer.watch.collector_metrics import sending_metrics  # noqa: PLC0415
+        from drainer.watch.collector_metrics import export_metrics  # noqa: PLC0415
 
-        return sending_metrics(self._plan.config, self._plan.url)
+        return export_metrics(self._plan.config, self._plan.url)
 
     async def _end_export(self) -> None:
         if self._exporting is not None:
@@ -286,7 +286,7 @@ class Watch:
         self._patience.answered()
         self._show.in_force = force
         self._chronicle.controlled(c for c in controls if c.at >= self._heed_since)
-        if happening := told(controls, self._heed_since):
+        if happening := last_hook(controls, self._heed_since):
             self._happen(happening)
             self._hurry(happening)
         self._heed_since = LONG_AGO  # what comes now is new, whatever its clock says
@@ -302,7 +302,7 @@ class Watch:
 
     def _hold(self, now: datetime) -> None:
         """Apply pauses and hours."""
-        hold = held(self._show.in_force, self._plan, now, self._watch.hold)
+        hold = find_hold(self._show.in_force, self._plan, now, self._watch.hold)
         if hold is not None and hold != self._watch.hold:
             self._happen(hold)
         elif hold is None and self._watch.hold is not None:
@@ -311,7 +311,7 @@ class Watch:
     # --- beside the loop
 
     async def _check(self) -> None:
-        reports, happening = await asked(self._plan)
+        reports, happening = await check_primaries(self._plan)
         self._show.show_checks(reports)
         is_good = happening.event is WatchEvent.GOOD
         self._chronicle.report_check("" if is_good else happening.why)

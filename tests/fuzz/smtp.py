@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from drainer.doctor.dialogue import seconds_ahead
 from drainer.mail.reply import Lost, ProtocolError, Reply, Stage, parse_reply, printable
 from drainer.policy.classify.classifier import classify
-from drainer.policy.classify.normalize import masked
+from drainer.policy.classify.normalize import mask_reply
 from drainer.policy.classify.verdict import Verdict
 from drainer.smtp.commands import recipient_limit, size_limit
 from drainer.smtp.protocol import SmtpProtocol
@@ -76,7 +76,7 @@ def judged(data: bytes) -> None:
                 assert not stage.before_mail
             if classification.verdict is Verdict.DELIVER:
                 assert reply.category in _POSITIVE
-        masked(reply.text)
+        mask_reply(reply.text)
 
 
 def offered(data: bytes) -> None:

@@ -22,7 +22,7 @@ from typing import Final
 import pytest
 
 from drainer.config import load as config_file
-from drainer.config.build.paths import ledger_url, shown_ledger
+from drainer.config.build.paths import ledger_name, ledger_url
 from drainer.delivery.source_claims import SourceClaims
 from drainer.sources.registry import open_source
 from tests.support.command.installed import write_maildir
@@ -531,7 +531,7 @@ def claim(
     """Claim a spool for a ledger; the claim stays until this process ends."""
     url = ledger_url(config_file.load(None, {"ledger": {"url": str(ledger)}}))
     claims = SourceClaims([open_source(spool.url, options={})], folders)
-    claims.take(url, shown_ledger(url), take_over=take_over)
+    claims.take(url, ledger_name(url), take_over=take_over)
     return claims
 
 

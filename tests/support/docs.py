@@ -11,12 +11,11 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from drainer.config.render import commented_toml, reference_markdown
+from drainer.config.render import reference_markdown, render_toml
 from drainer.doctor.checks import rows as doctor_rows
 from drainer.mail.message import PROBLEMS
 from drainer.policy.bounce.decision import RULES as BOUNCE_RULES
 from drainer.policy.bounce.evidence import RULES as EVIDENCE
-from drainer.policy.classify.rules import MEANINGS
 from drainer.policy.classify.rules import families as known_families
 from drainer.policy.recipient.state import FINAL, TRANSITIONS, State
 from drainer.policy.watch.states import MOVES
@@ -86,12 +85,11 @@ def resource() -> str:
 
 def families() -> str:
     """Return what each family of words means, in the order they are tried."""
-    words = {letter: meaning for meaning, letter in MEANINGS.items()}
     rows = [
         (
             f"`{rule.id}`",
-            words.get(rule.permanent, ""),
-            words.get(rule.temporary, "by its code"),
+            rule.permanent or "",
+            rule.temporary or "by its code",
             rule.why,
             rule.danger,
         )
@@ -190,8 +188,8 @@ def main() -> int:
         if after != before:
             path.write_text(after, "utf-8")
             print(f"wrote {path.relative_to(ROOT)}")
-    if EXAMPLE.read_text("utf-8") != commented_toml():
-        EXAMPLE.write_text(commented_toml(), "utf-8")
+    if EXAMPLE.read_text("utf-8") != render_toml():
+        EXAMPLE.write_text(render_toml(), "utf-8")
         print(f"wrote {EXAMPLE.relative_to(ROOT)}")
     return 0
 

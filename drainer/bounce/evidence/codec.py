@@ -17,7 +17,7 @@ def marks_of(found: StoredEvidence) -> ListMarkers:
     return json.decode(found.marks, type=ListMarkers)
 
 
-def stored(facts: SenderFacts, marks: ListMarkers) -> dict[str, object]:
+def encode_evidence(facts: SenderFacts, marks: ListMarkers) -> dict[str, object]:
     """Return both as the columns of a row, and whether to ask DNS again."""
     return {
         "facts": json.encode(facts).decode(),

@@ -23,7 +23,7 @@ from drainer.runtime.private_files import (
     remove_private,
     write_private,
 )
-from drainer.sources.common.files import beginning
+from drainer.sources.common.files import read_beginning
 from drainer.sources.common.trace_headers import TraceRules, read_trace
 from drainer.sources.eml.sidecar import parse_sidecar
 
@@ -119,7 +119,7 @@ class MaildirTarget:
             words = "its line ends would be changed; export it to eml:DIR"
             raise SkippedMessage(words)
         fields = _fields(message)
-        head = fields + beginning(_lf(spooled.content.chunks()), MAX_HEADER_BYTES)
+        head = fields + read_beginning(_lf(spooled.content.chunks()), MAX_HEADER_BYTES)
         if not _reads_back(head, len(fields), message):
             words = "its own header starts like a delivery's; export it to eml:DIR"
             raise SkippedMessage(words)

@@ -56,7 +56,7 @@ def kept_folder(url: URL) -> Path:
     return folder.with_name(folder.name.replace("quarantine", "kept"))
 
 
-def shown_ledger(url: URL) -> str:
+def ledger_name(url: URL) -> str:
     """Return a ledger's URL for the error messages of others: absolute, no secrets."""
     if engine.is_file(url):
         return os.path.realpath(str(url.database))

@@ -26,7 +26,7 @@ class GroupGuard:
 
     @property
     def changed(self) -> bool:
-        """Whether the ledger must still be told of something."""
+        """Whether the ledger does not know everything yet."""
         return bool(self.holds or self.releases)
 
     def observe(

@@ -282,9 +282,11 @@ class BreakerGuard:
         )
         now = utcnow()
         if not begun:
-            self.registry.apply(ROUTE, lambda g: breakers.refused_early(g, cause, now))
+            self.registry.apply(
+                ROUTE, lambda g: breakers.on_early_refusal(g, cause, now)
+            )
             return
-        self.registry.apply(ROUTE, lambda g: breakers.refused(g, now, cause))
+        self.registry.apply(ROUTE, lambda g: breakers.on_refusal(g, now, cause))
         self.registry.apply(ROUTE, lambda g: breakers.trip_suspicion(g, cause, now))
 
     def observe(

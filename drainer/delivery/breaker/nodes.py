@@ -19,7 +19,7 @@ from drainer.policy.breaker.nodes import NodeDetector
 from drainer.policy.breaker.registry import BreakerRegistry
 from drainer.policy.classify.verdict import Classification, Scope, Verdict
 from drainer.policy.recipient.delivery import Delivery
-from drainer.policy.recipient.judge import BY_NODE, ClassifiedResult, by_node
+from drainer.policy.recipient.judge import BY_NODE, ClassifiedResult, switch_node
 from drainer.runtime.process import utcnow
 from drainer.smtp.canary import CanaryQuestion, CanaryResult, ask_on
 from drainer.smtp.session import Session
@@ -70,7 +70,7 @@ class NodeGuard:
         session.shunned = True
         self._note(session, str(stops[0].result.answer))
         return [
-            replace(each, classification=by_node(each.classification))
+            replace(each, classification=switch_node(each.classification))
             if _is_stop(each)
             else each
             for each in classified

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from drainer.ledger.filters import Filters
 from drainer.ledger.reader import LedgerReader
-from drainer.policy.admission.selection import Selection, known
+from drainer.policy.admission.selection import Selection, summarize
 from drainer.policy.census.tally import RecipientCount
 from drainer.policy.recipient.state import FINAL, State
 from drainer.sources.protocol import Source
@@ -25,7 +25,7 @@ def count_spooled(
             message = spooled.message
             if end is not None and time.monotonic() > end:
                 return count
-            if selection.takes_message(known(message, message.size_bytes)):
+            if selection.takes_message(summarize(message, message.size_bytes)):
                 for recipient in message.envelope.recipients:
                     if selection.takes_recipient(recipient.forward_path):
                         count.add(recipient.forward_path)

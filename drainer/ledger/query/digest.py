@@ -1,7 +1,6 @@
 """What a postmaster gets once a day: sums, no bodies, of addresses only the domain.
 
-The digest shows replies as all messages do (policy.wording): the addresses that they
-name are masked.
+The digest masks the addresses that replies name (policy.classify.normalize).
 """
 
 import re
@@ -18,7 +17,7 @@ from drainer.ledger.records import DecisionKind, to_micros
 from drainer.mail.envelope import domain_of
 from drainer.policy.bounce.decision import RULES as BOUNCE_RULES
 from drainer.policy.classify.describe import meaning_of
-from drainer.policy.classify.normalize import masked
+from drainer.policy.classify.normalize import mask_reply
 from drainer.policy.classify.rules import Rule
 from drainer.policy.recipient.state import State
 
@@ -76,7 +75,7 @@ def fingerprint(reply: str) -> str:
     Replies that belong to a breaker have the stage in front.
     """
     code = _CODE.match(reply)
-    words = masked(reply[code.end() :] if code else reply)
+    words = mask_reply(reply[code.end() :] if code else reply)
     return f"{code[0] if code else ''} {words}".strip()[:MAX_WORDS]
 
 

@@ -120,7 +120,7 @@ def _query(asking: DueQuery, filters: Filters) -> sa.Select[Any]:
 
 
 def _order(asking: DueQuery) -> Iterator[sa.ColumnElement[Any]]:
-    """Yield what the database sorts by, as policy.select.order_key does."""
+    """Yield what the database sorts by (policy.admission.selection.order_key)."""
     keys: Mapping[SendOrder, sa.ColumnElement[Any]] = {
         SendOrder.OLDEST: _M.arrived,
         SendOrder.NEWEST: _M.arrived.desc(),

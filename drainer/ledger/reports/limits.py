@@ -27,7 +27,7 @@ from drainer.ledger.writer.batch import (
 from drainer.mail.dsn.model import DsnAction
 from drainer.policy.bounce.limits import DAY, KEEP_KEYS, ReportedRecipient, ReportTally
 from drainer.policy.recipient.judge import BouncePermit
-from drainer.policy.recipient.settle import Settlement, is_told, permitted
+from drainer.policy.recipient.settle import Settlement, apply_permit, is_told
 
 _N = schema.reports.c
 MANY = 500
@@ -135,7 +135,7 @@ def _close(
         permit = limits.stand(
             each.permit, sender, closed.delivery.seq, DsnAction.FAILED
         )
-        return permitted(each, permit)
+        return apply_permit(each, permit)
 
     settlements = tuple(map(stand, closed.settlements))
     WriteBatch()(

@@ -99,11 +99,11 @@ def text_of(paragraphs: Iterable[Paragraph], opening: str, closing: str) -> str:
     """
     parts: list[str] = []
     for each in paragraphs:
-        parts += _told(each, opening)
+        parts += _describe_recipients(each, opening)
     return "\n\n".join((*parts, _wrap(closing))) + "\n"
 
 
-def _told(paragraph: Paragraph, opening: str) -> list[str]:
+def _describe_recipients(paragraph: Paragraph, opening: str) -> list[str]:
     many = len(paragraph.recipients) > 1
     named = "these recipients" if many else f"<{paragraph.recipients[0]}>"
     because = f", because {paragraph.because}" if paragraph.because else ""

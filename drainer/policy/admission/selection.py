@@ -38,7 +38,7 @@ class MessageSummary(NamedTuple):
     size: int | None
 
 
-def known(message: Message, size: int | None) -> MessageSummary:
+def summarize(message: Message, size: int | None) -> MessageSummary:
     """Return the facts that a selection checks, for a message that a source listed."""
     return MessageSummary(
         id=message.id,

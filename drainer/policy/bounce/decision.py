@@ -29,7 +29,7 @@ from drainer.policy.bounce.facts import (
     TrustSettings,
     is_within,
 )
-from drainer.policy.bounce.limits import ReportHistory, ReportLimits, exceeded
+from drainer.policy.bounce.limits import ReportHistory, ReportLimits, find_exceeded
 from drainer.policy.classify.verdict import Classification, Scope, Verdict
 
 
@@ -285,7 +285,7 @@ def _is_unproven(_: BounceCase, evidence: Evidence) -> _Finding:
 def _is_too_much(case: BounceCase, _: Evidence) -> _Finding:
     if case.reported:
         return BounceAnswer.NO, "this failure was already reported"
-    words = exceeded(case.limits, case.sent)
+    words = find_exceeded(case.limits, case.sent)
     return (BounceAnswer.NO, words) if words else None
 
 

@@ -41,7 +41,7 @@ class ReportHistory(Struct, frozen=True, kw_only=True):
     this_run: int = 0
 
 
-def exceeded(limits: ReportLimits, sent: ReportHistory) -> str:
+def find_exceeded(limits: ReportLimits, sent: ReportHistory) -> str:
     """Return which limit one more report would exceed; '' for none."""
     for count, limit, words in (
         (sent.sender_last_hour, limits.sender_per_hour, "to this sender in an hour"),
@@ -76,45 +76,45 @@ class ReportedRecipient(Struct, frozen=True, kw_only=True):
 class ReportTally:
     """All reports that were sent, as they count against the next one."""
 
-    def __init__(self, told: Iterable[ReportedRecipient]) -> None:
+    def __init__(self, reported: Iterable[ReportedRecipient]) -> None:
         """Count the reports that were already sent."""
         self._keys: set[str] = set()
         self._reports: dict[Hashable, ReportedRecipient] = {}
-        for each in told:
+        for each in reported:
             self.add(each)
 
-    def add(self, told: ReportedRecipient) -> None:
+    def add(self, reported: ReportedRecipient) -> None:
         """Count one more; another recipient of the same report adds nothing."""
-        self._keys.add(told.key)
-        self._reports.setdefault(told.report, told)
+        self._keys.add(reported.key)
+        self._reports.setdefault(reported.report, reported)
 
-    def knows(self, told: ReportedRecipient) -> bool:
+    def knows(self, reported: ReportedRecipient) -> bool:
         """Return whether the same failure was reported."""
-        return told.key in self._keys
+        return reported.key in self._keys
 
     def before(
-        self, told: ReportedRecipient, tag_delimiters: str = ""
+        self, reported: ReportedRecipient, tag_delimiters: str = ""
     ) -> ReportHistory:
         """Return what was sent before this report; nothing if it joins an earlier one.
 
         All spellings of a mailbox count as one.
         """
-        if told.report in self._reports:
+        if reported.report in self._reports:
             return ReportHistory()
         others = self._reports.values()
-        day = [each for each in others if each.at > told.at - DAY]
-        hour = [each for each in day if each.at > told.at - HOUR]
+        day = [each for each in others if each.at > reported.at - DAY]
+        hour = [each for each in day if each.at > reported.at - HOUR]
         by_day, by_hour = (
             [mailbox_key(each.sender, tag_delimiters) for each in these]
             for these in (day, hour)
         )
-        mine = mailbox_key(told.sender, tag_delimiters)
+        mine = mailbox_key(reported.sender, tag_delimiters)
         return ReportHistory(
             sender_last_hour=by_hour.count(mine),
             sender_last_day=by_day.count(mine),
-            domain_last_hour=sum(each.domain == told.domain for each in hour),
+            domain_last_hour=sum(each.domain == reported.domain for each in hour),
             last_hour=len(hour),
-            this_run=sum(each.run == told.run for each in others),
+            this_run=sum(each.run == reported.run for each in others),
         )
 
 

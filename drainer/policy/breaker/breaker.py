@@ -133,7 +133,7 @@ class CircuitBreaker(Struct, frozen=True, kw_only=True):
         return self.state is BreakerState.PAUSED and storm
 
 
-def refused_early(
+def on_early_refusal(
     breaker: CircuitBreaker, cause: Cause, now: datetime
 ) -> CircuitBreaker:
     """Return the breaker after a refusal or a loss before MAIL."""
@@ -161,7 +161,7 @@ def trip_suspicion(
     )
 
 
-def refused(
+def on_refusal(
     breaker: CircuitBreaker, now: datetime, cause: Cause | None = None
 ) -> CircuitBreaker:
     """Return the breaker after a message that probed was refused, or put off.
@@ -193,7 +193,7 @@ def on_reply(breaker: CircuitBreaker) -> CircuitBreaker:
     return breaker
 
 
-def succeeded(breaker: CircuitBreaker) -> CircuitBreaker:
+def on_delivery(breaker: CircuitBreaker) -> CircuitBreaker:
     """Return the breaker after a message was accepted.
 
     An open breaker stays open: that message was under way before it opened. A breaker
@@ -206,7 +206,7 @@ def succeeded(breaker: CircuitBreaker) -> CircuitBreaker:
     return _close(breaker)
 
 
-def answered(
+def on_canary(
     breaker: CircuitBreaker, outcome: CanaryOutcome, reply: str, now: datetime
 ) -> CircuitBreaker:
     """Return the breaker after the canary came back.
@@ -259,7 +259,7 @@ def give_up(breaker: CircuitBreaker, now: datetime) -> CircuitBreaker:
     """Return the breaker when a run waits no longer for the primary to accept mail."""
     is_brief = breaker.cause is not None and breaker.cause.is_brief
     if breaker.state is BreakerState.PAUSED or is_brief:
-        return unanswered(breaker, now)
+        return on_unproven_end(breaker, now)
     return on_run_end(breaker, now)
 
 
@@ -280,7 +280,7 @@ def on_run_end(breaker: CircuitBreaker, now: datetime) -> CircuitBreaker:
     return _close(breaker) if breaker.cause.content else _open(breaker, now)
 
 
-def unanswered(breaker: CircuitBreaker, now: datetime) -> CircuitBreaker:
+def on_unproven_end(breaker: CircuitBreaker, now: datetime) -> CircuitBreaker:
     """Return the breaker when a run ends and nothing speaks for the primary."""
     is_suspected = not breaker.is_closed and breaker.cause is not None
     return _open(breaker, now) if is_suspected else breaker

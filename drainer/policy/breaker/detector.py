@@ -13,7 +13,7 @@ from msgspec import Struct
 from drainer.mail.reply import Reply, Stage
 from drainer.policy.breaker.breaker import Cause
 from drainer.policy.classify.classifier import Answer
-from drainer.policy.classify.normalize import masked
+from drainer.policy.classify.normalize import mask_reply
 from drainer.policy.classify.verdict import Classification, Scope, Verdict
 
 RecipientKey = tuple[int, int]
@@ -153,7 +153,7 @@ class Refusal(Struct, frozen=True, kw_only=True):
         if not isinstance(self.answer, Reply):
             return f"{self.stage} {self.answer}"
         reply = self.answer
-        return f"{self.stage} {reply.code} {reply.enhanced} {masked(reply.text)}"
+        return f"{self.stage} {reply.code} {reply.enhanced} {mask_reply(reply.text)}"
 
     @property
     def content(self) -> bool:

@@ -169,7 +169,7 @@ class BreakerRegistry:
             memory.deliver(seen.sender_domain, now, attachment=seen.attachment)
             memory.on_accepted()
             if scope == ROUTE or scope in self.domains:
-                self.apply(scope, breakers.succeeded)
+                self.apply(scope, breakers.on_delivery)
 
     def _not_delivered(self, seen: Refusal, now: datetime) -> None:
         verdict = seen.classification.verdict
@@ -236,7 +236,7 @@ class BreakerRegistry:
                 if not self._histories.of(scope).vouch(most):
                     outcome = CanaryOutcome.UNCLEAR  # real messages probe
         self.apply(
-            scope, lambda breaker: breakers.answered(breaker, outcome, reply, now)
+            scope, lambda breaker: breakers.on_canary(breaker, outcome, reply, now)
         )
 
     def contradicted(self, domain: str, asked: str, reply: str, now: datetime) -> None:
@@ -268,7 +268,7 @@ class BreakerRegistry:
         elif (
             breaker.cause and breaker.cause.is_of_xforward and not memory.knows_welcome
         ):
-            change = breakers.unanswered
+            change = breakers.on_unproven_end
         self.apply(scope, lambda breaker: change(breaker, now))
 
     # --- refusals
@@ -294,7 +294,7 @@ class BreakerRegistry:
             cause = replace(cause, again=False)
         memory.on_stop(cause)
         if self._is_probe(scope, seen):
-            self.apply(scope, lambda breaker: breakers.refused(breaker, now, cause))
+            self.apply(scope, lambda breaker: breakers.on_refusal(breaker, now, cause))
         if self._is_individual(scope, seen, cause):
             return
         self.apply(scope, lambda breaker: breakers.trip_suspicion(breaker, cause, now))
@@ -348,7 +348,7 @@ class BreakerRegistry:
             about = not seen.content or _is_about_content(self.breaker(scope))
             is_probe = is_new and about and self._is_probe(scope, seen)
             if is_probe and self._is_first(scope, seen):
-                self.apply(scope, lambda breaker: breakers.refused(breaker, now))
+                self.apply(scope, lambda breaker: breakers.on_refusal(breaker, now))
 
     def _is_first(self, scope: str, seen: Refusal) -> bool:
         """Return whether this attempt has not yet counted the same on that scope."""
@@ -370,7 +370,7 @@ class BreakerRegistry:
             if seen.retried and memory.took:
                 continue  # it was put off before, and others were not
             if self._is_probe(scope, seen):
-                self.apply(scope, lambda breaker: breakers.refused(breaker, now, storm))
+                self.apply(scope, lambda old: breakers.on_refusal(old, now, storm))
             if memory.detector.delayed(seen, took=memory.took):
                 found.append(scope)
         if found:

@@ -15,7 +15,7 @@ from functools import cache, lru_cache
 
 from msgspec.structs import replace
 
-from drainer.mail.echo import SentData, unechoed
+from drainer.mail.echo import SentData, remove_echo
 from drainer.mail.message import (
     BEHIND_BREAKER,
     HOST_LIMIT,
@@ -29,7 +29,15 @@ from drainer.policy.classify import codes
 from drainer.policy.classify.grammar import plain
 from drainer.policy.classify.normalize import words_of
 from drainer.policy.classify.rules import Rule, families, find
-from drainer.policy.classify.verdict import LETTERS, Classification, Scope, Verdict
+from drainer.policy.classify.verdict import (
+    BOUNCES,
+    STOPS,
+    VERDICTS,
+    Action,
+    Classification,
+    Scope,
+    Verdict,
+)
 
 Answer = Reply | Lost | Problem
 """The outcome of an attempt: a reply, no reply, or our own refusal to send."""
@@ -41,9 +49,13 @@ _TOO_MANY_WORDS = "too-many-recipients"
 _SICK = frozenset((451, 452))
 _GENERIC = frozenset(("", "0.0", "1.0", "2.0", "3.0", "5.0", "7.0", "7.1"))
 """Details that say little: there the text decides."""
-_SAFER = {"B": "RLHSsD", "M": "RLHSsD", "H": "SsD"}
+_NOT_FINAL = frozenset(Action) - BOUNCES
+_SAFER = {
+    Action.BOUNCE: _NOT_FINAL,
+    Action.BOUNCE_MESSAGE: _NOT_FINAL,
+    Action.HOLD: STOPS,
+}
 """What a text may change in an action if the code is specific."""
-_STOPS = frozenset("SsD")
 _ABOUT_US = frozenset(("our-address", "our-rate"))
 """What a text may say behind a code about the recipient: wait, and count as a vote."""
 _FAULT = "filter-down"
@@ -83,7 +95,7 @@ def classify(
                 return found
             if stage.before_mail or not _is_about_us(found):
                 return found
-            masked = _judge_reply(unechoed(answer, sent()), stage, accepted, rules)
+            masked = _judge_reply(remove_echo(answer, sent()), stage, accepted, rules)
             return _without_echo(found, masked)
 
 
@@ -109,7 +121,7 @@ def _without_echo(found: Classification, masked: Classification) -> Classificati
 def _judge_problem(problem: Problem) -> Classification:
     if problem.code == BEHIND_BREAKER:
         reason = f"not tried, because the primary refuses this host: {problem.detail}"
-        return _judgement("D", "breaker-open", reason)
+        return _judgement(Action.STOP_DOMAIN, "breaker-open", reason)
     if problem.code == HOST_LIMIT:
         return Classification(
             verdict=Verdict.RETRY,
@@ -121,7 +133,7 @@ def _judge_problem(problem: Problem) -> Classification:
     if isinstance(problem, ScanProblem):
         return _judge_scan(problem)
     reason = f"{PROBLEMS[problem.code][0]}: {problem.detail}"
-    return _judgement("H", f"local-{problem.code}", reason, Scope.MESSAGE)
+    return _judgement(Action.HOLD, f"local-{problem.code}", reason, Scope.MESSAGE)
 
 
 def _judge_scan(problem: ScanProblem) -> Classification:
@@ -140,8 +152,8 @@ def _judge_scan(problem: ScanProblem) -> Classification:
 def _judge_loss(lost: Lost, stage: Stage) -> Classification:
     if stage.before_mail:
         # A failed handshake is as good as a 5xx; waiting does not fix it.
-        letter = "S" if lost.reason == "tls" else "s"
-        return _judgement(letter, f"{stage}-lost", f"no {stage}: {lost}")
+        action = Action.STOP if lost.reason == "tls" else Action.STOP_BRIEFLY
+        return _judgement(action, f"{stage}-lost", f"no {stage}: {lost}")
     if stage is Stage.DOT:  # it may have been accepted: RFC 5321 4.5.3.2.6, RFC 1047
         return Classification(
             verdict=Verdict.UNKNOWN,
@@ -159,7 +171,7 @@ def _judge_loss(lost: Lost, stage: Stage) -> Classification:
             counts=False,
         )
     reason = f"the connection was lost before the final dot: {lost}"
-    return _judgement("R", f"{stage}-lost", reason, Scope.MESSAGE)
+    return _judgement(Action.RETRY, f"{stage}-lost", reason, Scope.MESSAGE)
 
 
 def _judge_reply(
@@ -176,8 +188,10 @@ def _judge_reply(
     if reply.code == 421:  # noqa: PLR2004 - RFC 5321 3.8
         if stage is Stage.DOT:
             reason = "the primary closed the connection and did not accept the message"
-            return _judgement("R", "dot-421", reason, Scope.MESSAGE)
-        return _judgement("s", f"{stage}-421", "the primary closes the channel")
+            return _judgement(Action.RETRY, "dot-421", reason, Scope.MESSAGE)
+        return _judgement(
+            Action.STOP_BRIEFLY, f"{stage}-421", "the primary closes the channel"
+        )
     if stage is Stage.RCPT and accepted and _is_too_many(reply, words):
         return Classification(
             verdict=Verdict.RETRY,
@@ -188,7 +202,7 @@ def _judge_reply(
         )
     if stage is Stage.MAIL and reply.code in _SICK and reply.detail[:2] == "3.":
         reason = "the primary's mail system is full or has a fault"
-        return _judgement("s", f"mail-{reply.enhanced}", reason)
+        return _judgement(Action.STOP_BRIEFLY, f"mail-{reply.enhanced}", reason)
     return _judge_by_text(reply, stage, plain(words))
 
 
@@ -198,8 +212,8 @@ def _judge_positive(reply: Reply, stage: Stage) -> Classification:
         reason = f"{reply.code} is not a valid answer at {stage}"
         rule = f"{stage}-protocol"
         if stage.before_mail:
-            return _judgement("s", rule, reason)
-        return _judgement("R", rule, reason, Scope.MESSAGE)
+            return _judgement(Action.STOP_BRIEFLY, rule, reason)
+        return _judgement(Action.RETRY, rule, reason, Scope.MESSAGE)
     return _accepted(stage)
 
 
@@ -217,7 +231,7 @@ def _judge_early(reply: Reply, stage: Stage) -> Classification:
     transient = reply.category == _TRANSIENT
     reason = f"the primary refuses this host at {stage}"
     rule = f"{stage}-{reply.category}xx"
-    return _judgement("s" if transient else "S", rule, reason)
+    return _judgement(Action.STOP_BRIEFLY if transient else Action.STOP, rule, reason)
 
 
 def _is_too_many(reply: Reply, words: str) -> bool:
@@ -229,19 +243,19 @@ def _is_too_many(reply: Reply, words: str) -> bool:
 
 def _judge_by_text(reply: Reply, stage: Stage, words: str) -> Classification:
     """Let the text decide as far as it may; the codes decide the rest."""
-    letter, rule, meaning = _row(reply, stage)
+    action, rule, meaning = _row(reply, stage)
     family = _family(words, reply.code, reply.detail, stage)
     if family is not None and _names_recipient(reply, stage):
         family = _behind_code(family, reply, stage, words)
     if family is not None:
         is_generic = reply.detail in _GENERIC and reply.code not in codes.OUTRANKING
         is_clear = bool(family.details) or family.id == _GREYLISTED
-        theirs = family.letter(reply.category)
-        if is_generic or is_clear or theirs in _SAFER.get(letter, ""):
+        theirs = family.action(reply.category)
+        if is_generic or is_clear or theirs in _SAFER.get(action, ()):
             return _judge_by_rule(family, reply, stage)
-    if letter in "BM" and reply.mixed:
-        return _judgement("H", "mixed-codes", "the lines of the reply disagree")
-    return _judgement(_widen(letter, stage), rule, meaning)
+    if action in BOUNCES and reply.mixed:
+        return _judgement(Action.HOLD, "mixed-codes", "the lines of the reply disagree")
+    return _judgement(_widen(action, stage), rule, meaning)
 
 
 @lru_cache(maxsize=2048)
@@ -275,57 +289,62 @@ def _behind_code(family: Rule, reply: Reply, stage: Stage, words: str) -> Rule |
     a part of the primary failed, the recipient is tried again.
     """
     if family.id == _FAULT:
-        return replace(family, permanent="R", temporary="R")
-    if family.letter(reply.category) not in _STOPS:
+        return replace(family, permanent=Action.RETRY, temporary=Action.RETRY)
+    if family.action(reply.category) not in STOPS:
         return family
     ours = (each for each in families() if each.id in _ABOUT_US)
     found = find(ours, words, reply, stage)
     return found and replace(
-        found, permanent="L", temporary="L", details=frozenset((reply.detail,))
+        found,
+        permanent=Action.RETRY_LONG,
+        temporary=Action.RETRY_LONG,
+        details=frozenset((reply.detail,)),
     )
 
 
 def _judge_by_rule(rule: Rule, reply: Reply, stage: Stage) -> Classification:
-    letter = rule.letter(reply.category)
-    if letter in "BM" and reply.mixed:
-        return _judgement("H", "mixed-codes", "the lines of the reply disagree")
-    return _judgement(_widen(letter, stage), f"text-{rule.id}", rule.why)
+    action = rule.action(reply.category)
+    assert action is not None  # noqa: S101 - else the rule would not match
+    if action in BOUNCES and reply.mixed:
+        return _judgement(Action.HOLD, "mixed-codes", "the lines of the reply disagree")
+    return _judgement(_widen(action, stage), f"text-{rule.id}", rule.why)
 
 
-def _row(reply: Reply, stage: Stage) -> tuple[str, str, str]:
-    """Return letter, rule and meaning by the codes alone."""
+def _row(reply: Reply, stage: Stage) -> tuple[Action, str, str]:
+    """Return action, rule and meaning by the codes alone."""
     row = codes.DIALECTS.get((reply.code, reply.detail)) or codes.ENHANCED.get(
         reply.detail
     )
     if row is not None and reply.code not in codes.OUTRANKING:
-        letter = row[0] if reply.category == _TRANSIENT else row[1]
+        action = row[0] if reply.category == _TRANSIENT else row[1]
         if reply.enhanced == "5.7.9" and stage in (Stage.DATA, Stage.DOT):
-            letter = "M"  # there it says "policy", and is about the content
-        if letter != "-":
-            return letter, f"enhanced-{reply.enhanced}", row[2]
+            action = Action.BOUNCE_MESSAGE  # there it is about the content ("policy")
+        if action is not None:
+            return action, f"enhanced-{reply.enhanced}", row[2]
     default = (
-        ("R", "a temporary failure")
+        (Action.RETRY, "a temporary failure")
         if reply.category == _TRANSIENT
-        else ("B", "a permanent failure")
+        else (Action.BOUNCE, "a permanent failure")
     )
-    letter, meaning = codes.BASIC.get(reply.code, default)
-    return letter, f"basic-{reply.code}", meaning
+    action, meaning = codes.BASIC.get(reply.code, default)
+    return action, f"basic-{reply.code}", meaning
 
 
-def _widen(letter: str, stage: Stage) -> str:
+def _widen(action: Action, stage: Stage) -> Action:
     """Widen a bounce that did not come at RCPT: it concerns the whole message."""
-    return "M" if letter == "B" and stage is not Stage.RCPT else letter
+    is_wide = action is Action.BOUNCE and stage is not Stage.RCPT
+    return Action.BOUNCE_MESSAGE if is_wide else action
 
 
 def _judgement(
-    letter: str, rule: str, reason: str, scope: Scope | None = None
+    action: Action, rule: str, reason: str, scope: Scope | None = None
 ) -> Classification:
-    verdict, usual = LETTERS[letter]
+    verdict, usual = VERDICTS[action]
     return Classification(
         verdict=verdict,
         scope=scope or usual,
         rule=rule,
         reason=reason,
-        short=letter == "s",
+        short=action is Action.STOP_BRIEFLY,
         counts=verdict is not Verdict.STOP,
     )

@@ -41,7 +41,7 @@ def words_of(text: str) -> str:
     return _BLANKS.sub(" ", words).strip()
 
 
-def masked(text: str) -> str:
+def mask_reply(text: str) -> str:
     """Return a reply's text as all messages get it: hosts, numbers, ids masked too."""
     words = _HOST.sub("host", words_of(text))
     return _ID.sub("#", words)

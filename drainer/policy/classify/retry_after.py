@@ -24,7 +24,7 @@ _CLOCK = re.compile(
 _MAX_TEXT = 500
 
 
-def stated_delay(text: str) -> timedelta | None:
+def find_delay(text: str) -> timedelta | None:
     """Return the delay that a reply's text states, at most LONGEST; None without one.
 
     A number without a unit counts as seconds only behind "retry" or "again".

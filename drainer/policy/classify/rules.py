@@ -10,7 +10,7 @@ enhanced   subject.detail it applies to ("4.1"); then it decides although the co
            is specific
 stages     stages it applies to; none = all from MAIL on
 permanent  what it means in a 5xx reply, and
-temporary  in a 4xx reply: a key of MEANINGS; a 4xx is never permanent
+temporary  in a 4xx reply: an Action; a 4xx is never permanent
 why        the reason, for people
 danger     what it could be mistaken for
 
@@ -30,18 +30,7 @@ from msgspec import Struct
 
 from drainer.mail.reply import Reply, Stage
 from drainer.policy.classify.grammar import with_classes
-
-MEANINGS: Mapping[str, str] = {
-    "retry": "R",
-    "retry-long": "L",
-    "bounce": "B",
-    "bounce message": "M",
-    "hold": "H",
-    "stop": "S",
-    "stop briefly": "s",
-    "stop domain": "D",
-}
-"""What a rule can say, and its letter in the tables."""
+from drainer.policy.classify.verdict import BOUNCES, Action
 
 _TRANSIENT = 4
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
@@ -72,20 +61,20 @@ class Rule(Struct, frozen=True, kw_only=True):
     codes: frozenset[int] = frozenset()
     details: frozenset[str] = frozenset()
     stages: frozenset[Stage] = frozenset()
-    #: Letters; '': it does not apply to that class.
-    permanent: str = ""
-    temporary: str = ""
+    #: None: it does not apply to that class.
+    permanent: Action | None = None
+    temporary: Action | None = None
     why: str = ""
     danger: str = ""
 
-    def letter(self, category: int) -> str:
-        """Return what it means for a reply of class 4 or 5; '': nothing."""
+    def action(self, category: int) -> Action | None:
+        """Return what it means for a reply of class 4 or 5; None: nothing."""
         return self.temporary if category == _TRANSIENT else self.permanent
 
     def matches(self, words: str, reply: Reply, stage: Stage) -> bool:
         """Return whether it applies to a reply with this text."""
         return (
-            bool(self.letter(reply.category))
+            self.action(reply.category) is not None
             and (not self.codes or reply.code in self.codes)
             and (not self.details or reply.detail in self.details)
             and (not self.stages or stage in self.stages)
@@ -123,11 +112,11 @@ def rule_of(row: Mapping[str, object], number: int = 1) -> Rule:
     if not _ID.fullmatch(str(row.get("id", ""))):
         message = f"{name}: id must be letters, digits and dashes"
         raise ValueError(message)
-    permanent, temporary = (_meaning(name, row, key) for key in _CLASSES)
+    permanent, temporary = (_action(name, row, key) for key in _CLASSES)
     if not permanent and not temporary:
         message = f"{name}: say what it means: permanent, temporary, or both"
         raise ValueError(message)
-    if temporary and temporary in "BM":
+    if temporary in BOUNCES:
         message = f"{name}: a temporary refusal is never permanent"
         raise ValueError(message)
     when = _patterns(name, row, "when")
@@ -151,12 +140,15 @@ def rule_of(row: Mapping[str, object], number: int = 1) -> Rule:
 _CLASSES = ("permanent", "temporary")
 
 
-def _meaning(name: str, row: Mapping[str, object], key: str) -> str:
+def _action(name: str, row: Mapping[str, object], key: str) -> Action | None:
     text = row.get(key, "")
-    if text and (not isinstance(text, str) or text not in MEANINGS):
-        message = f"{name}: {key} = {text!r}; legal are {', '.join(MEANINGS)}"
-        raise ValueError(message)
-    return MEANINGS[str(text)] if text else ""
+    if not text:
+        return None
+    try:
+        return Action(text)  # type: ignore[arg-type] # it refuses other types
+    except ValueError:
+        message = f"{name}: {key} = {text!r}; legal are {', '.join(Action)}"
+        raise ValueError(message) from None
 
 
 def _texts(name: str, row: Mapping[str, object], key: str) -> list[str]:

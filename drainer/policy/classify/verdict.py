@@ -41,14 +41,35 @@ class Classification(Struct, frozen=True, kw_only=True):
     evidence: tuple[tuple[str, object], ...] = ()
 
 
-LETTERS: dict[str, tuple[Verdict, Scope]] = {
-    "R": (Verdict.RETRY, Scope.RECIPIENT),
-    "L": (Verdict.RETRY_LONG, Scope.RECIPIENT),
-    "B": (Verdict.BOUNCE, Scope.RECIPIENT),
-    "M": (Verdict.BOUNCE, Scope.MESSAGE),
-    "H": (Verdict.HOLD, Scope.RECIPIENT),
-    "S": (Verdict.STOP, Scope.ROUTE),
-    "s": (Verdict.STOP, Scope.ROUTE),
-    "D": (Verdict.STOP, Scope.DOMAIN),
+class Action(enum.StrEnum):
+    """What a row of a table, or a rule, says: a verdict, and how far it reaches."""
+
+    RETRY = "retry"
+    #: For hours.
+    RETRY_LONG = "retry-long"
+    #: Provisional, for the recipient.
+    BOUNCE = "bounce"
+    #: Provisional, for the whole message.
+    BOUNCE_MESSAGE = "bounce message"
+    HOLD = "hold"
+    #: The primary refuses us.
+    STOP = "stop"
+    STOP_BRIEFLY = "stop briefly"
+    #: The primary refuses this recipient domain.
+    STOP_DOMAIN = "stop domain"
+
+
+BOUNCES = frozenset((Action.BOUNCE, Action.BOUNCE_MESSAGE))
+STOPS = frozenset((Action.STOP, Action.STOP_BRIEFLY, Action.STOP_DOMAIN))
+
+VERDICTS: dict[Action, tuple[Verdict, Scope]] = {
+    Action.RETRY: (Verdict.RETRY, Scope.RECIPIENT),
+    Action.RETRY_LONG: (Verdict.RETRY_LONG, Scope.RECIPIENT),
+    Action.BOUNCE: (Verdict.BOUNCE, Scope.RECIPIENT),
+    Action.BOUNCE_MESSAGE: (Verdict.BOUNCE, Scope.MESSAGE),
+    Action.HOLD: (Verdict.HOLD, Scope.RECIPIENT),
+    Action.STOP: (Verdict.STOP, Scope.ROUTE),
+    Action.STOP_BRIEFLY: (Verdict.STOP, Scope.ROUTE),
+    Action.STOP_DOMAIN: (Verdict.STOP, Scope.DOMAIN),
 }
-"""The letters of the tables: verdict and usual scope."""
+"""The verdict of each action, and its usual scope."""

@@ -1,4 +1,4 @@
-"""Rates as arithmetic: buckets, and what a restarted run may still send.
+"""The rate limit as arithmetic: token buckets, and what a restart may still send.
 
 Promise P3: no window of any length sees more than rate x window + burst. The buckets
 themselves are aiolimiter's, in drainer.smtp.rate_limiter.

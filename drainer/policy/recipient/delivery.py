@@ -105,7 +105,7 @@ class ScannedMessage(Struct, frozen=True, kw_only=True):
     routes: tuple[str, ...]
 
 
-def redirected(
+def redirect_all(
     claimed: tuple[ClaimedRecipient, ...], redirect: AddressMapping
 ) -> tuple[ClaimedRecipient, ...]:
     """Return the recipients with their redirected addresses, twins behind their first.
@@ -124,7 +124,7 @@ def redirected(
     return tuple(each for twins in groups.values() for each in twins)
 
 
-def twinned(claimed: tuple[ClaimedRecipient, ...]) -> tuple[ClaimedRecipient, ...]:
+def assign_twins(claimed: tuple[ClaimedRecipient, ...]) -> tuple[ClaimedRecipient, ...]:
     """Return recipients after some were removed; none is a twin of a removed one."""
     if all(each.twin_of is None for each in claimed):
         return claimed

@@ -30,7 +30,7 @@ from drainer.policy.breaker.groups import MailGroup
 from drainer.policy.breaker.history import RequiredProof
 from drainer.policy.breaker.known_good import KnownGoodRecipients
 from drainer.policy.classify.classifier import Answer, classify
-from drainer.policy.classify.retry_after import stated_delay
+from drainer.policy.classify.retry_after import find_delay
 from drainer.policy.classify.rules import Rule
 from drainer.policy.classify.verdict import Classification, Scope, Verdict
 from drainer.policy.recipient.delivery import ClaimedRecipient
@@ -94,12 +94,12 @@ class BouncePermit(Struct, frozen=True, kw_only=True):
         """Return whether the sender may get a report."""
         return self.decision.answer is BounceAnswer.SEND
 
-    def limit(self, tally: ReportTally, told: ReportedRecipient) -> "BouncePermit":
+    def limit(self, tally: ReportTally, reported: ReportedRecipient) -> "BouncePermit":
         """Return the decision in view of the reports sent so far; not yet counted."""
         if self.case is None or not self.sends:
             return self
-        sent = tally.before(told, self.case.limits.tag_delimiters)
-        case = replace(self.case, reported=tally.knows(told), sent=sent)
+        sent = tally.before(reported, self.case.limits.tag_delimiters)
+        case = replace(self.case, reported=tally.knows(reported), sent=sent)
         return replace(self, decision=decide(case))
 
 
@@ -221,7 +221,7 @@ def _alone(each: ClassifiedResult, context: SettleContext) -> Classification | N
         return None
     if context.breakers.may_ask_elsewhere(claimed.refused, context.now):
         words = "others passed this stage meanwhile, so another host is asked"
-        return by_node(classification, words)
+        return switch_node(classification, words)
     words = (
         "others passed this stage meanwhile, so the primary refuses this message and"
         " not this host; see the primary's log, then `drainer release` or `drainer"
@@ -254,7 +254,7 @@ def _change(
     )
 
 
-def by_node(found: Classification, words: str = _ALONE) -> Classification:
+def switch_node(found: Classification, words: str = _ALONE) -> Classification:
     """Return what has a recipient tried at once on another host."""
     return _change(found, Verdict.RETRY, BY_NODE, words, counts=False)
 
@@ -264,7 +264,7 @@ def _by_node(
 ) -> Classification | None:
     """Try it on another host of the primary: this one refuses everything."""
     found, is_asked = each.classification, each.result.claimed.n in context.elsewhere
-    return by_node(found) if is_asked and found.verdict is Verdict.BOUNCE else None
+    return switch_node(found) if is_asked and found.verdict is Verdict.BOUNCE else None
 
 
 def _in_group(
@@ -394,7 +394,7 @@ def delay(
         return timedelta(0)
     attempts = claimed.attempts + classification.counts
     wait = policy.schedule.delay(classification.verdict, attempts, context.draw)
-    stated = stated_delay(answer.text) if isinstance(answer, Reply) else None
+    stated = find_delay(answer.text) if isinstance(answer, Reply) else None
     if classification.verdict is Verdict.RETRY and stated is not None:
         return max(stated, policy.schedule.soonest)
     return wait

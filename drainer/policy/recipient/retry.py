@@ -1,4 +1,4 @@
-"""When a recipient is due again (RFC 5321 4.5.4.1).
+"""When a recipient is due again: exponential backoff with jitter (RFC 5321 4.5.4.1).
 
 A drain may come back sooner than the 30 minutes of the RFC: the primary is expected,
 and its operator runs drainer. Jitter is a number that the caller drew.

@@ -196,7 +196,7 @@ def is_told(settlement: Settlement) -> bool:
     return settlement.permit is not None and settlement.permit.sends
 
 
-def permitted(settlement: Settlement, permit: BouncePermit) -> Settlement:
+def apply_permit(settlement: Settlement, permit: BouncePermit) -> Settlement:
     """Return a confirmed refusal's settlement for another bounce decision."""
     event = _PERMITTED.get(permit.decision.answer, Event.BOUNCE)
     return replace(settlement, permit=permit, state=follow(State.IN_FLIGHT, event))

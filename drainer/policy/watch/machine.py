@@ -104,7 +104,7 @@ class WatchStatus(Struct, frozen=True, kw_only=True):
         return self.until is None or now >= self.until or now < last
 
 
-def needed(watch: WatchStatus, settings: WatchSettings) -> tuple[int, timedelta]:
+def checks_needed(watch: WatchStatus, settings: WatchSettings) -> tuple[int, timedelta]:
     """Return how many good checks are needed, and over how long."""
     if watch.trusted:
         return 1, timedelta(0)
@@ -150,7 +150,7 @@ def _count_check(
         return replace(watch, good=0, good_since=None, failures=failures), happening
     since = min(watch.good_since or now, now)  # the clock may have been set back
     watch = replace(watch, good=watch.good + 1, good_since=since, failures=0)
-    times, over = needed(watch, settings)
+    times, over = checks_needed(watch, settings)
     if watch.good < times or now - since < over:
         why = f"{watch.good} of {times} good checks"
         return watch, replace(happening, why=why)
@@ -171,7 +171,7 @@ def _remember(
 ) -> WatchStatus:
     """Keep what an event says about the primary's health."""
     drained = watch.drains
-    if event is _E.SICK or (event is _E.DOWN and drained):
+    if event is _E.RELAPSED or (event is _E.DOWN and drained):
         watch = _relapsed(watch, now, settings)
     elif event in DISTRUSTS:
         watch = replace(watch, trusted=False)

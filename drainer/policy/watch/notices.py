@@ -1,7 +1,7 @@
 """When a person is notified: once for each change, and not too often; pure.
 
-Conditions are what holds now, by kind. What was told of each kind is remembered in the
-ledger, so that a drain that starts every minute repeats nothing.
+Conditions are what holds now, by kind. The ledger remembers the last notification of
+each kind, so that a drain that starts every minute repeats nothing.
 """
 
 from collections.abc import Iterator, Mapping
@@ -40,7 +40,7 @@ class Notice(Struct, frozen=True, kw_only=True):
 
 
 class NoticeRecord(Struct, frozen=True):
-    """What was told of a kind last: its key ('' for: it is over), and when."""
+    """The last notification of a kind: its key ('' for: it is over), and when."""
 
     key: str
     #: Microseconds since 1970.
@@ -57,23 +57,23 @@ RESUMED: Final = Condition(
 
 def changes(
     conditions: Mapping[str, Condition],
-    told: Mapping[str, NoticeRecord],
+    sent: Mapping[str, NoticeRecord],
     now: int,
     interval: timedelta,
 ) -> tuple[list[Notice], dict[str, NoticeRecord]]:
     """Return what to report now, and what has been reported then.
 
     A change that comes too early after the last one of its kind waits; if it is over by
-    then, it is not told at all.
+    then, drainer sends no notification of it.
     """
-    after = dict(told)
+    after = dict(sent)
     notices = []
-    for kind in dict.fromkeys((*conditions, *told)):
+    for kind in dict.fromkeys((*conditions, *sent)):
         condition = conditions.get(kind)
         if condition is None and kind in STICKY:
             continue
         key = condition.key if condition else ""
-        before = told.get(kind, NoticeRecord("", 0))
+        before = sent.get(kind, NoticeRecord("", 0))
         early = before.at and now - before.at < interval // timedelta(microseconds=1)
         if key == before.key or early:
             continue

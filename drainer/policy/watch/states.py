@@ -33,7 +33,7 @@ class WatchEvent(enum.StrEnum):
     FULL = "all connections may be used"
     BARRED = "the route's circuit breaker is paused: the primary needs a pause"
     FLOWS = "the route's circuit breaker is closed: mail flows"
-    SICK = "the primary failed again after that pause"
+    RELAPSED = "the primary failed again after that pause"
     RESTART = "the drain starts again, with another configuration"
     HELD = "an operator pauses it, or its hours end"
     FREED = "it is not paused any more, and its hours have started"
@@ -75,7 +75,7 @@ MOVES: dict[tuple[WatchState, WatchEvent], WatchState] = {
     },
     (_S.WAITING, _E.RESTART): _S.CANARY,
     (_S.WAITING, _E.FLOWS): _S.RAMP,
-    (_S.WAITING, _E.SICK): _S.PROBING,
+    (_S.WAITING, _E.RELAPSED): _S.PROBING,
     (_S.WAITING, _E.FREED): _S.PROBING,
     (_S.WAITING, _E.TIME): _S.PROBING,
     **{
@@ -97,7 +97,7 @@ HEEDED: dict[WatchEvent, tuple[WatchWait, ...]] = {
     _E.UP: (WatchWait.TIME,),
     _E.MAIL: (WatchWait.TIME,),
     _E.FLOWS: (WatchWait.BREAKER,),
-    _E.SICK: (WatchWait.BREAKER,),
+    _E.RELAPSED: (WatchWait.BREAKER,),
     _E.RESTART: (WatchWait.BREAKER,),
     _E.HELD: (WatchWait.BREAKER, WatchWait.HOLD),
     _E.REFUSED: (WatchWait.BREAKER,),

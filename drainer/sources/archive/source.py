@@ -118,7 +118,7 @@ class ArchiveSource:
         return []
 
 
-def packing(name: str) -> str:
+def find_packing(name: str) -> str:
     """Return how an archive is packed, by its name; '' if it is not an archive.
 
     ``tar``, ``gz``, ``xz``, ``zst`` (a tar in one of these), or ``zip``.
@@ -130,7 +130,7 @@ def packing(name: str) -> str:
 def is_archive(path: Path, format_: SourceFormat) -> bool:
     """Return whether this is an archive of a format that is a directory."""
     is_directory = bool(format_.marks or format_.mark_suffix)
-    return is_directory and bool(packing(path.name)) and not path.is_dir()
+    return is_directory and bool(find_packing(path.name)) and not path.is_dir()
 
 
 def open_archive(
@@ -163,7 +163,7 @@ def open_archive(
 
     folder = _private_directory()
     try:
-        skipped = unpack(resolved, packing(path.name), folder, most)
+        skipped = unpack(resolved, find_packing(path.name), folder, most)
         spool = _find_spool(folder, scheme, format_, resolved)
         inner = format_.make(spool, **keywords)
         if elsewhere := _files_elsewhere(folder, spool, format_.marks):

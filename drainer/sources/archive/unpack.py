@@ -34,7 +34,7 @@ from drainer.sources.archive.unpack_streams import (
     ByteReader,
     CappedReader,
     UnpackLimits,
-    unpacked,
+    open_tar,
 )
 from drainer.sources.common.files import CHUNK_BYTES, escape_name, kind_of, open_at
 
@@ -119,8 +119,8 @@ class _Header(tarfile.TarInfo):
 def unpack(archive: Path, kind: str, target: Path, most: int) -> Counter[str]:
     """Unpack into an existing, empty, private directory, at most ``most`` bytes.
 
-    ``kind`` is the result of archive.packing. Returns how many members of which kind
-    are no files. Raises SourceError; the files written until then stay.
+    ``kind`` is a result of archive.source.find_packing. Returns how many members are
+    not files, by kind. Raises SourceError; the files written until then stay.
     """
     skipped: Counter[str] = Counter()
     limits = UnpackLimits(archive, target, most)
@@ -149,7 +149,7 @@ def unpack(archive: Path, kind: str, target: Path, most: int) -> Counter[str]:
 
 
 def _tar_members(archive: Path, kind: str, limits: UnpackLimits) -> _Members:
-    with open(_opened(archive), "rb") as raw, unpacked(raw, kind) as stream:
+    with open(_opened(archive), "rb") as raw, open_tar(raw, kind) as stream:
         counted = _CountedReader(stream, limits)
         with tarfile.open(
             fileobj=counted, mode="r|", tarinfo=_Header, errors="surrogateescape"

@@ -32,8 +32,8 @@ class ByteReader(Protocol):
 
 
 @contextmanager
-def unpacked(raw: IO[bytes], kind: str) -> Iterator[ByteReader]:
-    """Yield readers for the bytes of a tar, packed as archive.packing says.
+def open_tar(raw: IO[bytes], kind: str) -> Iterator[ByteReader]:
+    """Yield readers for the bytes of a tar, packed as archive.source.find_packing says.
 
     Each packing raises its own errors.
     """

@@ -254,7 +254,7 @@ def read_at(descriptor: int, offset: int, length: int) -> bytes:
         raise unreadable(error) from error
 
 
-def beginning(chunks: Iterable[bytes], length: int) -> bytes:
+def read_beginning(chunks: Iterable[bytes], length: int) -> bytes:
     """Return at least the first ``length`` bytes, if there are as many."""
     head = bytearray()
     for chunk in chunks:

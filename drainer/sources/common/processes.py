@@ -38,7 +38,7 @@ def refuse_running(root: str, program: str, place: str) -> None:
     if number:
         message = f"{program} (process {number}) runs on {root}"
         hint = (
-            f"stop it first. To drain a copy does not help: {program} sends the same"
+            f"stop it first. Draining a copy does not help: {program} sends the same"
             f" mail from its own {place}"
         )
         raise UsageError(message, hint=hint)

@@ -43,7 +43,7 @@ from drainer.sources.common.queue_entry import (
     IDENTITY_BYTES,
     OpenEntry,
     SourceEntry,
-    damaged_draft,
+    damaged_entry,
     is_same,
     read_start,
 )
@@ -124,7 +124,7 @@ class QueueDirectory(ABC, Generic[E]):
 
     def broken(self, place: FilePlace, error: MessageUnreadable) -> SourceEntry:
         """Return what is known of a message that cannot be opened: its name."""
-        return damaged_draft(self.native_id(place), error, b"", 0)
+        return damaged_entry(self.native_id(place), error, b"", 0)
 
     # ---- listing
 

@@ -98,12 +98,12 @@ def file_chunks(descriptor: int, size: int, offset: int = 0) -> Iterator[bytes]:
         offset += len(chunk)
 
 
-def damaged(error: MessageUnreadable) -> Iterator[bytes]:
+def raise_damage(error: MessageUnreadable) -> Iterator[bytes]:
     """Stand in for a content that cannot be read."""
     raise error
 
 
-def damaged_draft(
+def damaged_entry(
     name: str, error: MessageUnreadable, raw: bytes, modified: float
 ) -> SourceEntry:
     """Return the entry for a file that makes no sense; it is never removed.
@@ -114,7 +114,7 @@ def damaged_draft(
         native_id=name,
         arrived=time_of(modified),
         envelope=Envelope(),
-        chunks=partial(damaged, error),
+        chunks=partial(raise_damage, error),
         raw_bytes=0,
         stable=frame_damage(name, raw),
         files=(),

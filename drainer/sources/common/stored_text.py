@@ -59,11 +59,11 @@ def recipient_of(
     try:
         path = form(text)
     except AddressError as error:
-        path, fault = shown_address(text), printable(str(error))
+        path, fault = describe_address(text), printable(str(error))
     return Recipient(forward_path=path, fault=fault, orcpt=orcpt, notify=notify)
 
 
-def shown_address(text: str) -> str:
+def describe_address(text: str) -> str:
     """Return a bad address as text for people: no mailbox, and different for each.
 
     A tool that reads it again must not take it for an address.

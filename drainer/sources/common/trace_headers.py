@@ -37,7 +37,7 @@ from drainer.mail.header import (
     fields_of,
     host_name,
     received_by,
-    without_comments,
+    remove_comments,
 )
 from drainer.mail.message import Problem
 from drainer.sources.common.path_list import ListedPath
@@ -224,7 +224,7 @@ def _find(
         return whole[0]
     partial = [each for each in found if each.envelope.recipients or each.fault]
     if not partial and trusted.own is not None and not rules.recipient_header:
-        text = without_comments(received_by(trusted.own.value)[1])
+        text = remove_comments(received_by(trusted.own.value)[1])
         clause = _FOR.search(text)
         if clause:
             return _with_recipient(found, clause[1] or clause[2])

@@ -16,7 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from drainer.errors import MessageUnreadable, UsageError
-from drainer.mail.message import Message, Problem, SpooledMessage, numbered_id
+from drainer.mail.message import Message, Problem, SpooledMessage, make_id
 from drainer.runtime import databases
 from drainer.runtime.owned_sqlite import sqlite_arguments
 from drainer.runtime.private_files import open_private
@@ -101,7 +101,7 @@ class SpoolDatabase:
         message = spooled.message
         spool = schema.spool
         for number in itertools.count():
-            id_ = numbered_id(message.identity, number)
+            id_ = make_id(message.identity, number)
             name = f"drainer:{id_}"
             known = sa.select(spool.c.id).where(spool.c.message_id == name)
             row_id = connection.scalar(known)

@@ -32,7 +32,7 @@ from drainer.sources.common.queue_directory import QueueDirectory
 from drainer.sources.common.queue_entry import (
     IDENTITY_BYTES,
     SourceEntry,
-    damaged_draft,
+    damaged_entry,
     frame,
     time_of,
 )
@@ -238,7 +238,7 @@ class EmlDirectory(QueueDirectory[SourceEntry]):
         self, file: MaildirFile, place: FilePlace, error: MessageUnreadable
     ) -> SourceEntry:
         raw, name = file.head[:IDENTITY_BYTES], self.native_id(place)
-        return damaged_draft(name, error, raw, file.status.st_mtime)
+        return damaged_entry(name, error, raw, file.status.st_mtime)
 
 
 def _read_sidecar(name: str, directory_fd: int) -> Sidecar | None:

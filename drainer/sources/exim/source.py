@@ -21,10 +21,10 @@ from typing import ClassVar, Literal
 
 from drainer.errors import MessageUnreadable, SourceError, UsageError
 from drainer.mail.message import Message, SpooledMessage
-from drainer.sources.common.fate import Fate, batches, match_recorded
 from drainer.sources.common.files import OpenFiles, directory, has_name
+from drainer.sources.common.hold_outcome import HoldOutcome, batches, match_recorded
 from drainer.sources.common.queue_directory import QueueDirectory, Touched
-from drainer.sources.common.queue_entry import OpenEntry, damaged
+from drainer.sources.common.queue_entry import OpenEntry, raise_damage
 from drainer.sources.common.walk import FilePlace, NameKind, QueueEntry
 from drainer.sources.exim.layout import (
     FROZEN,
@@ -106,7 +106,7 @@ class EximSpool(QueueDirectory[EximEntry]):
         if exim_runs(self._root):
             message = f"an Exim is running on {self._root}: it would send this mail too"
             hint = (
-                "stop it first, queue runners included (systemctl stop exim4). To drain"
+                "stop it first, queue runners included (systemctl stop exim4). Draining"
                 " a copy does not help: Exim sends the same mail from its own spool"
             )
             raise UsageError(message, hint=hint)
@@ -161,7 +161,7 @@ class EximSpool(QueueDirectory[EximEntry]):
 
     def broken(self, place: FilePlace, error: MessageUnreadable) -> EximEntry:
         """Return what is known of a message that cannot be opened."""
-        return describe(EximFiles(error=error), place, partial(damaged, error))
+        return describe(EximFiles(error=error), place, partial(raise_damage, error))
 
     def stream(self, message: Message) -> Iterator[bytes]:
         """Yield a message's content, after checking that its files are the same.
@@ -212,7 +212,7 @@ class EximSpool(QueueDirectory[EximEntry]):
         """
         del note
         self.refuse_if_live()
-        fates: Counter[Fate | None] = Counter()
+        outcomes: Counter[HoldOutcome | None] = Counter()
         touched: Touched = set()
         for batch in batches(entry.place for entry in self.entries() if entry.is_file):
             identities = {place: self.identity_at(place) for place in batch}
@@ -220,13 +220,13 @@ class EximSpool(QueueDirectory[EximEntry]):
             for place, identity in identities.items():
                 same = known.get(identity, ())
                 if any(each.final or each.is_open for each in same):
-                    fates[self._settle(place, same, touched, dry_run=dry_run)] += 1
+                    outcomes[self._settle(place, same, touched, dry_run=dry_run)] += 1
         self.sync(touched)
         return ReleasedCount(
-            released=fates[Fate.RELEASE],
-            waiting=fates[Fate.WAIT],
-            removed=fates[Fate.REMOVE],
-            unlike=fates[None],
+            released=outcomes[HoldOutcome.RELEASE],
+            waiting=outcomes[HoldOutcome.WAIT],
+            removed=outcomes[HoldOutcome.REMOVE],
+            unlike=outcomes[None],
         )
 
     def _settle(
@@ -236,29 +236,37 @@ class EximSpool(QueueDirectory[EximEntry]):
         touched: Touched,
         *,
         dry_run: bool,
-    ) -> Fate | None:
+    ) -> HoldOutcome | None:
         """Settle one message; None if it is left alone."""
         with OpenFiles() as opened:
             try:
                 found = self._try(place, opened)
                 if found is None:
-                    return Fate.FORGET
+                    return HoldOutcome.FORGET
                 error = found.draft.parsed.error
                 status = match_recorded(found, known, error)
             except MessageUnreadable:
                 return None
             if status is None:
-                return Fate.FORGET
+                return HoldOutcome.FORGET
             pending = pending_paths(found.draft.parsed)
             done = [each for each, path in pending.items() if path in status.final]
-            fate = Fate.WAIT if status.waits or status.is_open else Fate.RELEASE
+            outcome = (
+                HoldOutcome.WAIT
+                if status.waits or status.is_open
+                else HoldOutcome.RELEASE
+            )
             if status.is_finished and len(done) == len(pending):
-                fate = Fate.REMOVE
+                outcome = HoldOutcome.REMOVE
             if dry_run:
-                return fate
-            if fate is Fate.REMOVE:
-                return fate if self.remove(found, touched) else None
-            return fate if self._mark(found, done, freezes=fate is Fate.WAIT) else None
+                return outcome
+            if outcome is HoldOutcome.REMOVE:
+                return outcome if self.remove(found, touched) else None
+            return (
+                outcome
+                if self._mark(found, done, freezes=outcome is HoldOutcome.WAIT)
+                else None
+            )
 
     def _mark(
         self, found: OpenEntry[EximEntry], done: Sequence[bytes], *, freezes: bool

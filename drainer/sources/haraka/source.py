@@ -26,7 +26,7 @@ from drainer.sources.common.queue_directory import QueueDirectory
 from drainer.sources.common.queue_entry import (
     IDENTITY_BYTES,
     SourceEntry,
-    damaged_draft,
+    damaged_entry,
     file_chunks,
     frame,
     time_of,
@@ -109,7 +109,7 @@ class HarakaQueue(QueueDirectory[SourceEntry]):
         except MessageUnreadable as error:
             raw = read_at(file, 0, IDENTITY_BYTES)
             name = self.native_id(place)
-            return damaged_draft(name, error, raw, status.st_mtime)
+            return damaged_entry(name, error, raw, status.st_mtime)
         return SourceEntry(
             native_id=todo.uuid or self.native_id(place),
             arrived=time_of(todo.queued),

@@ -27,7 +27,7 @@ from drainer.sources.common.queue_directory import (
 from drainer.sources.common.queue_entry import (
     OpenEntry,
     SourceEntry,
-    damaged,
+    raise_damage,
     time_of,
 )
 from drainer.sources.common.trace_headers import Trace, TraceRules, read_trace
@@ -134,7 +134,7 @@ class Maildir(QueueDirectory[SourceEntry]):
         trace = Trace() if packed else read_trace(file.head, self._rules)
         chunks = partial(read_content, file, trace)
         if packed:
-            chunks = partial(damaged, MessageUnreadable("compressed", packed))
+            chunks = partial(raise_damage, MessageUnreadable("compressed", packed))
         noted = ("size-differs",) if differs_in_size(file, name) else ()
         return SourceEntry(
             native_id=name.base,

@@ -68,7 +68,7 @@ def signature(status: os.stat_result) -> tuple[int, ...]:
 
 
 @contextmanager
-def opened(path: str) -> Iterator[MboxSnapshot]:
+def open_mbox(path: str) -> Iterator[MboxSnapshot]:
     """Keep the file open, as it was while no program worked on it.
 
     Raises SourceError when it is not a readable file, or when a program keeps it

@@ -239,7 +239,7 @@ def _what_follows(window: bytes, position: int) -> str:
     return "fields"
 
 
-def arrived(line: bytes) -> datetime | None:
+def parse_arrival(line: bytes) -> datetime | None:
     """Return the date of a From_ line; None if it has none, or an invalid one.
 
     It is the local time of the server that wrote it (asctime has no zone). Without a

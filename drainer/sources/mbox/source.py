@@ -34,11 +34,11 @@ from drainer.sources.common.queue_entry import time_of
 from drainer.sources.common.trace_headers import Trace, TraceRules, cut, read_trace
 from drainer.sources.common.trace_options import TRACE_OPTIONS
 from drainer.sources.maildir.layout import compression
-from drainer.sources.mbox.file import MboxSnapshot, canonical_file, opened, signature
+from drainer.sources.mbox.file import MboxSnapshot, canonical_file, open_mbox, signature
 from drainer.sources.mbox.framing import Span, Spans, has_header_end, identity
 from drainer.sources.mbox.quotes import VARIANTS, unquote
 from drainer.sources.mbox.reader_state import reader_state
-from drainer.sources.mbox.separator import MMDF_LINE, WINDOW_BYTES, arrived
+from drainer.sources.mbox.separator import MMDF_LINE, WINDOW_BYTES, parse_arrival
 from drainer.sources.protocol import SourceFormat, SourceOption
 
 
@@ -114,7 +114,7 @@ class Mbox:
 
         Raises SourceError also when the file is rewritten in the meantime.
         """
-        with opened(self._path) as file:
+        with open_mbox(self._path) as file:
             if MMDF_LINE.match(file.read(0, WINDOW_BYTES)):
                 message = f"{self._path} is an MMDF file, not an mbox"
                 hint = "convert it first: open it with mutt, and save all to a Maildir"
@@ -153,7 +153,7 @@ class Mbox:
             native_id=f"{item.span.start}",
             queue=escape_name(os.path.basename(self._path)),  # noqa: PTH119
             locator=f"{item.span.start}",
-            arrived=arrived(item.from_line) or written,
+            arrived=parse_arrival(item.from_line) or written,
             envelope=parsed.trace.envelope,
             size_bytes=size,
             flags=parsed.flags,
@@ -269,7 +269,7 @@ def _chunks(file: MboxSnapshot, item: _Item) -> Iterator[bytes]:
 def _reopened(path: str) -> Iterator[MboxSnapshot]:
     """Keep the file open for one message; an error becomes that message's problem."""
     try:
-        with opened(path) as file:
+        with open_mbox(path) as file:
             yield file
     except SourceError as error:
         code = "unreadable" if os.path.lexists(path) else "vanished"

@@ -49,7 +49,7 @@ class EnvelopeFile(Struct, frozen=True, kw_only=True):
     stable: tuple[bytes, ...]
 
 
-def packing(head: bytes) -> str:
+def find_packing(head: bytes) -> str:
     """Return how a file of the queue was packed: compressed, encrypted or ''."""
     if head.startswith(_GZIP):
         return "gzip: the queue is compressed"
@@ -67,7 +67,7 @@ def parse(data: bytes) -> EnvelopeFile:
     if not data:
         code, detail = "incomplete", "its envelope file is empty"
         raise MessageUnreadable(code, detail)
-    packed = packing(data)
+    packed = find_packing(data)
     if packed:
         code = "compressed"
         raise MessageUnreadable(code, packed)

@@ -26,14 +26,14 @@ from drainer.sources.common.queue_directory import QueueDirectory
 from drainer.sources.common.queue_entry import (
     IDENTITY_BYTES,
     SourceEntry,
-    damaged,
-    damaged_draft,
+    damaged_entry,
     file_chunks,
     frame,
+    raise_damage,
     time_of,
 )
 from drainer.sources.common.walk import FilePlace, NameKind
-from drainer.sources.opensmtpd.envelope import EnvelopeFile, packing, parse
+from drainer.sources.opensmtpd.envelope import EnvelopeFile, find_packing, parse
 from drainer.sources.protocol import SourceFormat, SourceOption
 
 _QUEUE, _CORRUPT, _OFFLINE = "queue", "corrupt", "offline"
@@ -79,13 +79,13 @@ class OpensmtpdQueue(QueueDirectory[SourceEntry]):
             found = parse(read_capped(file, status.st_size))
         except MessageUnreadable as error:
             raw = read_at(file, 0, IDENTITY_BYTES)
-            return damaged_draft(place.name, error, raw, status.st_mtime)
+            return damaged_entry(place.name, error, raw, status.st_mtime)
         size = 0
         try:
             content, size = _open_content(descriptor, opened)
             chunks = partial(_content, content, size)
         except MessageUnreadable as error:
-            chunks = partial(damaged, error)
+            chunks = partial(raise_damage, error)
         return SourceEntry(
             native_id=place.name,
             arrived=time_of(found.created),
@@ -127,7 +127,7 @@ def _open_content(descriptor: int, opened: OpenFiles) -> tuple[int, int]:
     if not status.st_size:
         code, detail = "corrupt", "its content is empty"
         raise MessageUnreadable(code, detail)
-    packed = packing(read_at(content, 0, 2))
+    packed = find_packing(read_at(content, 0, 2))
     if packed:
         code = "compressed"
         raise MessageUnreadable(code, packed)

@@ -25,7 +25,7 @@ from drainer.sources.common.queue_directory import QueueDirectory
 from drainer.sources.common.queue_entry import (
     IDENTITY_BYTES,
     SourceEntry,
-    damaged_draft,
+    damaged_entry,
     frame,
 )
 from drainer.sources.common.stored_text import recipient_of
@@ -145,7 +145,7 @@ class PostcatExport(QueueDirectory[SourceEntry]):
             dump = _dump(files, place.name)
         except MessageUnreadable as error:
             raw = files[0].read_at(0, IDENTITY_BYTES)
-            return damaged_draft(place.name, error, raw, 0)
+            return damaged_entry(place.name, error, raw, 0)
         return self._draft(place.name, listed, dump)
 
     def _draft(

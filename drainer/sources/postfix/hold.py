@@ -16,8 +16,8 @@ from typing import Literal
 
 from drainer.errors import MessageUnreadable
 from drainer.mail.message import Message
-from drainer.sources.common.fate import Fate, batches, match_recorded
 from drainer.sources.common.files import OpenFiles, directory
+from drainer.sources.common.hold_outcome import HoldOutcome, batches, match_recorded
 from drainer.sources.common.queue_directory import EntryGone
 from drainer.sources.common.queue_entry import OpenEntry
 from drainer.sources.common.walk import FilePlace, place_of
@@ -226,66 +226,74 @@ class PostfixHold(PostfixQueue):
         everything: bool,
     ) -> ReleasedCount:
         assert self._note is not None  # noqa: S101 - the caller has opened it
-        fates: dict[Fate, list[str]] = {fate: [] for fate in Fate}
+        outcomes: dict[HoldOutcome, list[str]] = {
+            outcome: [] for outcome in HoldOutcome
+        }
         over = set()
         for name, noted in batch.items():
             try:
                 same = known.get(noted.identity, ())
-                fate, is_over = self._fate(name, noted, same, everything=everything)
+                outcome, is_over = self._outcome(
+                    name, noted, same, everything=everything
+                )
             except MessageUnreadable:
-                fate, is_over = Fate.WAIT, False
-            fates[fate].append(name)
+                outcome, is_over = HoldOutcome.WAIT, False
+            outcomes[outcome].append(name)
             if is_over:
                 over.add(name)
-        removable = {name: batch[name].identity for name in fates[Fate.REMOVE]}
+        removable = {
+            name: batch[name].identity for name in outcomes[HoldOutcome.REMOVE]
+        }
         removed = self._remove_held(removable)
-        self._release(fates[Fate.RELEASE])
-        left = {n for n in fates[Fate.RELEASE] if self._identity_in_hold(n)}
-        released = [name for name in fates[Fate.RELEASE] if name not in left]
-        self._note.back([*fates[Fate.FORGET], *released])
-        waiting = len(fates[Fate.WAIT]) + len(left)
+        self._release(outcomes[HoldOutcome.RELEASE])
+        left = {n for n in outcomes[HoldOutcome.RELEASE] if self._identity_in_hold(n)}
+        released = [name for name in outcomes[HoldOutcome.RELEASE] if name not in left]
+        self._note.back([*outcomes[HoldOutcome.FORGET], *released])
+        waiting = len(outcomes[HoldOutcome.WAIT]) + len(left)
         return ReleasedCount(
             len(released), len(over.intersection(released)), waiting, len(removed)
         )
 
-    def _fate(
+    def _outcome(
         self,
         name: str,
         noted: HoldEntry,
         known: Sequence[LedgerStatus],
         *,
         everything: bool,
-    ) -> tuple[Fate, bool]:
+    ) -> tuple[HoldOutcome, bool]:
         """Decide about a held message, and mark its final recipients.
 
         Also returns whether its time is over. Raises MessageUnreadable.
         """
         with self._in_hold(name) as found:
             if found is None:
-                return Fate.FORGET, False
+                return HoldOutcome.FORGET, False
             if found.message.identity != noted.identity:  # reused: before, or after
-                return (Fate.FORGET if noted.held else Fate.RELEASE), False
+                return (
+                    HoldOutcome.FORGET if noted.held else HoldOutcome.RELEASE
+                ), False
             over = self._is_over(found.draft)
             status = _match(found, known)
             if status is None:
-                return Fate.RELEASE, over
-            fate = self._decide(found, status, everything=everything)
-            if fate is Fate.REMOVE:
-                return fate, over
+                return HoldOutcome.RELEASE, over
+            outcome = self._decide(found, status, everything=everything)
+            if outcome is HoldOutcome.REMOVE:
+                return outcome, over
             if noted.of_others:
-                fate = Fate.FORGET
+                outcome = HoldOutcome.FORGET
             with directory(self._root, found.place.parts) as descriptor:
                 marked = mark_done(name, descriptor, found.draft.parsed, status.final)
-            return (fate if marked else Fate.WAIT), over
+            return (outcome if marked else HoldOutcome.WAIT), over
 
     def _decide(
         self, found: OpenEntry[PostfixEntry], status: LedgerStatus, *, everything: bool
-    ) -> Fate:
+    ) -> HoldOutcome:
         """Return what becomes of a recorded message."""
         if self._may_remove(found, status):
-            return Fate.REMOVE
+            return HoldOutcome.REMOVE
         waits = status.waits or (status.is_open and self._keeps_open_messages)
-        return Fate.WAIT if waits and not everything else Fate.RELEASE
+        return HoldOutcome.WAIT if waits and not everything else HoldOutcome.RELEASE
 
     # --- settle the whole queue
 
@@ -314,14 +322,14 @@ class PostfixHold(PostfixQueue):
         return self.give_back(note, ledger)._replace(unlike=self._unlike)
 
     def _forecast(self, ledger: SettlementLedger) -> ReleasedCount:
-        fates = Counter(
+        outcomes = Counter(
             self._decide(found, status, everything=False)
             for found, status in self._known(ledger)
         )
         return ReleasedCount(
-            released=fates[Fate.RELEASE],
-            waiting=fates[Fate.WAIT],
-            removed=fates[Fate.REMOVE],
+            released=outcomes[HoldOutcome.RELEASE],
+            waiting=outcomes[HoldOutcome.WAIT],
+            removed=outcomes[HoldOutcome.REMOVE],
             unlike=self._unlike,
         )
 

@@ -24,8 +24,8 @@ from drainer.errors import MessageUnreadable, UsageError
 from drainer.mail.message import Message, Problem, SpooledMessage
 from drainer.policy.admission.admit import Admission
 from drainer.runtime.process import utcnow
-from drainer.sources.common.fate import BATCH
 from drainer.sources.common.files import OpenFiles, directory, sync_directory
+from drainer.sources.common.hold_outcome import BATCH
 from drainer.sources.common.processes import is_locked
 from drainer.sources.common.walk import FilePlace, QueueEntry, place_of
 from drainer.sources.postfix.hold import PostfixHold

@@ -116,12 +116,12 @@ def lock_master(root: str) -> int | None:
 
 def _busy(root: str) -> UsageError | OwnedElsewhere:
     if master_runs(root):
-        return running(root)
+        return running_error(root)
     message = f"another drain works on {root}"
     return OwnedElsewhere(message, hint="wait for it; `drainer status` shows it")
 
 
-def running(root: str) -> UsageError:
+def running_error(root: str) -> UsageError:
     """Return the error for a queue directory whose Postfix runs."""
     message = f"a Postfix is running on {root}: it would send this mail too"
     hint = (

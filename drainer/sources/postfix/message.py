@@ -29,8 +29,8 @@ from drainer.mail.envelope import (
 from drainer.mail.message import Problem
 from drainer.sources.common.queue_entry import (
     SourceEntry,
-    damaged,
     frame_damage,
+    raise_damage,
     time_of,
 )
 from drainer.sources.common.stored_text import (
@@ -165,7 +165,7 @@ def describe(
         native_id=place.name,
         arrived=_arrived(parsed),
         envelope=envelope,
-        chunks=partial(damaged, error) if error else parsed.chunks,
+        chunks=partial(raise_damage, error) if error else parsed.chunks,
         raw_bytes=_size(parsed),
         stable=_stable(parsed, place.name),
         files=(place,),

@@ -31,7 +31,7 @@ from drainer.sources.postfix.layout import (
     UNCLEANED,
     hash_directories,
 )
-from drainer.sources.postfix.master import master_runs, running
+from drainer.sources.postfix.master import master_runs, running_error
 from drainer.sources.postfix.message import (
     PostfixEntry,
     QueueFile,
@@ -96,7 +96,7 @@ class PostfixQueue(QueueDirectory[PostfixEntry]):
     def refuse_if_live(self) -> None:
         """Raise UsageError when a running Postfix would deliver the same mail."""
         if self.master_runs():
-            raise running(self._root)
+            raise running_error(self._root)
 
     def judge(self, place: FilePlace, is_directory: bool) -> NameKind:  # noqa: FBT001
         """Skip what Postfix itself skips; descend into one-character directories.

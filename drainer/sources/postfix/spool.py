@@ -20,7 +20,6 @@ from drainer.errors import MessageUnreadable, SourceError, UsageError
 from drainer.mail.message import Message, SpooledMessage
 from drainer.policy.admission.admit import Admission
 from drainer.runtime.folders import hand_over, owner_of, refuse_another_owner
-from drainer.sources.common.fate import batches
 from drainer.sources.common.files import (
     directory,
     has_name,
@@ -28,6 +27,7 @@ from drainer.sources.common.files import (
     open_directory,
     source_error,
 )
+from drainer.sources.common.hold_outcome import batches
 from drainer.sources.common.queue_directory import Touched
 from drainer.sources.common.walk import FilePlace
 from drainer.sources.postfix.hold import PostfixHold
@@ -38,7 +38,7 @@ from drainer.sources.postfix.layout import (
     QUEUES,
     hash_directories,
 )
-from drainer.sources.postfix.master import lock_master, running
+from drainer.sources.postfix.master import lock_master, running_error
 from drainer.sources.postfix.source import PostfixQueue
 from drainer.sources.protocol import (
     HeldCount,
@@ -90,7 +90,7 @@ class PostfixSpool(PostfixHold):
         self._open(note)
         if rules is not None and not self._is_exclusive:
             self._close()
-            raise running(self._root)
+            raise running_error(self._root)
         yield from ()
 
     def _open(self, note: Path) -> None:

@@ -30,7 +30,7 @@ from drainer.sources.common.queue_directory import EntryGone, QueueDirectory
 from drainer.sources.common.queue_entry import (
     IDENTITY_BYTES,
     SourceEntry,
-    damaged_draft,
+    damaged_entry,
     file_chunks,
     frame,
     time_of,
@@ -84,7 +84,7 @@ class QmailQueue(QueueDirectory[SourceEntry]):
         if held:
             message = f"a qmail-send is running on {self._root}"
             hint = (
-                "stop it first. To drain a copy does not help: qmail-send sends the"
+                "stop it first. Draining a copy does not help: qmail-send sends the"
                 " same mail from its own queue"
             )
             raise UsageError(message, hint=hint)
@@ -104,7 +104,7 @@ class QmailQueue(QueueDirectory[SourceEntry]):
             raise
         except MessageUnreadable as error:
             raw = read_at(content, 0, IDENTITY_BYTES)
-            return damaged_draft(place.name, error, raw, status.st_mtime)
+            return damaged_entry(place.name, error, raw, status.st_mtime)
         envelope, problem = explain(records, self._prefix)
         if not size:
             problem = Problem(code="corrupt", detail="its content is empty")

@@ -31,10 +31,10 @@ from drainer.sources.common.queue_entry import (
     IDENTITY_BYTES,
     OpenEntry,
     SourceEntry,
-    damaged,
-    damaged_draft,
+    damaged_entry,
     file_chunks,
     frame,
+    raise_damage,
     time_of,
 )
 from drainer.sources.common.stored_text import envelope_problem
@@ -126,7 +126,7 @@ class SendmailQueue(QueueDirectory[SourceEntry]):
             control = parse(read_capped(control_fd, size))
         except MessageUnreadable as error:
             raw = read_at(control_fd, 0, IDENTITY_BYTES)
-            return damaged_draft(self.native_id(place), error, raw, status.st_mtime)
+            return damaged_entry(self.native_id(place), error, raw, status.st_mtime)
         return self._draft(place, control, opened)
 
     def _refuse_orphan(self, place: FilePlace, descriptor: int) -> NoReturn:
@@ -151,7 +151,7 @@ class SendmailQueue(QueueDirectory[SourceEntry]):
             chunks = partial(_content, start, body, size)
             length, files = length + size, (place, body_place)
         except MessageUnreadable as error:
-            chunks = partial(damaged, error)
+            chunks = partial(raise_damage, error)
         return SourceEntry(
             native_id=self.native_id(place),
             arrived=time_of(control.arrived),

@@ -19,7 +19,7 @@ from drainer.watch.http.auth import (
     TIMESTAMP,
     SignedRequest,
     bearer,
-    in_session,
+    is_in_session,
     same,
 )
 from drainer.watch.http.context import AppContext
@@ -73,7 +73,7 @@ async def open_to_reader(desk: AppContext, request: Request) -> None:
 async def open_to_orders(desk: AppContext, request: Request) -> None:
     """Admit an operator who may pause, resume and throttle."""
     if not desk.settings.keys.operator:
-        words = "orders are closed: set [hook] operator_token_file"
+        words = "no operator may log in: set [hook] operator_token_file"
         raise HTTPException(403, words)
     await open_to_reader(desk, request)
 
@@ -82,7 +82,9 @@ def is_operator(desk: AppContext, request: Request) -> bool:
     """Return whether a request shows the operator's token, or a valid session."""
     operator = desk.settings.keys.operator
     cookie = request.cookies.get(COOKIE, "")
-    return same(_token(request), operator) or in_session(operator, cookie, time.time())
+    return same(_token(request), operator) or is_in_session(
+        operator, cookie, time.time()
+    )
 
 
 def is_known(desk: AppContext, request: Request) -> bool:

@@ -131,7 +131,7 @@ def session(operator: str, now: float) -> str:
     return f"{end}.{_session_code(operator, end)}"
 
 
-def in_session(operator: str, cookie: str, now: float) -> bool:
+def is_in_session(operator: str, cookie: str, now: float) -> bool:
     """Return whether a cookie is one of ours and still valid.
 
     A new token ends all sessions: it is their key.

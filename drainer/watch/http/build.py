@@ -17,7 +17,7 @@ from drainer.runtime.private_files import read_private
 from drainer.watch.http.auth import HINT, HookKeys, secret_of
 from drainer.watch.http.settings import HookSettings
 from drainer.watch.http.snapshot import WatchView
-from drainer.watch.http.socket_activation import HANDED, handed_over
+from drainer.watch.http.socket_activation import HANDED, take_socket
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def make_server(
     It listens already, so a port that is in use is known before the watch starts.
     Raises UsageError like ``make_hook``, and if it cannot listen.
     """
-    handed = handed_over() if config.hook.listen == HANDED else None
+    handed = take_socket() if config.hook.listen == HANDED else None
     settings = make_hook(config, handed)
     if settings is None:
         return None

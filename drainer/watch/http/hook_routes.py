@@ -51,7 +51,9 @@ class HookRoutes:
             raise HTTPException(400, f"{error}; see docs/hook.md") from None
         if meaning.ask is None:
             return self._answer(200, meaning, f"ignored: not news of primary-{url}")
-        await self._desk.give(meaning.ask, sent_by(request, meaning), meaning.words)
+        await self._desk.give(
+            meaning.ask, describe_sender(request, meaning), meaning.words
+        )
         return self._answer(202, meaning, "accepted: the watch checks the primary")
 
     def _answer(self, status: int, meaning: HookRequest, words: str) -> Response:
@@ -63,6 +65,6 @@ class HookRoutes:
         return JSONResponse(facts, status)
 
 
-def sent_by(request: Request, meaning: HookRequest) -> str:
+def describe_sender(request: Request, meaning: HookRequest) -> str:
     """Return who gave a control, as the ledger keeps it."""
     return f"http {client_of(request) or '?'} {meaning.sender}"

@@ -80,8 +80,10 @@ def order_of(body: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         order = None
     if not isinstance(order, dict):
-        message = 'an order is a JSON object: {"reason": "...", "for": "10m"}'
-        raise ValueError(message)  # noqa: TRY004 - told like the others
+        message = (
+            'the body must be a JSON object, such as {"reason": "...", "for": "10m"}'
+        )
+        raise ValueError(message)  # noqa: TRY004 - answered like the others
     if unknown := set(order) - {"reason", "for", "rate"}:
         names = printable(", ".join(sorted(unknown)), 100)
         message = f"unknown: {names}; legal: reason, for, rate"

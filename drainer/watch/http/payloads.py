@@ -45,12 +45,12 @@ def read_body(body: bytes, url: OverrideKind) -> HookRequest:
     """
     payload = _object(body)
     if "heartbeat" in payload:
-        told, sender, words = _uptime_kuma(payload)
+        state, sender, words = _uptime_kuma(payload)
     elif isinstance(payload.get("alerts"), list):
-        told, sender, words = _alerts(payload)
+        state, sender, words = _alerts(payload)
     else:
-        told, sender, words = url, "hook", _text(payload.get("reason"))
-    return HookRequest(ask=told if told is url else None, sender=sender, words=words)
+        state, sender, words = url, "hook", _text(payload.get("reason"))
+    return HookRequest(ask=state if state is url else None, sender=sender, words=words)
 
 
 def is_alert(body: bytes) -> bool:

@@ -39,11 +39,11 @@ class StatusQueries:
         self._good_until = 0.0
         self._turn = asyncio.Lock()
 
-    async def ledger(self, *, afresh: bool = False) -> LedgerFacts:
+    async def ledger(self, *, renew: bool = False) -> LedgerFacts:
         """Return the facts of the ledger; never raises."""
         async with self._turn:
             begun = time.monotonic()
-            if afresh or begun >= self._good_until:
+            if renew or begun >= self._good_until:
                 self._known = await asyncio.to_thread(self._read)
                 ended = time.monotonic()
                 self._good_until = ended + max(FRESH, SHARE * (ended - begun))

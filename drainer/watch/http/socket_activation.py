@@ -16,7 +16,7 @@ _FIRST: Final = 3
 _HINT: Final = "let drainer.socket start the service, or name ADDRESS:PORT"
 
 
-def handed_over(environment: Mapping[str, str] = os.environ) -> socket.socket:
+def take_socket(environment: Mapping[str, str] = os.environ) -> socket.socket:
     """Return the socket that was handed over; UsageError if it is not a TCP socket."""
     ours = environment.get("LISTEN_PID") == str(os.getpid())
     if not ours or environment.get("LISTEN_FDS") != "1":

@@ -128,7 +128,7 @@ class Notifications:
 
 
 @asynccontextmanager
-async def notifying(
+async def open_notifications(
     config: Callable[[], Config], url: LedgerURL
 ) -> AsyncIterator[Notifications]:
     """Notify of a ledger while the block runs, and of how it ended."""

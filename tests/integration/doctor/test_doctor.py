@@ -22,7 +22,7 @@ from drainer.doctor.build import DoctorRequest, make_examination
 from drainer.doctor.checks.facts import DoctorFacts
 from drainer.doctor.dialogue import seconds_ahead
 from drainer.doctor.probe_host import _Timex, is_synchronised
-from drainer.doctor.run import look
+from drainer.doctor.run import collect_facts
 from drainer.ledger import engine
 from drainer.ledger.write_probe import try_writing
 from drainer.runtime.threads import aside
@@ -495,7 +495,7 @@ def hurried(dns: str, *backups: str) -> tuple[DoctorFacts, list[str]]:
         primary=replace(order.primary, limits=SHORT, seconds=2),
     )
     told: list[str] = []
-    return asyncio.run(look(order, told.append)), told
+    return asyncio.run(collect_facts(order, told.append)), told
 
 
 def test_a_silent_backup_takes_no_longer_than_its_time(

@@ -153,7 +153,7 @@ def test_a_running_sendmail_is_noticed(tmp_path: Path) -> None:
             wait_for_name(server.pid)
             with pytest.raises(UsageError, match=str(server.pid)) as caught:
                 source.refuse_if_live()
-            assert "stop it first. To drain a copy does not help" in caught.value.hint
+            assert "stop it first. Draining a copy does not help" in caught.value.hint
         finally:
             server.kill()
 

@@ -21,7 +21,7 @@ from drainer.ledger.overrides import give
 from drainer.policy.pacing.overrides import Override, OverrideKind
 from drainer.runtime.process import utcnow
 from drainer.watch.digest import mail_daily, next_digest
-from drainer.watch.health import told
+from drainer.watch.health import last_hook
 from drainer.watch.http.snapshot import StatusSnapshot, WatchView
 from drainer.watch.plan import make_plan
 from drainer.watch.watch import Watch
@@ -119,8 +119,8 @@ def test_what_a_hook_said_long_before_counts_no_more() -> None:
     old = Override(at=now - timedelta(hours=2), ask=OverrideKind.DOWN)
     new = Override(at=now, ask=OverrideKind.UP, by="http 192.0.2.1", reason="kuma")
     pause = Override(at=now, ask=OverrideKind.PAUSE)
-    assert told([old, pause], now - timedelta(hours=1)) is None
-    happening = told([old, new, pause], now - timedelta(hours=1))
+    assert last_hook([old, pause], now - timedelta(hours=1)) is None
+    happening = last_hook([old, new, pause], now - timedelta(hours=1))
     assert happening is not None
     assert happening.why == "up by http 192.0.2.1: kuma"
 

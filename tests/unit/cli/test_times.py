@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from drainer.cli.times import require_time, shown_time
+from drainer.cli.times import format_time, require_time
 from drainer.errors import UsageError
 from tests.unit.cli.test_table import Terminal
 
@@ -34,9 +34,9 @@ def test_local_on_a_terminal_and_utc_elsewhere(monkeypatch: pytest.MonkeyPatch) 
     ):
         monkeypatch.setattr(sys, "stdout", out)
         for at in (AT, AT.isoformat(), int(AT.timestamp() * 1e6)):
-            assert shown_time(at) == shown
+            assert format_time(at) == shown
         assert require_time(shown) == AT
-        assert shown_time(None) == ""
+        assert format_time(None) == ""
 
 
 def test_what_an_operator_writes() -> None:

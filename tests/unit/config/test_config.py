@@ -11,7 +11,7 @@ from drainer.config import Config
 from drainer.config import load as config_file
 from drainer.config.build.routes import make_route
 from drainer.config.host import split_host
-from drainer.config.render import commented_toml, sections
+from drainer.config.render import render_toml, sections
 from drainer.delivery.build import build_settings
 from drainer.errors import UsageError
 from tests.support.command.runner import call, toml
@@ -349,11 +349,11 @@ def test_the_one_in_the_current_folder_is_found(place: Path) -> None:
 
 def test_the_file_that_init_writes_is_sound_and_changes_nothing(place: Path) -> None:
     """Every key stands in it, commented out, with its default."""
-    path = written(place, commented_toml())
+    path = written(place, render_toml())
     assert config_file.load(path, {}).model_dump() == Config().model_dump()
     every_key = [
         line.removeprefix("# ")
-        for line in commented_toml().partition("# [[routes")[0].splitlines()
+        for line in render_toml().partition("# [[routes")[0].splitlines()
         if line.startswith("[") or re.match(r"# [a-z_]+ = (?!\.\.\.)", line)
     ]
     text = "\n".join(every_key)
@@ -361,7 +361,7 @@ def test_the_file_that_init_writes_is_sound_and_changes_nothing(place: Path) -> 
     assert known.model_dump() == Config().model_dump()
     for name, model in sections():
         for key in model.model_fields:
-            assert f"# {key} = " in commented_toml(), f"{name}.{key}"
+            assert f"# {key} = " in render_toml(), f"{name}.{key}"
 
 
 def test_init_never_overwrites(place: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from drainer.errors import MessageUnreadable
 from drainer.mail.content import HeldContent
-from drainer.mail.echo import CLIENT, MAX_HEAD, TEXT, SentData, mask, unechoed
+from drainer.mail.echo import CLIENT, MAX_HEAD, TEXT, SentData, mask, remove_echo
 from drainer.mail.envelope import Client, Envelope, Recipient
 from drainer.mail.message import Content, Message, SpooledMessage
 from drainer.mail.reply import Stage, parse_reply
@@ -119,7 +119,7 @@ def test_a_header_that_is_quoted_is_masked(head: bytes) -> None:
     """Also decoded, and names of attachments in the beginning of the body."""
     words = "rbl" if b"rbl" in head else "authentication required"
     reply = parse_reply(f"554 5.7.1 '{words}' is refused".encode())
-    assert unechoed(reply, SentData(head=head)).text == f"'{TEXT}' is refused"
+    assert remove_echo(reply, SentData(head=head)).text == f"'{TEXT}' is refused"
 
 
 def test_a_code_that_the_address_forges_is_not_believed() -> None:

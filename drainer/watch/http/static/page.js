@@ -346,8 +346,8 @@ async function give(event) {
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify(facts),
     });
-    const told = await answer.json();
-    if (!answer.ok) throw new Error(told.error);
+    const result = await answer.json();
+    if (!answer.ok) throw new Error(result.error);
     $("order").close();
     put("ordered", `${ORDERS[order][0]}: ordered at ${words.moment(Date.now())}.`);
   } catch (error) {

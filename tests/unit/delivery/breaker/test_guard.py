@@ -104,7 +104,7 @@ async def test_after_a_pause_one_lane_probes_and_the_others_wait() -> None:
     assert not await lanes.new().passes()
     assert await lanes.new().passes(later=PAUSE)
     assert not await lanes.new().passes(later=PAUSE)
-    lanes.breaker_guard.registry.apply(ROUTE, breakers.succeeded)
+    lanes.breaker_guard.registry.apply(ROUTE, breakers.on_delivery)
     assert await lanes.new().passes()
 
 
@@ -128,7 +128,7 @@ async def test_every_move_is_written_down_once() -> None:
     lanes = Lanes()
     lanes.breaker_guard.dropped(Lost(reason="timeout"), begun=False)
     lanes.breaker_guard.dropped(Lost(reason="timeout"), begun=False)
-    lanes.breaker_guard.registry.apply(ROUTE, breakers.succeeded)
+    lanes.breaker_guard.registry.apply(ROUTE, breakers.on_delivery)
     rules = [d.rule for d in lanes.noted if d.rule.startswith("breaker-")]
     assert rules == ["breaker-paused", "breaker-closed"]
 

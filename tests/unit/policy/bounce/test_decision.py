@@ -27,7 +27,7 @@ from drainer.policy.bounce.limits import (
     ReportLimits,
     ReportTally,
     dedupe_key,
-    exceeded,
+    find_exceeded,
     report_id,
 )
 from drainer.policy.classify.classifier import classify
@@ -274,12 +274,12 @@ def test_an_earlier_rule_outranks_a_later_one() -> None:
 )
 def test_a_limit_that_is_reached(sent: ReportHistory) -> None:
     """The next report would break it; one less would not."""
-    assert exceeded(ReportLimits(), sent)
+    assert find_exceeded(ReportLimits(), sent)
     less = {
         name: max(0, getattr(sent, name) - 1)
         for name in ReportHistory.__struct_fields__
     }
-    assert exceeded(ReportLimits(), ReportHistory(**less)) == ""
+    assert find_exceeded(ReportLimits(), ReportHistory(**less)) == ""
 
 
 def part(n: int, ago: timedelta = timedelta(0), **more: Any) -> ReportedRecipient:

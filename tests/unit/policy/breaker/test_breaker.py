@@ -43,7 +43,7 @@ def early(
     breaker: CircuitBreaker, classification: Classification, now: datetime = NOW
 ) -> CircuitBreaker:
     """Meet a refusal before MAIL."""
-    return breakers.refused_early(breaker, cause(classification), now)
+    return breakers.on_early_refusal(breaker, cause(classification), now)
 
 
 def stop(
@@ -51,12 +51,12 @@ def stop(
 ) -> CircuitBreaker:
     """Meet a refusal of us with a message of this sender domain."""
     why = cause(classification, domain)
-    return breakers.trip_suspicion(breakers.refused(breaker, NOW, why), why, NOW)
+    return breakers.trip_suspicion(breakers.on_refusal(breaker, NOW, why), why, NOW)
 
 
 def asked(breaker: CircuitBreaker, outcome: CanaryOutcome) -> CircuitBreaker:
     """Let the canary come back."""
-    return breakers.answered(breaker, outcome, "y", NOW)
+    return breakers.on_canary(breaker, outcome, "y", NOW)
 
 
 def test_an_alert_before_mail_opens_at_once() -> None:
@@ -108,13 +108,13 @@ def test_a_hook_ends_a_pause_and_nothing_else() -> None:
 def test_a_success_closes_the_breaker_and_forgets(state: BreakerState) -> None:
     """Mail flows again: the next failure starts with the shortest pause."""
     breaker = replace(CLOSED, state=state, failures=3)
-    assert breakers.succeeded(breaker) == CLOSED
+    assert breakers.on_delivery(breaker) == CLOSED
 
 
 def test_an_open_breaker_stays_open() -> None:
     """Whatever was under way in other sessions when it opened."""
     breaker = early(CLOSED, ALERT)
-    assert breakers.succeeded(breaker).state is BreakerState.OPEN
+    assert breakers.on_delivery(breaker).state is BreakerState.OPEN
     assert early(breaker, SHORT).state is BreakerState.OPEN
     assert stop(breaker, "example.com", CLOSING).state is BreakerState.OPEN
     assert asked(breaker, CanaryOutcome.ACCEPTED).state is BreakerState.OPEN
@@ -132,7 +132,7 @@ def test_an_open_breaker_asks_the_canary_when_its_timer_ends_or_a_person_says_so
         assert breakers.probe(breaker, now - MINUTE / 60).state is BreakerState.OPEN
         breaker = breakers.probe(breaker, now)
         assert (breaker.state, breaker.phase) == (BreakerState.HALF_OPEN, Phase.CANARY)
-        breaker = breakers.answered(breaker, CanaryOutcome.REFUSED, "y", now)
+        breaker = breakers.on_canary(breaker, CanaryOutcome.REFUSED, "y", now)
         assert breaker.state is BreakerState.OPEN
         assert breaker.until is not None
         waits.append((breaker.until - now) / MINUTE)
@@ -146,9 +146,9 @@ def test_one_message_alone_never_opens_it() -> None:
     assert (breaker.state, breaker.phase) == (BreakerState.HALF_OPEN, Phase.CANARY)
     welcome = asked(breaker, CanaryOutcome.ACCEPTED)
     assert welcome.is_closed
-    assert breakers.succeeded(welcome) == CLOSED
+    assert breakers.on_delivery(welcome) == CLOSED
     assert (
-        stop(breakers.succeeded(welcome), "other.example").state
+        stop(breakers.on_delivery(welcome), "other.example").state
         is not BreakerState.OPEN
     )
 
@@ -166,31 +166,31 @@ def test_without_an_address_to_ask_for_real_messages_are_tried() -> None:
     breaker = asked(stop(CLOSED, "a.example"), CanaryOutcome.UNCLEAR)
     assert (breaker.state, breaker.phase) == (BreakerState.HALF_OPEN, Phase.MESSAGES)
     for n in range(breakers.STOPS_TO_OPEN - 1):
-        breaker = breakers.refused(breaker, NOW, cause(STOP, f"s{n}.example"))
-    assert breakers.succeeded(breaker) == CLOSED
-    assert breakers.refused(breaker, NOW).state is BreakerState.OPEN
+        breaker = breakers.on_refusal(breaker, NOW, cause(STOP, f"s{n}.example"))
+    assert breakers.on_delivery(breaker) == CLOSED
+    assert breakers.on_refusal(breaker, NOW).state is BreakerState.OPEN
 
 
 def test_three_messages_answer_a_suspicion_that_is_none_of_a_stop() -> None:
     """The same refusal in a row: no stranger's words are in it."""
     why = replace(cause(STOP), trigger="run")
     breaker = asked(breakers.trip_suspicion(CLOSED, why, NOW), CanaryOutcome.UNCLEAR)
-    twice = breakers.refused(breakers.refused(breaker, NOW), NOW)
+    twice = breakers.on_refusal(breakers.on_refusal(breaker, NOW), NOW)
     assert twice.state is BreakerState.HALF_OPEN
-    assert breakers.refused(twice, NOW).state is BreakerState.OPEN
+    assert breakers.on_refusal(twice, NOW).state is BreakerState.OPEN
 
 
 def test_after_an_open_breaker_a_message_must_be_delivered() -> None:
     """The canary alone does not close it: it sends no content."""
     breaker = asked(breakers.recheck(early(CLOSED, ALERT)), CanaryOutcome.ACCEPTED)
     assert (breaker.state, breaker.phase) == (BreakerState.HALF_OPEN, Phase.MESSAGES)
-    assert breakers.succeeded(breaker) == CLOSED
+    assert breakers.on_delivery(breaker) == CLOSED
 
 
 def test_success_elsewhere_does_not_answer_for_the_canary() -> None:
     """What was under way when the suspicion arose proves nothing."""
     breaker = stop(CLOSED, "a.example")
-    assert breakers.succeeded(breaker) == breaker
+    assert breakers.on_delivery(breaker) == breaker
 
 
 def test_refused_contents_never_open_it() -> None:
@@ -198,7 +198,7 @@ def test_refused_contents_never_open_it() -> None:
     about = breakers.trip_suspicion(CLOSED, cause(ALERT, content=True), NOW)
     breaker = asked(about, CanaryOutcome.UNCLEAR)
     for _ in range(3):
-        breaker = breakers.refused(breaker, NOW)
+        breaker = breakers.on_refusal(breaker, NOW)
     assert breaker == CLOSED
     assert breakers.give_up(about, NOW) == CLOSED
 
@@ -233,7 +233,7 @@ def test_after_an_open_breaker_a_mere_reply_closes_nothing() -> None:
     assert breaker.until is not None
     breaker = breakers.probe(breaker, breaker.until)
     assert breakers.on_reply(breaker) == breaker
-    assert breakers.succeeded(breaker) == CLOSED
+    assert breakers.on_delivery(breaker) == CLOSED
 
 
 def test_one_message_again_and_again_is_one() -> None:
@@ -241,7 +241,7 @@ def test_one_message_again_and_again_is_one() -> None:
     again = replace(cause(STOP, "a.example"), again=True)
     breaker = asked(stop(CLOSED, "a.example"), CanaryOutcome.UNCLEAR)
     for _ in range(breakers.STOPS_TO_OPEN):
-        breaker = breakers.refused(breaker, NOW, again)
+        breaker = breakers.on_refusal(breaker, NOW, again)
     assert (breaker.state, breaker.tried) == (BreakerState.HALF_OPEN, 0)
     assert breakers.on_run_end(breaker, NOW).state is BreakerState.OPEN
 
@@ -268,7 +268,7 @@ def test_a_brief_stop_with_messages_pauses_when_it_is_confirmed(trigger: str) ->
     breaker = asked(breakers.trip_suspicion(CLOSED, why, NOW), CanaryOutcome.UNCLEAR)
     for _ in range(breakers.STOPS_TO_PAUSE):
         assert breaker.state is BreakerState.HALF_OPEN
-        breaker = breakers.refused(breaker, NOW, why)
+        breaker = breakers.on_refusal(breaker, NOW, why)
     assert (breaker.state, breaker.until) == (BreakerState.PAUSED, NOW + MINUTE)
 
 

@@ -220,7 +220,7 @@ class Drain(RuleBasedStateMachine):
         classification = classify(parse_reply(text.encode()), Stage.BANNER)
         cause = Cause(trigger="early", classification=classification, reply=text)
         self.scopes.apply(
-            ROUTE, lambda breaker: breakers.refused_early(breaker, cause, self.now)
+            ROUTE, lambda breaker: breakers.on_early_refusal(breaker, cause, self.now)
         )
 
     @rule(

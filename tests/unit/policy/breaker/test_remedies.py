@@ -10,7 +10,7 @@ from drainer.policy.breaker.remedies import advice, hint, remedy
 from drainer.policy.classify.classifier import classify
 from drainer.policy.classify.codes import ENHANCED
 from drainer.policy.classify.rules import families
-from drainer.policy.classify.verdict import Classification, Scope, Verdict
+from drainer.policy.classify.verdict import STOPS, Classification, Scope, Verdict
 
 REFUSED = parse_reply(b"550 5.7.1 no")
 WORDS = {
@@ -359,7 +359,7 @@ def stops() -> set[str]:
     return by_code | {
         f"text-{rule.id}"
         for rule in families()
-        if {rule.permanent, rule.temporary} & set("SsD")
+        if {rule.permanent, rule.temporary} & STOPS
     }
 
 

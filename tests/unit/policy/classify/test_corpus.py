@@ -11,7 +11,7 @@ from drainer.mail.echo import SentData
 from drainer.mail.reply import Reply, Stage, parse_reply
 from drainer.policy.breaker.detector import is_vote
 from drainer.policy.classify.classifier import classify
-from drainer.policy.classify.verdict import LETTERS, Classification, Verdict
+from drainer.policy.classify.verdict import VERDICTS, Action, Classification, Verdict
 from tests.support.paths import ROOT
 from tests.support.rows import every_row
 
@@ -22,6 +22,12 @@ LINES = [
     for line in path.read_text().splitlines()
     if line and not line.startswith("#")
 ]
+LETTERS = {
+    "R": Action.RETRY, "L": Action.RETRY_LONG, "B": Action.BOUNCE,
+    "M": Action.BOUNCE_MESSAGE, "H": Action.HOLD, "S": Action.STOP,
+    "s": Action.STOP_BRIEFLY, "D": Action.STOP_DOMAIN,
+}  # fmt: skip
+"""The first word of a line of these files: each letter is what the reply may mean."""
 MANY = 500
 """A corpus that is much smaller than that shows little."""
 
@@ -37,7 +43,9 @@ def letters_of(found: Classification) -> set[str]:
     """Return the letters that a classification is written with."""
     letters = {
         letter
-        for letter, (verdict, scope) in LETTERS.items()
+        for letter, (verdict, scope) in (
+            (letter, VERDICTS[action]) for letter, action in LETTERS.items()
+        )
         if verdict is found.verdict
         and (verdict not in (Verdict.BOUNCE, Verdict.STOP) or scope is found.scope)
         and (letter not in "Ss" or (letter == "s") is found.short)

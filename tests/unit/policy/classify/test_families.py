@@ -4,7 +4,7 @@ import pytest
 
 from drainer.mail.reply import Stage, parse_reply
 from drainer.policy.classify.classifier import classify
-from drainer.policy.classify.normalize import MAX_WORDS, masked, words_of
+from drainer.policy.classify.normalize import MAX_WORDS, mask_reply, words_of
 from drainer.policy.classify.rules import families, rules_of
 from drainer.policy.classify.verdict import Verdict
 
@@ -301,5 +301,5 @@ def test_the_same_refusal_is_told_alike_to_everybody() -> None:
     two = (
         "<b.c@other.example>: Relay denied for mx2.other.example (2001:db8::1) id 9Z-1"
     )
-    assert masked(one) == masked(two)
-    assert masked("user unknown") != masked("relay denied")
+    assert mask_reply(one) == mask_reply(two)
+    assert mask_reply("user unknown") != mask_reply("relay denied")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drainer.mail.reply import Stage
-from drainer.policy.classify.retry_after import LONGEST, stated_delay
+from drainer.policy.classify.retry_after import LONGEST, find_delay
 from drainer.policy.recipient.judge import RetryPolicy
 from tests.support.scenarios.settlements import NOW, SCHEDULE, result, settled
 
@@ -53,24 +53,24 @@ NONE = [
 @pytest.mark.parametrize(("text", "seconds"), SECONDS.items())
 def test_a_stated_delay_is_taken(text: str, seconds: int) -> None:
     """With its unit, whatever the punctuation behind it; at most six hours."""
-    assert stated_delay(text) == timedelta(seconds=seconds)
+    assert find_delay(text) == timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize("text", NONE)
 def test_other_numbers_are_no_delay(text: str) -> None:
     """Addresses, codes, dates, and units that nobody knows."""
-    assert stated_delay(text) is None
+    assert find_delay(text) is None
 
 
 def test_what_follows_far_behind_is_not_read() -> None:
     """A text of megabytes costs nothing."""
-    assert stated_delay("x" * 600 + " try again in 5 minutes") is None
+    assert find_delay("x" * 600 + " try again in 5 minutes") is None
 
 
 @given(st.text(alphabet="inafter 0123456789:.mhs\u0660", max_size=60))
 def test_no_text_states_more_than_the_longest(text: str) -> None:
     """Nor less than nothing, nor is it an error."""
-    found = stated_delay(text)
+    found = find_delay(text)
     assert found is None or timedelta(0) <= found <= LONGEST
 
 

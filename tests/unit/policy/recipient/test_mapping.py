@@ -10,9 +10,9 @@ from drainer.policy.admission.admit import Admission
 from drainer.policy.admission.routes import single_route
 from drainer.policy.recipient.delivery import (
     ClaimedRecipient,
+    assign_twins,
     parts,
-    redirected,
-    twinned,
+    redirect_all,
 )
 from drainer.policy.recipient.mapping import AddressMapping, parse_redirects
 
@@ -121,7 +121,7 @@ def test_a_local_part_that_does_not_fit_is_a_bad_address() -> None:
     assert found is not None
     assert found.code == "bad-address"
     claimed = (ClaimedRecipient(n=0, recipient=Recipient(forward_path=path)),)
-    assert redirected(claimed, redirect) == claimed
+    assert redirect_all(claimed, redirect) == claimed
 
 
 def claims(*paths: str) -> tuple[ClaimedRecipient, ...]:
@@ -135,7 +135,7 @@ def claims(*paths: str) -> tuple[ClaimedRecipient, ...]:
 def test_recipients_that_get_the_same_address_are_twins() -> None:
     """One RCPT serves them: the primary delivers once."""
     redirect = parse_redirects(["a@x=c@y", "b@x=c@y"])
-    found = redirected(claims("a@x", "z@y", "b@x", "c@y"), redirect)
+    found = redirect_all(claims("a@x", "z@y", "b@x", "c@y"), redirect)
     assert [(c.n, c.recipient.forward_path, c.twin_of) for c in found] == [
         (0, "c@y", None),
         (2, "c@y", 0),
@@ -151,7 +151,7 @@ def test_a_part_has_so_many_addresses_and_whole_families(
     """Nobody is lost, nobody is asked twice, no twin is left behind."""
     redirect = AddressMapping(table={f"u{n}@x": f"v{number}@y" for n, number in
                                enumerate(numbers)})  # fmt: skip
-    whole = redirected(claims(*(f"u{n}@x" for n in range(len(numbers)))), redirect)
+    whole = redirect_all(claims(*(f"u{n}@x" for n in range(len(numbers)))), redirect)
     cut = list(parts(whole, size))
     assert tuple(each for part in cut for each in part) == whole
     for part in cut:
@@ -163,10 +163,10 @@ def test_a_part_has_so_many_addresses_and_whole_families(
 def test_a_twin_whose_first_is_taken_away_has_a_rcpt_of_its_own() -> None:
     """A breaker may part them: each is still asked for, once."""
     redirect = parse_redirects(["a@x=c@y", "b@x=c@y"])
-    _, second, third, other = redirected(claims("a@x", "z@y", "b@x", "c@y"), redirect)
-    found = twinned((second, third, other))
+    _, second, third, other = redirect_all(claims("a@x", "z@y", "b@x", "c@y"), redirect)
+    found = assign_twins((second, third, other))
     assert [(c.n, c.twin_of) for c in found] == [(2, None), (3, 2), (1, None)]
-    assert twinned((other,)) == (other,)
+    assert assign_twins((other,)) == (other,)
 
 
 def test_nobody_is_cut_into_no_parts() -> None:

@@ -15,7 +15,7 @@ from drainer.policy.watch.machine import (
     WatchSettings,
     WatchStatus,
     WatchTask,
-    needed,
+    checks_needed,
     step,
 )
 from drainer.policy.watch.states import MOVES, WatchEvent, WatchState, WatchWait
@@ -194,7 +194,7 @@ def test_a_pause_of_the_breaker_is_waited_for_with_the_drain_a_second_is_sicknes
     watch = after(watch, WatchEvent.FIRST, WatchEvent.BARRED, at=at)
     assert (watch.state, watch.drains) == (WatchState.WAITING, True)
     assert after(watch, WatchEvent.FLOWS, at=at).state is WatchState.RAMP
-    sick = after(watch, WatchEvent.SICK, at=at)
+    sick = after(watch, WatchEvent.RELAPSED, at=at)
     assert (sick.state, sick.drains) == (WatchState.PROBING, False)
 
 
@@ -203,9 +203,9 @@ def test_each_sickening_asks_for_twice_as_many_good_checks_up_to_a_limit() -> No
     watch, at = begun()
     asked = []
     for _ in range(7):
-        watch = after(watch, WatchEvent.BARRED, WatchEvent.SICK, at=at)
+        watch = after(watch, WatchEvent.BARRED, WatchEvent.RELAPSED, at=at)
         start = at
-        asked.append(needed(watch, S)[0])
+        asked.append(checks_needed(watch, S)[0])
         watch, at = well(watch, at)
         assert at - start >= S.over * (asked[-1] // S.successes)
     assert asked == [6, 12, 24, 48, 48, 48, 48]
@@ -215,9 +215,11 @@ def test_sickenings_are_forgotten_after_a_long_well_time() -> None:
     """It begins at twice again, not at the limit."""
     watch, at = begun()
     for _ in range(4):
-        watch, at = well(after(watch, WatchEvent.BARRED, WatchEvent.SICK, at=at), at)
-    watch = after(watch, WatchEvent.BARRED, WatchEvent.SICK, at=at + S.forget)
-    assert needed(watch, S)[0] == 2 * S.successes
+        watch, at = well(
+            after(watch, WatchEvent.BARRED, WatchEvent.RELAPSED, at=at), at
+        )
+    watch = after(watch, WatchEvent.BARRED, WatchEvent.RELAPSED, at=at + S.forget)
+    assert checks_needed(watch, S)[0] == 2 * S.successes
 
 
 def test_a_failing_check_after_a_good_time_is_a_sickening() -> None:
@@ -226,7 +228,7 @@ def test_a_failing_check_after_a_good_time_is_a_sickening() -> None:
     watch = after(watch, WatchEvent.LEFT, at=at, until=at)
     assert watch.until is not None
     watch = after(watch, WatchEvent.TIME, WatchEvent.BAD, at=watch.until)
-    assert needed(watch, S)[0] == 2 * S.successes
+    assert checks_needed(watch, S)[0] == 2 * S.successes
 
 
 def test_a_refusing_primary_is_left_alone_until_its_breaker_may_probe() -> None:
@@ -237,7 +239,7 @@ def test_a_refusing_primary_is_left_alone_until_its_breaker_may_probe() -> None:
     assert (watch.state, watch.until) == (WatchState.WAITING, until)
     mended = after(watch, WatchEvent.UP, at=at + S.interval)
     assert mended.state is WatchState.PROBING
-    assert needed(mended, S) == (S.successes, S.over)
+    assert checks_needed(mended, S) == (S.successes, S.over)
 
 
 def test_drains_that_deliver_nothing_come_ever_less_often() -> None:
@@ -367,7 +369,7 @@ def test_after_a_sickening_the_good_checks_span_their_time(
 
     def look(before: WatchStatus, now: WatchStatus, _: WatchEvent) -> None:
         if now.drains and not before.drains and not before.trusted:
-            times, over = needed(before, S)
+            times, over = checks_needed(before, S)
             assert now.good >= times
             assert now.good_since is not None
             assert now.since - now.good_since >= over
@@ -427,5 +429,5 @@ def test_a_flapping_primary_is_drained_to_ever_less_often() -> None:
             if watch.drains:
                 drains.append(at)
         elif watch.drains and sick:
-            watch = after(watch, WatchEvent.BARRED, WatchEvent.SICK, at=at)
+            watch = after(watch, WatchEvent.BARRED, WatchEvent.RELAPSED, at=at)
     assert 1 <= len(drains) <= 3

@@ -6,8 +6,8 @@ import pytest
 
 from drainer.sources.mbox.separator import (
     Separator,
-    arrived,
     find_candidate,
+    parse_arrival,
     separator_at,
 )
 
@@ -62,7 +62,7 @@ def test_a_line_with_a_date_in_one_of_the_usual_forms_separates(line: bytes) -> 
         assert separator_at(BLANK, line + after) == Separator(line)
     assert separator_at(b"", line + HEADER) == Separator(line)
     assert separator_at(b"\n\r\n", line + HEADER) == Separator(line)
-    assert arrived(line) is not None
+    assert parse_arrival(line) is not None
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_line_without_a_sender_separates_before_a_header_section(line: bytes) 
     assert doubt(line) == ""
     assert doubt(line, b"A: b\n" + HEADER) == ""
     assert doubt(line, b"text\n") in (None, "no header field follows it")
-    assert arrived(line) is None
+    assert parse_arrival(line) is None
 
 
 @pytest.mark.parametrize(
@@ -214,5 +214,5 @@ def test_a_writer_that_is_at_work_raises_no_doubt() -> None:
 )
 def test_the_date_of_a_from_line(date: bytes, expected: str | None) -> None:
     """With a zone it is exact; one that is no date is none."""
-    found = arrived(b"From a@b " + date + b"\n")
+    found = parse_arrival(b"From a@b " + date + b"\n")
     assert (found and found.isoformat()) == expected

@@ -10,7 +10,7 @@ from drainer.watch.http.auth import (
     SignedRequest,
     bearer,
     grafana_signature,
-    in_session,
+    is_in_session,
     same,
     secret_of,
     session,
@@ -126,18 +126,18 @@ def test_no_secret_is_nobodys_secret() -> None:
     assert not same("", "")
     assert same("a", "a")
     assert not same("a", "b")
-    assert not in_session("", session("", NOW), NOW)
+    assert not is_in_session("", session("", NOW), NOW)
 
 
 def test_a_session_holds_for_its_time_and_token() -> None:
     """A new token ends it."""
     cookie, later = session(KEY, NOW), NOW + SESSION.total_seconds()
-    assert in_session(KEY, cookie, later - 1)
-    assert not in_session(KEY, cookie, later)
-    assert not in_session("another-token-0123", cookie, NOW)
+    assert is_in_session(KEY, cookie, later - 1)
+    assert not is_in_session(KEY, cookie, later)
+    assert not is_in_session("another-token-0123", cookie, NOW)
     end, _, code = cookie.partition(".")
     for bad in ("", ".", end, f"{int(end) + 1}.{code}", f"{end}.{code}0", f"x.{code}"):
-        assert not in_session(KEY, bad, NOW)
+        assert not is_in_session(KEY, bad, NOW)
 
 
 @pytest.mark.parametrize("text", ["", "short", "with space 0123456789", "\u00fc" * 20])

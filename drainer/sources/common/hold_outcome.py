@@ -24,7 +24,7 @@ def batches(items: Iterable[T]) -> Iterator[list[T]]:
         yield batch
 
 
-class Fate(enum.Enum):
+class HoldOutcome(enum.Enum):
     """What becomes of a message on hold."""
 
     REMOVE = enum.auto()
