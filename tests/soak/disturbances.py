@@ -89,11 +89,17 @@ def _failure(begin: Callable[[Faults], None]) -> Disturbance:
     return disturbance
 
 
-def _limit_all(process: int, limit: int, value: Callable[[int], int]) -> None:
+def _limit_all(
+    process: int, limit: int, value: Callable[[int], int] | None = None
+) -> None:
+    """Set a limit of every process; without a value, to the most it may have.
+
+    Some limit themselves for good, and stay below what is meant for the others.
+    """
     for pid in tree(process):
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             hard = resource.prlimit(pid, limit)[1]
-            resource.prlimit(pid, limit, (value(pid), hard))
+            resource.prlimit(pid, limit, (value(pid) if value else hard, hard))
 
 
 @contextmanager
@@ -107,7 +113,7 @@ def take_descriptors(target: Target) -> Iterator[None]:
 
     _limit_all(target.process.pid, resource.RLIMIT_NOFILE, highest)
     yield
-    _limit_all(target.process.pid, resource.RLIMIT_NOFILE, lambda _: 1024)
+    _limit_all(target.process.pid, resource.RLIMIT_NOFILE)
 
 
 @contextmanager
@@ -121,7 +127,7 @@ def take_memory(target: Target) -> Iterator[None]:
 
     _limit_all(target.process.pid, resource.RLIMIT_AS, size)
     yield
-    _limit_all(target.process.pid, resource.RLIMIT_AS, lambda _: resource.RLIM_INFINITY)
+    _limit_all(target.process.pid, resource.RLIMIT_AS)
 
 
 DISTURBANCES: Final[Mapping[str, Disturbance]] = {

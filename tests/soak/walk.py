@@ -220,15 +220,25 @@ class Walk:
         self.outcome.faults.append(f"ends with {result.code}: {result.stderr}")
 
     def _judge(self, named: frozenset[str] | set[str]) -> dict[str, str]:
-        """Compare what was received with what the ledger says."""
+        """Compare what was received with what the ledger says.
+
+        What came whole, and whose dot was not answered, counts as a copy that the
+        server may have kept; only what it said that it took, counts as received.
+        """
         states = {row["forward_path"]: row["state"] for row in self._call("list")}
         [status] = self._call("status")
         if not status["balanced"] or status["spooled"] != len(states):
             self.outcome.faults.append(f"the counts do not add up: {status}")
-        copies = Counter(path for _, path in self._received())
+        received = {path for _, path in self._received()}
+        copies = Counter(
+            path
+            for message in self.peer.messages
+            if message.reply[:1] not in ("4", "5")
+            for path in message.forward_paths
+        )
         for number in range(self.count):
             path = recipient(number)
-            if not copies[path] and states.get(path, "delivered") in FINAL:
+            if path not in received and states.get(path, "delivered") in FINAL:
                 self.outcome.lost += 1
                 self.outcome.faults.append(f"lost: {path} is {states.get(path)}")
             if copies[path] > 1 and path not in named:
