@@ -20,6 +20,8 @@ from drainer.smtp.transaction import Transaction
 _GO_AHEAD = 354
 _SUCCESS, _GO_ON = 2, 3
 _CLOSING = 421
+_OF_SESSIONS = frozenset((220, 221))
+"""Codes of a session's start and end: no reply to a command of a transaction."""
 NO_PROOF = frozenset((_CLOSING, 500, 502))
 """Codes of a refused RSET that do not show whether both sides are in step."""
 _LIMIT = re.compile(
@@ -213,10 +215,14 @@ class ReplyReader:
             self.broken = True
             lost = Lost(reason=SESSION_END, detail=str(ends[0]))
             transaction.replace(_ends_session, lost)
-        elif pipelined and self._is_unanswered(transaction):
-            why = f"commands sent together got no answer: {self.loss}"
-            self._trust.distrust(PIPELINING, why)
-            transaction.replace(_is_lost, Lost(reason=EXTENSION, detail=why))
+        elif pipelined and (lost := self._wire.lost) and not self.broken:
+            is_late = lost.reason == "timeout"
+            if is_late if transaction.behind_dot else not self._trust.pipelines:
+                why = f"commands sent together got no answer: {lost}"
+                self._trust.distrust(PIPELINING, why)
+                lost = Lost(reason=EXTENSION, detail=why)
+            # The missing reply may be any: then each one behind it is of another.
+            transaction.replace(_is_any if is_late else _is_lost, lost)
 
     def forgive_parameters(self, transaction: Transaction) -> bool:
         """Send again, without the extension, what was refused for the use of it.
@@ -233,17 +239,13 @@ class ReplyReader:
                 found = True
         return found
 
-    def _is_unanswered(self, transaction: Transaction) -> bool:
-        """Return whether the host may not have read a whole pipelined group."""
-        lost = self._wire.lost
-        if lost is None or self.broken:
-            return False
-        is_late = lost.reason == "timeout"
-        return is_late if transaction.behind_dot else not self._trust.pipelines
-
 
 def _is_lost(answer: Answer) -> bool:
     return isinstance(answer, Lost)
+
+
+def _is_any(_: Answer) -> bool:
+    return True
 
 
 def _ends_session(answer: Answer) -> bool:
@@ -258,7 +260,12 @@ def _ends_session(answer: Answer) -> bool:
 
 
 def _is_out_of_place(reply: Reply, stage: Stage) -> bool:
-    """Return whether a positive reply is of the wrong kind: we have lost step."""
+    """Return whether a positive reply is of the wrong kind: we have lost step.
+
+    At the final dot, a banner, a farewell or lines that disagree accept no message.
+    """
     category = reply.category
     due = reply.code == _GO_AHEAD if stage is Stage.DATA else category == _SUCCESS
+    if stage is Stage.DOT and (reply.mixed or reply.code in _OF_SESSIONS):
+        due = False
     return category in (_SUCCESS, _GO_ON) and not due

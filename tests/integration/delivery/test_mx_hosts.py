@@ -11,7 +11,7 @@ from drainer.config import load as config_file
 from drainer.delivery.mx_hosts import routes_now
 from drainer.smtp.certificate import key_digest
 from tests.support.command.runner import Bench, call
-from tests.support.dns.zones import SERVFAIL, Zone, serving
+from tests.support.dns.zones import SERVFAIL, TIMEOUT, Zone, serving
 from tests.support.smtp_peer.peer import PeerThread
 from tests.support.tls.certificates import self_signed
 
@@ -128,10 +128,14 @@ def test_without_a_server_the_mail_is_held(
     assert bench.drain().code == 0
 
 
-def test_a_dns_that_does_not_answer_holds_nothing(bench: Bench, zone: Zone) -> None:
+@pytest.mark.parametrize("failure", [SERVFAIL, TIMEOUT])
+def test_a_dns_that_does_not_answer_holds_nothing(
+    bench: Bench, zone: Zone, failure: str
+) -> None:
     """What it is asked for waits, and the rest is sent."""
     bench.configure(primary={"domains": ["example.org", "b.example"]})
-    zone.add("example.org", SERVFAIL)
+    bench.configure(bounce={"dns_timeout": "1s"})
+    zone.add("example.org", failure)
     zone.add("b.example", "MX", "10 localhost")
     bench.add("a@example.org", "b@b.example")
     assert bench.drain().code == 5

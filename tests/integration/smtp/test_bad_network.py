@@ -1,7 +1,7 @@
 """Networks that fail on the way, for SMTP and LMTP: nothing hangs, nothing is lost.
 
-Refused and lost connections of SMTP at each stage are in test_greeting and test_stages;
-replies of every shape in test_replies; TLS that is bad or taken away in test_tls.
+Lost connections of SMTP at each stage are in test_greeting and test_stages; replies of
+every shape in test_replies; TLS that is bad or taken away in test_tls.
 """
 
 import contextlib
@@ -16,8 +16,17 @@ from typing import Any, Final
 import pytest
 
 from tests.support.command.runner import Bench, environment
-from tests.support.scenarios.sessions import ALICE, BOB, PATIENT, SHORT, StartPeer, sent
-from tests.support.smtp_peer.script import Drop, Reset, Step, Trickle
+from tests.support.mta.postfix import free_port
+from tests.support.scenarios.sessions import (
+    ALICE,
+    BOB,
+    PATIENT,
+    SHORT,
+    SILENT,
+    StartPeer,
+    sent,
+)
+from tests.support.smtp_peer.script import Drop, Raw, Reset, Step, Trickle
 from tests.support.tls.certificates import Certificate
 
 COMMAND: Final = (sys.executable, "-m", "drainer")
@@ -62,7 +71,26 @@ def test_a_reply_has_one_limit_however_slowly_it_comes(
     bench.assert_balanced()
 
 
-@pytest.mark.parametrize("step", [Drop(), Reset()], ids=["dropped", "reset"])
+@PROTOCOLS
+@STAGES
+def test_a_reply_of_megabytes_is_cut_off(
+    peer: StartPeer, bench: Bench, stage: str, state: str, protocol: str
+) -> None:
+    """In many lines or in one: the connection is given up, as if it was lost."""
+    is_one = stage in ("rcpt", "dot")
+    data = b"250 " + b"x" * 3_000_000 if is_one else b"250-x\r\n" * 500_000
+    script: dict[str, Any] = {stage: Raw(data)}
+    bench.port = peer(lmtp=protocol == "lmtp", **script).port
+    bench.configure(primary={"protocol": protocol}, **PATIENT)
+    bench.add(ALICE)
+    assert bench.drain().code == 5
+    assert bench.states() == {ALICE: state}
+    bench.assert_balanced()
+
+
+@pytest.mark.parametrize(
+    "step", [Drop(), Reset(), SILENT], ids=["dropped", "reset", "half-open"]
+)
 @STAGES
 def test_a_connection_lost_at_a_stage_of_lmtp(
     peer: StartPeer, bench: Bench, stage: str, state: str, step: Step
@@ -70,24 +98,80 @@ def test_a_connection_lost_at_a_stage_of_lmtp(
     """As with SMTP: only behind the final dot is anybody in doubt."""
     script: dict[str, Any] = {stage: step}
     bench.port = peer(lmtp=True, **script).port
-    bench.configure(primary={"protocol": "lmtp"}, **PATIENT)
+    limits = SHORT if step is SILENT else {}
+    bench.configure(primary={"protocol": "lmtp", **limits}, **PATIENT)
     bench.add(ALICE, BOB)
     assert bench.drain().code == 5
     assert bench.states() == {ALICE: state, BOB: state}
 
 
-@STAGES
+BEFORE_MAIL: Final[dict[str, tuple[str, Step]]] = {
+    "reset": ("ehlo", Reset()),
+    "half-open": ("banner", SILENT),
+    "slow-banner": ("banner", SLOW),
+    "slow-ehlo": ("ehlo", SLOW),
+    "megabytes": ("banner", Raw(b"220-x\r\n" * 500_000)),
+}
+
+
+@pytest.mark.parametrize(("stage", "step"), BEFORE_MAIL.values(), ids=list(BEFORE_MAIL))
+@PROTOCOLS
+def test_a_connection_lost_before_mail_judges_nobody(
+    peer: StartPeer, bench: Bench, stage: str, step: Step, protocol: str
+) -> None:
+    """Nothing is attempted, and the drain stops."""
+    script: dict[str, Any] = {stage: step}
+    server = peer(lmtp=protocol == "lmtp", **script)
+    bench.port = server.port
+    limits = {"banner_timeout": "150ms", "command_timeout": "150ms"}
+    bench.configure(primary={"protocol": protocol, **limits})
+    bench.add(ALICE)
+    assert bench.drain().code == 4
+    assert bench.states() == {ALICE: "pending"}
+    assert server.transactions == []
+
+
+@pytest.mark.parametrize(
+    ("stage", "protocol"), [*((stage, "smtp") for stage in STATES), ("dot", "lmtp")]
+)
 def test_tls_that_ends_without_notice_says_nothing(
-    peer: StartPeer, bench: Bench, certificate: Certificate, stage: str, state: str
+    peer: StartPeer, bench: Bench, certificate: Certificate, stage: str, protocol: str
 ) -> None:
     """No close_notify: the end may be forged (RFC 8446 6.1), and is a lost reply."""
     script: dict[str, Any] = {stage: Reset()}
-    server = peer(tls=certificate.server_context(), **script)
+    is_lmtp = protocol == "lmtp"
+    server = peer(tls=certificate.server_context(), lmtp=is_lmtp, **script)
     bench.port = server.port
-    bench.configure(primary={"tls": "required"}, **PATIENT)
+    bench.configure(primary={"tls": "required", "protocol": protocol}, **PATIENT)
     bench.add(ALICE)
     assert bench.drain().code == 5
-    assert bench.states() == {ALICE: state}
+    assert bench.states() == {ALICE: STATES[stage]}
+
+
+@pytest.mark.parametrize("is_offered", [True, False], ids=["wrong", "stripped"])
+def test_bad_tls_gets_nothing_over_lmtp_either(
+    peer: StartPeer, bench: Bench, certificate: Certificate, *, is_offered: bool
+) -> None:
+    """`verify` is for LMTP as well: no other certificate, and nothing in the clear."""
+    tls = certificate.server_context() if is_offered else None
+    server = peer(lmtp=True, tls=tls, lenient=True)
+    bench.port = server.port
+    bench.configure(primary={"protocol": "lmtp", "tls": None, "verify": True})
+    bench.add(ALICE)
+    assert bench.drain().code == 4
+    assert bench.states() == {ALICE: "pending"}
+    assert server.transactions == []
+
+
+@PROTOCOLS
+def test_a_refused_connection_judges_nobody(bench: Bench, protocol: str) -> None:
+    """Nothing is attempted, and the drain stops."""
+    bench.port = free_port()
+    bench.configure(primary={"protocol": protocol})
+    bench.add(ALICE)
+    assert bench.drain().code == 4
+    assert bench.states() == {ALICE: "pending"}
+    bench.assert_balanced()
 
 
 @PROTOCOLS

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from tests.support.command.runner import Bench
-from tests.support.mta.postfix import free_port
 from tests.support.scenarios.sessions import (
     ALICE,
     SILENT,
@@ -64,15 +63,6 @@ def test_a_refusal_before_mail_stops_the_drain_and_judges_nothing(
 ) -> None:
     """A temporary one is tried again within the run, a permanent one is not."""
     refused_before_mail(peer, bench, script, again=again)
-
-
-def test_a_primary_that_does_not_listen_stops_the_drain(bench: Bench) -> None:
-    """Connection refused: exit 4, and every recipient stays pending."""
-    bench.port = free_port()
-    bench.add(ALICE)
-    assert bench.drain().code == 4
-    assert bench.states() == {ALICE: "pending"}
-    bench.assert_balanced()
 
 
 def test_a_name_that_does_not_resolve_stops_the_drain(bench: Bench) -> None:

@@ -86,12 +86,14 @@ class Dribble:
                 writer.close()
 
 
+@pytest.mark.parametrize("protocol", ["smtp", "lmtp"])
 @PIPELINING
 def test_replies_may_come_octet_by_octet(
-    peer: StartPeer, bench: Bench, extensions: tuple[str, ...]
+    peer: StartPeer, bench: Bench, extensions: tuple[str, ...], protocol: str
 ) -> None:
     """Nothing depends on how a reply is cut into packets."""
     server = peer(
+        lmtp=protocol == "lmtp",
         extensions=extensions,
         mail="250-2.1.0 first\n250-2.1.0 second\n250 2.1.0 third",
         rcpt=per_recipient({BOB: "550-5.1.1 no\n550-5.1.1 such\n550 5.1.1 user"}),
@@ -99,6 +101,7 @@ def test_replies_may_come_octet_by_octet(
     )
     with Dribble(server.port) as proxy:
         bench.port = proxy.port
+        bench.configure(primary={"protocol": protocol})
         bench.add(ALICE, BOB)
         assert bench.drain().code == 5
     found = bench.recipients()
@@ -124,6 +127,9 @@ SHAPES: dict[str, tuple[bytes, str]] = {
     "no-code": (b"OK\r\n", "unknown"),
     "code-and-letter": (b"250ok\r\n", "unknown"),
     "empty-line": (b"\r\n", "unknown"),
+    "a-banner": (b"220 peer.example ESMTP\r\n", "unknown"),
+    "a-farewell": (b"221 2.7.0 I can break rules, too. Goodbye.\r\n", "unknown"),
+    "mixed-to-250": (b"550-5.1.1 no\r\n250 ok\r\n", "unknown"),
     "mixed-to-550": (b"250-ok\r\n550 5.1.1 no\r\n", "held"),
     "mixed-to-554-5.6.0": (b"451-5.6.0 x\r\n554 5.6.0 no\r\n", "held"),
 }

@@ -170,6 +170,23 @@ def test_a_host_that_does_not_read_a_group_gets_one_command_at_a_time(
     assert result.stderr.count("PIPELINING") == 1
 
 
+@pytest.mark.parametrize(
+    "script",
+    [{"mail": Raw(b"")}, {"rcpt": per_recipient({ALICE: Raw(b""), BOB: NO})}],
+    ids=["mail", "rcpt"],
+)
+def test_a_missing_reply_gives_nobody_the_reply_of_another(
+    peer: StartPeer, bench: Bench, script: dict[str, Answer]
+) -> None:
+    """What followed in that group answers other commands than it seems to."""
+    bench.port = peer(**script).port
+    bench.configure(primary={"command_timeout": "300ms"}, **PATIENT)
+    bench.configure(primary={"data_timeout": "300ms"})
+    bench.add(ALICE, BOB)
+    assert bench.drain().code == 5
+    assert bench.states() == {ALICE: "deferred", BOB: "deferred"}
+
+
 def test_a_2xx_after_a_refused_mail_refuses_nobody(
     peer: StartPeer, bench: Bench
 ) -> None:
