@@ -215,14 +215,14 @@ class ReplyReader:
             self.broken = True
             lost = Lost(reason=SESSION_END, detail=str(ends[0]))
             transaction.replace(_ends_session, lost)
-        elif pipelined and (lost := self._wire.lost) and not self.broken:
-            is_late = lost.reason == "timeout"
+        elif pipelined and self._wire.lost is not None and not self.broken:
+            loss, is_late = self.loss, self.loss.reason == "timeout"
             if is_late if transaction.behind_dot else not self._trust.pipelines:
-                why = f"commands sent together got no answer: {lost}"
+                why = f"commands sent together got no answer: {loss}"
                 self._trust.distrust(PIPELINING, why)
-                lost = Lost(reason=EXTENSION, detail=why)
+                loss = Lost(reason=EXTENSION, detail=why)
             # The missing reply may be any: then each one behind it is of another.
-            transaction.replace(_is_any if is_late else _is_lost, lost)
+            transaction.replace(_is_any if is_late else _is_lost, loss)
 
     def forgive_parameters(self, transaction: Transaction) -> bool:
         """Send again, without the extension, what was refused for the use of it.
