@@ -170,7 +170,9 @@ class PrimarySection(Section):
         timedelta(minutes=5), description="Time limit for the banner and for EHLO."
     )
     command_timeout: Duration = Field(
-        timedelta(minutes=5), description="Time limit for MAIL and for RCPT."
+        timedelta(minutes=5),
+        description="Time limit for MAIL and for RCPT; QUIT has it as well, but at "
+        "most 10 seconds.",
     )
     data_timeout: Duration = Field(
         timedelta(minutes=2), description="Time limit for DATA."

@@ -14,7 +14,10 @@ from msgspec import Struct
 _LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
 _ENHANCED = re.compile(r"([245])\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})(?=\s|$)")
 _HINT = re.compile(r"(?<![\w.])([245]\.\d{1,3}\.\d{1,3})(?!\.?\w)")
-
+_SHORT_BYTES = 1024
+"""A longer reply is parsed each time, so that a hostile primary fills no memory."""
+MAX_TEXT = 4096
+"""Characters of a reply that are kept, for the same reason."""
 
 EXTENSION, SESSION_END = "extension", "session-end"
 """Reasons of a Lost: the host cannot do what it announces; it ended a used session."""
@@ -108,14 +111,18 @@ class Lost(Struct, frozen=True, kw_only=True):
         return f"{self.reason} ({self.detail})" if self.detail else self.reason
 
 
-@lru_cache(maxsize=2048)
 def parse_reply(raw: bytes) -> Reply:
     """Parse a complete reply: lines that end in LF, the last one final.
 
-    One or two CRs before the LF are not part of the text.
+    One or two CRs before the LF are not part of the text. Servers repeat themselves, so
+    a short one is kept.
 
     Raises ProtocolError when a line does not start with a code from 2xx to 5xx.
     """
+    return _parse_short(raw) if len(raw) <= _SHORT_BYTES else _parse(raw)
+
+
+def _parse(raw: bytes) -> Reply:
     codes: list[int] = []
     texts: list[str] = []
     for line in raw.removesuffix(b"\n").split(b"\n"):
@@ -128,13 +135,16 @@ def parse_reply(raw: bytes) -> Reply:
     return _assemble(codes, texts)
 
 
+_parse_short = lru_cache(maxsize=2048)(_parse)
+
+
 def _assemble(codes: list[int], texts: list[str]) -> Reply:
     code = codes[-1]
     first = _ENHANCED.match(texts[0])
     status = first[0] if first else ""
     if status:  # RFC 2034 4: every line repeats it
         texts = [text.removeprefix(status).lstrip() for text in texts]
-    text = " ".join(filter(None, texts))
+    text = " ".join(filter(None, texts))[:MAX_TEXT]
     agrees = status[:1] == str(code // 100)
     hint = status if status and not agrees else ""
     if not status and (found := _HINT.search(text)):

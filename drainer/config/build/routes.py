@@ -156,6 +156,7 @@ def _timeouts(primary: PrimarySection) -> Timeouts:
         data=primary.data_timeout.total_seconds(),
         body=primary.body_timeout.total_seconds(),
         dot=primary.dot_timeout.total_seconds(),
+        quit=min(command, Timeouts().quit),
         idle=primary.idle_timeout.total_seconds(),
     )
 

@@ -112,6 +112,9 @@ TABLE: dict[str, Cell] = {
         {"dot": Raw(b"250 " + b"x" * 5000 + b"\r\n")}, "unknown", "dot-lost"
     ),
     "quit-dropped": Cell({"quit": Drop()}, "delivered", "dot-accepted", code=0),
+    "quit-never": Cell(
+        {"quit": SILENT}, "delivered", "dot-accepted", code=0, settings=SHORT
+    ),
     "quit-500": Cell({"quit": "500 what?"}, "delivered", "dot-accepted", code=0),
     "quit-garbage": Cell({"quit": Garbage()}, "delivered", "dot-accepted", code=0),
 }

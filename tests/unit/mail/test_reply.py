@@ -1,12 +1,14 @@
 """Replies: lines, codes, enhanced codes, and text that nobody may trust."""
 
 import string
+import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from drainer.mail.reply import (
+    MAX_TEXT,
     Lost,
     ProtocolError,
     Reply,
@@ -145,6 +147,17 @@ def test_a_written_reply_is_read_back(code: int, texts: list[str]) -> None:
     assert reply.code == code
     assert reply.text.split() == " ".join(texts).split()
     assert not reply.mixed
+
+
+def test_long_replies_fill_no_memory() -> None:
+    """The words of a hostile primary are cut, and long replies are not kept."""
+    tracemalloc.start()
+    for n in range(500):
+        reply = parse_reply(b"250 %d " % n + b"x" * 30_000)
+        assert len(reply.text) == MAX_TEXT
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 1_000_000
 
 
 # ---- how it is shown
