@@ -4,14 +4,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import groupby
 
-from drainer.bounce.decider import BounceDecider, BounceRequest
+from drainer.bounce.decider import BounceDecider, request_of
 from drainer.bounce.quarantine.store import Quarantine
 from drainer.errors import MessageUnreadable, UsageError
-from drainer.ledger.codec import claimed_of, message_of, recipient_of
+from drainer.ledger.codec import claimed_of, message_of
 from drainer.ledger.reader import LedgerReader
 from drainer.ledger.reports.pending_bounces import OperatorDecision, PendingBounce
 from drainer.mail.message import Message, SpooledMessage
-from drainer.mail.reply import as_said
 from drainer.policy.bounce.decision import BounceAnswer
 from drainer.policy.classify.verdict import Classification, Scope, Verdict
 from drainer.policy.recipient.judge import BouncePermit
@@ -35,19 +34,13 @@ def ask(
     The limits are left out: ``LimitCheck`` applies them.
     """
     row = each.row
-    reply = as_said(row["reply"])
-    refusal = BounceRequest(
-        sender=row["reverse_path"],
-        original=row["message_id"] or row["id"],
-        recipient=recipient_of(row),
-        classification=Classification(
-            verdict=Verdict.BOUNCE,
-            scope=Scope.RECIPIENT,
-            rule=row["refusal"] or row["rule"],
-            reason="as it was refused",
-        ),
-        answer=reply,
+    classification = Classification(
+        verdict=Verdict.BOUNCE,
+        scope=Scope.RECIPIENT,
+        rule=row["refusal"] or row["rule"],
+        reason="as it was refused",
     )
+    refusal = request_of(row, classification, row["reply"])
     return bounce_decider.ask(each.found, refusal, now)
 
 

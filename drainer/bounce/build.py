@@ -4,9 +4,10 @@ from collections.abc import Iterable
 from ipaddress import ip_network
 from pathlib import Path
 
+from drainer.bounce.decider import BounceDecider
 from drainer.bounce.evidence.dkim_sign import sign
 from drainer.bounce.evidence.request import DnsServers, EvidenceSettings
-from drainer.bounce.relay import LIMITS, RelaySettings
+from drainer.bounce.relay import LIMITS
 from drainer.bounce.reports import DkimKey, DsnSettings
 from drainer.bounce.settings import BounceSettings
 from drainer.config import Config, own_hostname
@@ -16,7 +17,6 @@ from drainer.config.route_section import route_configs
 from drainer.errors import UsageError
 from drainer.ledger.reports.outbox import ReportDelays
 from drainer.mail.mailbox import ascii_domain
-from drainer.policy.bounce.decision import OwnIdentity
 from drainer.policy.bounce.facts import TrustSettings
 from drainer.policy.bounce.limits import ReportLimits
 from drainer.policy.pacing.rate import message_rate, parse_rate
@@ -47,11 +47,13 @@ def make_bouncing(config: Config) -> BounceSettings | None:
     if not config.bounce.send:
         return None
     return BounceSettings(
-        settings=make_evidence(config),
-        trust=make_trust(config),
-        own=make_own(config),
-        limits=config.bounce.values_for(ReportLimits),
-        patience=config.bounce.patience,
+        evidence=make_evidence(config),
+        decider=BounceDecider(
+            trust=make_trust(config),
+            hostname=hostname_of(config),
+            limits=config.bounce.values_for(ReportLimits),
+            patience=config.bounce.patience,
+        ),
         dns_budget=config.bounce.dns_run_budget,
         posting=make_posting(config),
     )
@@ -62,12 +64,9 @@ def make_posting(config: Config) -> DsnSettings:
     bounce = config.bounce
     per_second = parse_rate(bounce.rate)
     return DsnSettings(
-        ways=RelaySettings(
-            via=None if bounce.via == "mx" else make_via(config),
-            hostname=make_own(config).hostname,
-            port=bounce.mx_port,
-        ),
-        own=make_own(config),
+        via=None if bounce.via == "mx" else make_via(config),
+        mx_port=bounce.mx_port,
+        hostname=hostname_of(config),
         waits=ReportDelays(settle=bounce.settle, retry=bounce.retry),
         at_most=bounce.timeout,
         rate=None if per_second is None else message_rate(per_second, None),
@@ -91,7 +90,7 @@ def make_via(config: Config) -> Route:
     return Route(
         host=host,
         port=port or 25,
-        helo=make_own(config).hostname,
+        helo=hostname_of(config),
         tls=bounce.via_tls,
         verify=bounce.via_verify,
         login=login,
@@ -108,10 +107,9 @@ def _signing(config: Config) -> DkimKey | None:
     except OSError as error:
         message = f"cannot read the DKIM key: {error}"
         raise UsageError(message, hint="see [bounce] dkim_key_file") from None
-    signing = DkimKey(selector=bounce.dkim_selector, key=key)
-    domain = make_own(config).hostname
-    sign(_PROBE, domain=domain, selector=signing.selector, key=key)
-    return signing
+    selector = bounce.dkim_selector
+    sign(_PROBE, domain=hostname_of(config), selector=selector, key=key)
+    return DkimKey(selector=selector, key=key)
 
 
 _PROBE = b"From: probe\r\n\r\n"
@@ -131,12 +129,11 @@ def make_evidence(config: Config) -> EvidenceSettings:
         ),
         authserv_ids=frozenset(bounce.authserv_ids),
         backup_hosts=frozenset(bounce.backup_hosts),
-        hostname=make_own(config).hostname,
+        hostname=hostname_of(config),
         private=bounce.mx_private,
     )
 
 
-def make_own(config: Config) -> OwnIdentity:
-    """Return the names and addresses of this host."""
-    hostname = config.primary.helo or own_hostname()
-    return OwnIdentity(hostname=hostname, reporter=f"MAILER-DAEMON@{hostname}")
+def hostname_of(config: Config) -> str:
+    """Return the name of this host."""
+    return config.primary.helo or own_hostname()

@@ -1,9 +1,8 @@
 """Evidence about the senders of refused mail, gathered while the bounce is pending.
 
-DNS is slow and messages are hostile, so nothing waits for this. What is not known when
-a refusal would be final is decided later. A stranger controls how slow his DNS is. So
-drainer checks several messages at once, and gives each a short first check. It sets
-aside the messages with slow DNS until all others are done.
+DNS is slow, and a stranger controls how slow his is, so nothing waits for this. drainer
+checks several messages at once, each with a short first check. Messages with slow DNS
+are set aside until all others are done.
 """
 
 import asyncio
@@ -119,31 +118,26 @@ class EvidenceCollector:
         try:
             async with asyncio.TaskGroup() as group:
                 for row, domain in zip(rows, domains, strict=True):
-                    look = self._in_turn(turns[domain], row, quick=quick)
-                    group.create_task(look)
+                    group.create_task(self._look(turns[domain], row, quick=quick))
         except* DrainerError as errors:
             failed += errors.exceptions
         if failed:
             raise failed[0]
 
-    async def _in_turn(self, turn: asyncio.Semaphore, row: Row, *, quick: bool) -> None:
-        async with turn, self._places:
-            await self._look(row, quick=quick)
-
-    async def _look(self, row: Row, *, quick: bool) -> None:
+    async def _look(self, turn: asyncio.Semaphore, row: Row, *, quick: bool) -> None:
         seq = row["seq"]
-        facts, marks = await self._find(message_of(row), quick=quick)
-        found = encode_evidence(facts, marks)
-        if quick and found["later"] and len(self._set_aside) < MAX_SET_ASIDE:
-            self._set_aside[seq] = _SetAside(row, found)
-            return
-        self._set_aside.pop(seq, None)
-        await self._ledger.reports.keep_evidence(seq, found)
+        async with turn, self._places:
+            facts, marks = await self._find(message_of(row), quick=quick)
+            found = encode_evidence(facts, marks)
+            if quick and found["later"] and len(self._set_aside) < MAX_SET_ASIDE:
+                self._set_aside[seq] = _SetAside(row, found)
+                return
+            self._set_aside.pop(seq, None)
+            await self._ledger.reports.keep_evidence(seq, found)
 
     async def _find(
         self, message: Message, *, quick: bool
     ) -> tuple[SenderFacts, ListMarkers]:
-        """Return the facts about the sender of a message, and its marks."""
         content, cut = await asyncio.to_thread(self._read, message)
         readable = bool(content)  # otherwise it is unknown what else its header says
         question = SenderQuestion(

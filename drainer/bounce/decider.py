@@ -1,9 +1,7 @@
 """Gather what the bounce rules need to decide whether a sender may get a bounce.
 
-The bounce rules themselves are drainer.policy.bounce.decision. The evidence is in the
-ledger before the confirming attempt starts (drainer.bounce.collector). The code that
-writes the report checks again whether it was reported already, and what the limits say
-(drainer.ledger.reports.limits).
+The code that writes the report checks again whether it was reported already, and what
+the limits say (drainer.ledger.reports.limits).
 """
 
 from datetime import datetime, timedelta
@@ -11,16 +9,16 @@ from datetime import datetime, timedelta
 from msgspec import Struct, field
 
 from drainer.bounce.evidence.codec import facts_of, marks_of
-from drainer.ledger.records import from_micros
+from drainer.ledger.codec import recipient_of
+from drainer.ledger.records import Row, from_micros
 from drainer.mail.dsn.model import DsnAction
 from drainer.mail.envelope import Recipient
 from drainer.mail.mailbox import mailbox_key
-from drainer.mail.reply import Reply
+from drainer.mail.reply import Reply, as_said
 from drainer.policy.bounce.decision import (
     BounceAnswer,
     BounceCase,
     BounceDecision,
-    OwnIdentity,
     decide,
 )
 from drainer.policy.bounce.facts import TrustSettings
@@ -50,7 +48,7 @@ class BounceDecider(Struct, frozen=True, kw_only=True):
     """Applies the bounce rules."""
 
     trust: TrustSettings
-    own: OwnIdentity
+    hostname: str
     limits: ReportLimits = field(default_factory=ReportLimits)
     #: How long DNS may stay silent.
     patience: timedelta = DAY
@@ -59,10 +57,10 @@ class BounceDecider(Struct, frozen=True, kw_only=True):
         self, delivery: Delivery, each: ClassifiedResult, now: datetime
     ) -> BouncePermit:
         """Return what the bounce rules say about one recipient's confirmed refusal."""
-        original = delivery.message.message_id or delivery.message.id
+        message = delivery.message
         refusal = BounceRequest(
-            sender=delivery.message.envelope.reverse_path,
-            original=original,
+            sender=message.envelope.reverse_path,
+            original=message.message_id or message.id,
             recipient=each.result.claimed.recipient,
             classification=each.classification,
             answer=each.result.answer,
@@ -70,7 +68,7 @@ class BounceDecider(Struct, frozen=True, kw_only=True):
         return self.ask(delivery.found, refusal, now)
 
     def ask(
-        self, found: StoredEvidence | None, refusal: "BounceRequest", now: datetime
+        self, found: StoredEvidence | None, refusal: BounceRequest, now: datetime
     ) -> BouncePermit:
         """Return what the bounce rules say, without regard to earlier reports."""
         if found is None:
@@ -80,21 +78,19 @@ class BounceDecider(Struct, frozen=True, kw_only=True):
             )
             return BouncePermit(decision=decision)
         sender, status = refusal.sender, status_of(refusal)
-        status_text = (
-            status
-            if refusal.action is DsnAction.FAILED
-            else f"{refusal.action} {status}"
-        )
-        mailbox = mailbox_key(sender, self.limits.tag_delimiters)
+        is_failure = refusal.action is DsnAction.FAILED
         key = dedupe_key(
-            mailbox, refusal.original, refusal.recipient.forward_path, status_text
+            mailbox_key(sender, self.limits.tag_delimiters),
+            refusal.original,
+            refusal.recipient.forward_path,
+            status if is_failure else f"{refusal.action} {status}",
         )
         case = BounceCase(
             facts=facts_of(found),
             recipient=refusal.recipient,
             marks=marks_of(found),
             trust=self.trust,
-            own=self.own,
+            hostname=self.hostname,
             classification=refusal.classification,
             action=refusal.action,
             detail=status[2:],
@@ -105,6 +101,23 @@ class BounceDecider(Struct, frozen=True, kw_only=True):
             patience=self.patience,
         )
         return BouncePermit(decision=decide(case), key=key, status=status, case=case)
+
+
+def request_of(
+    row: Row,
+    classification: Classification,
+    reply: str,
+    action: DsnAction = DsnAction.FAILED,
+) -> BounceRequest:
+    """Return the request about a recipient in the ledger, joined with its message."""
+    return BounceRequest(
+        sender=row["reverse_path"],
+        original=row["message_id"] or row["id"],
+        recipient=recipient_of(row),
+        classification=classification,
+        answer=as_said(reply),
+        action=action,
+    )
 
 
 _CLASSES = {DsnAction.FAILED: "5", DsnAction.RELAYED: "2"}

@@ -5,8 +5,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
 from drainer.bounce.evidence.client import AT_ONCE, EvidenceWorker
 from drainer.mail.envelope import domain_of
 from drainer.smtp.route import Route, Timeouts
@@ -21,33 +19,26 @@ class NoRelay(Exception):
     """No server was found; ``later`` if DNS did not answer in time, or permanently."""
 
     def __init__(self, reason: str, *, later: bool) -> None:
-        """Keep the reason."""
         super().__init__(reason)
         self.later = later
-
-
-class RelaySettings(Struct, frozen=True, kw_only=True):
-    """Which servers take a report."""
-
-    #: The relay for all reports; None: the mail servers of each sender.
-    via: Route | None
-    #: Our own name.
-    hostname: str
-    #: The port of senders' mail servers.
-    port: int = 25
 
 
 @dataclass(slots=True)
 class ReportRelay:
     """Finds the servers that take a report; keeps DNS answers for a run."""
 
-    ways: RelaySettings
+    #: The relay for all reports; None: the mail servers of each sender.
+    via: Route | None
+    #: The port of senders' mail servers.
+    port: int
+    #: Our own name.
+    hostname: str
     checks: EvidenceWorker
     _known: dict[str, "MxTargets"] = field(default_factory=dict)
 
     async def prepare(self, senders: Iterable[str]) -> None:
         """Ask DNS about several senders at once: a slow one makes no other wait."""
-        if self.ways.via is not None:
+        if self.via is not None:
             return
         places = asyncio.Semaphore(AT_ONCE)
 
@@ -60,8 +51,8 @@ class ReportRelay:
 
     async def to(self, sender: str) -> list[Route]:
         """Return the servers to try, in order; raise NoRelay if there are none."""
-        if self.ways.via is not None:
-            return [self.ways.via]
+        if self.via is not None:
+            return [self.via]
         domain = domain_of(sender)
         if domain not in self._known:
             self._known[domain] = await self.checks.relays(domain)
@@ -71,9 +62,9 @@ class ReportRelay:
         return [
             Route(
                 host=host,
-                port=self.ways.port,
+                port=self.port,
                 address=address,
-                helo=self.ways.hostname,
+                helo=self.hostname,
                 timeouts=LIMITS,
             )
             for host, address in found.targets

@@ -1,9 +1,7 @@
 """Send reports: one per message, by a route of their own, never twice on purpose.
 
-The sender takes the reports that are due from the ledger one by one. It builds each
-again from the ledger and the copy of the original, and records the result there as a
-decision. A report that fails is recorded with the reply that refused it, and is never
-reported itself.
+Each is built again from the ledger and the copy of the original. A report that fails is
+recorded with the reply that refused it, and is never reported itself.
 """
 
 import asyncio
@@ -19,7 +17,7 @@ from msgspec.structs import replace
 from drainer.bounce.evidence.client import EvidenceWorker
 from drainer.bounce.evidence.dkim_sign import sign
 from drainer.bounce.quarantine.store import Quarantine
-from drainer.bounce.relay import LIMITS, NoRelay, RelaySettings, ReportRelay
+from drainer.bounce.relay import LIMITS, NoRelay, ReportRelay
 from drainer.errors import MessageUnreadable
 from drainer.ledger.records import from_micros
 from drainer.ledger.reports.evidence import FAILED, QUEUED, SENT
@@ -30,7 +28,7 @@ from drainer.mail.dsn.model import CannotReport, Dsn, RecipientStatus
 from drainer.mail.envelope import AddressError, Envelope, ascii_form, verp_sender
 from drainer.mail.message import Message
 from drainer.mail.reply import Lost, Reply, Stage, as_said
-from drainer.policy.bounce.decision import CONTENT_RULES, OwnIdentity
+from drainer.policy.bounce.decision import CONTENT_RULES
 from drainer.policy.classify.classifier import classify
 from drainer.policy.classify.verdict import Verdict
 from drainer.policy.pacing.rate import Rate, Rates
@@ -60,8 +58,12 @@ class DkimKey(Struct, frozen=True, kw_only=True):
 class DsnSettings(Struct, frozen=True, kw_only=True):
     """How reports are sent."""
 
-    ways: RelaySettings
-    own: OwnIdentity
+    #: The relay for all reports; None: the mail servers of each sender.
+    via: Route | None
+    #: The port of senders' mail servers.
+    mx_port: int
+    #: Our own name.
+    hostname: str
     waits: ReportDelays
     #: For one attempt.
     at_most: timedelta
@@ -94,8 +96,7 @@ class DsnSender:
         self._sources = sources
         self._quarantine = quarantine
         self._posting = posting
-        self._own = posting.own
-        self._ways = ReportRelay(posting.ways, checks)
+        self._ways = ReportRelay(posting.via, posting.mx_port, posting.hostname, checks)
         self._closed = False
         self.count = ReportCounts()
 
@@ -114,7 +115,7 @@ class DsnSender:
         await throttle.resize(1)
         end = time.monotonic() + at_most.total_seconds()
         while not self._closed and time.monotonic() < end:
-            queued = await self._ledger.reports.take(waits, self._own.hostname)
+            queued = await self._ledger.reports.take(waits, self._posting.hostname)
             if queued is None:
                 return
             await throttle.message()
@@ -135,7 +136,7 @@ class DsnSender:
         if ended.state != QUEUED and self._quarantine is not None:
             needless = await self._ledger.reports.needless([queued.message.id])
             self._quarantine.forget(needless)
-        return tried.goes_on or self._posting.ways.via is None
+        return tried.goes_on or self._posting.via is None
 
     async def _attempt(self, queued: QueuedReport) -> "_SendAttempt":
         """Try one server after the other until one has decided."""
@@ -210,7 +211,7 @@ class DsnSender:
                 )
                 for row, recipient in queued.told
             ),
-            hostname=self._own.hostname,
+            hostname=self._posting.hostname,
             primary=_host_of(queued.route),
             message_id=queued.report_id,
             date=from_micros(queued.at),
@@ -232,8 +233,12 @@ class DsnSender:
         signing = self._posting.signing
         if signing is None:
             return report
-        domain = self._own.hostname
-        return sign(report, domain=domain, selector=signing.selector, key=signing.key)
+        return sign(
+            report,
+            domain=self._posting.hostname,
+            selector=signing.selector,
+            key=signing.key,
+        )
 
     def _original(self, message: Message) -> bytes:
         """Return the start of the original: its copy, or the message in its source."""
@@ -286,8 +291,6 @@ def _may_return(queued: QueuedReport, original: bytes) -> bool:
 
 
 class _SendAttempt(NamedTuple):
-    """The result of an attempt."""
-
     ended: ReportResult
     #: Whether this server may be tried for other reports.
     goes_on: bool = True

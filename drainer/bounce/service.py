@@ -1,8 +1,6 @@
 """What one drain needs to notify senders: evidence, bounce decisions, reports.
 
-It gathers evidence while the drain runs. At the end it applies the bounce rules to
-reports of deliveries, and sends the reports that are due. Messages with slow DNS come
-last.
+It gathers evidence while the drain runs, and decides and sends at the end.
 """
 
 from collections.abc import Mapping
@@ -13,8 +11,8 @@ from drainer.bounce.collector import EvidenceCollector
 from drainer.bounce.evidence.client import EvidenceWorker
 from drainer.bounce.quarantine.store import Quarantine
 from drainer.bounce.reports import DsnSender
-from drainer.bounce.settings import BounceSettings, build_decider
-from drainer.bounce.success_reports import SuccessReportDecider
+from drainer.bounce.settings import BounceSettings
+from drainer.bounce.success_reports import decide_success_reports
 from drainer.ledger.repository import Ledger
 from drainer.sources.protocol import Source
 
@@ -33,15 +31,11 @@ class BounceService:
         quarantine: Quarantine | None,
         bouncing: BounceSettings,
     ) -> None:
-        """Prepare; nothing is checked yet."""
-        self._ledger = ledger
-        self.bounce_decider = build_decider(bouncing)
-        self._checks = EvidenceWorker(bouncing.settings)
+        self._ledger, self._sources, self._quarantine = ledger, sources, quarantine
+        self.bounce_decider = bouncing.decider
+        self._checks = EvidenceWorker(bouncing.evidence)
         self._gathering = EvidenceCollector(
             ledger, sources, self._checks, quarantine, bouncing.dns_budget
-        )
-        self._success_reports = SuccessReportDecider(
-            ledger, list(sources), self.bounce_decider, quarantine
         )
         self.reporting = DsnSender(
             ledger, sources, quarantine, bouncing.posting, self._checks
@@ -49,11 +43,9 @@ class BounceService:
         self._closed = False
 
     async def __aenter__(self) -> Self:
-        """Return itself."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """End the evidence process."""
         await self._checks.end()
 
     async def gather_once(self) -> None:
@@ -79,7 +71,9 @@ class BounceService:
 
     async def _report(self) -> None:
         if not self._closed:
-            await self._success_reports.ask()
+            await decide_success_reports(
+                self._ledger, self._sources, self.bounce_decider, self._quarantine
+            )
             await self.reporting.run()
 
     def close(self) -> None:

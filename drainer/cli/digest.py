@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from drainer.bounce.build import make_own
+from drainer.bounce.build import hostname_of
 from drainer.cli.filters import require_mailbox, time_ago
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import print_json, say
@@ -53,7 +53,7 @@ def digest(
     config = load(path, ledger=ledger)
     with LedgerReader(ledger_url(config)) as report:
         facts = digest_of(report, start, now, make_rules(config))
-    text = text_of(facts, make_own(config).hostname)
+    text = text_of(facts, hostname_of(config))
     if json_:
         print_json(facts)
     elif not address:

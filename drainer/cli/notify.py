@@ -9,12 +9,12 @@ from drainer.cli.options import ConfigOption, JsonOption, load
 from drainer.cli.output import clean, print_json, stdout
 from drainer.config import Config
 from drainer.errors import UsageError
-from drainer.policy.watch.notices import Condition, notice
+from drainer.policy.watch.notices import Notice
 from drainer.runtime.process import utcnow
 from drainer.watch.notify.channels import make_channels, send
 
-_TEST = Condition(
-    key="test",
+_TEST = Notice(
+    event="test",
     subject="this is a test",
     cause="an operator ran `drainer notify --test`",
     command="drainer status",
@@ -59,6 +59,5 @@ def notify(
 async def _send_all(config: Config) -> dict[str, bool]:
     """Send it every way at once; return whether each way worked, by its name."""
     ways = make_channels(config)
-    sent = notice("test", _TEST)
-    tasks = (send(name, channel, sent, utcnow()) for name, channel in ways.items())
+    tasks = (send(name, channel, _TEST, utcnow()) for name, channel in ways.items())
     return dict(zip(ways, await asyncio.gather(*tasks), strict=True))

@@ -7,7 +7,6 @@ from typing import Any
 from drainer.bounce import approval
 from drainer.bounce.build import make_bouncing
 from drainer.bounce.decider import BounceDecider
-from drainer.bounce.settings import build_decider
 from drainer.cli.output import clean, stdout
 from drainer.cli.table import Table
 from drainer.cli.times import format_time
@@ -32,7 +31,7 @@ def open_decider(config: Config) -> Iterator[tuple[LedgerReader, BounceDecider |
     """Yield the ledger and the bounce rules; no rules when no bounces are sent."""
     bouncing = make_bouncing(config)
     with LedgerReader(ledger_url(config)) as report:
-        yield report, build_decider(bouncing) if bouncing is not None else None
+        yield report, bouncing.decider if bouncing is not None else None
 
 
 def bounce_facts(

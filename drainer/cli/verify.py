@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from drainer.bounce.build import make_evidence, make_own, make_trust
+from drainer.bounce.build import hostname_of, make_evidence, make_trust
 from drainer.bounce.evidence.client import EvidenceWorker
 from drainer.bounce.evidence.request import MAX_CONTENT_BYTES, SenderQuestion
 from drainer.cli.filters import require_mailbox
@@ -132,7 +132,7 @@ def _case(
         recipient=recipient,
         marks=marks_of(head),
         trust=make_trust(config),
-        own=make_own(config),
+        hostname=hostname_of(config),
         classification=_REFUSED,
         confirmed=True,
     )

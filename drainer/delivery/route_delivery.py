@@ -42,7 +42,6 @@ from drainer.ledger.repository import Ledger
 from drainer.ledger.route_mail import RouteMail
 from drainer.policy.breaker.breaker import CircuitBreaker
 from drainer.policy.breaker.known_good import KnownGoodRecipients
-from drainer.policy.recipient.judge import RetryPolicy
 from drainer.runtime.process import utcnow
 from drainer.smtp.hosts import HostChoice
 from drainer.smtp.rate_limiter import RateLimiter, TotalRate
@@ -199,9 +198,8 @@ class RouteDelivery:
             ready_queue=self._ready_queue,
             ledger=shared.ledger,
             rate_limiter=self._rate_limiter,
-            policy=RetryPolicy(
-                schedule=shared.settings.schedule, rules=self.settings.rules
-            ),
+            schedule=shared.settings.schedule,
+            rules=self.settings.rules,
             control=self.control,
             events=events,
             leases=shared.leases,
@@ -284,7 +282,7 @@ class RouteDelivery:
     async def confirm(self, confirm_after: timedelta) -> None:
         """Make pending bounces due whose confirmation delay is over."""
         schedule = replace(self._shared.settings.schedule, confirm_after=confirm_after)
-        self._worker.policy = RetryPolicy(schedule=schedule, rules=self.settings.rules)
+        self._worker.schedule = schedule
         looked = self._shared.bounce_service is not None
         if not self.not_ready:
             await self._breaker_monitor.confirm(self.settings.brake, looked=looked)

@@ -8,7 +8,7 @@ import asyncio
 import functools
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Self
@@ -32,16 +32,17 @@ from drainer.ledger.repository import Ledger
 from drainer.mail.envelope import domain_of
 from drainer.mail.message import BEHIND_BREAKER, HOST_LIMIT, Problem
 from drainer.mail.reply import Lost, Stage
+from drainer.policy.breaker.registry import BreakerRegistry
+from drainer.policy.classify.rules import Rule
 from drainer.policy.recipient.delivery import Delivery
 from drainer.policy.recipient.judge import (
     BouncePermit,
-    BreakerView,
     ClassifiedResult,
-    RetryPolicy,
     SettleContext,
     classify_attempt,
     exempt_message_specific,
 )
+from drainer.policy.recipient.retry import RetrySchedule
 from drainer.policy.recipient.settle import Settlement, settle, settle_delivered
 from drainer.policy.recipient.state import FINAL
 from drainer.runtime.process import utcnow
@@ -57,11 +58,12 @@ class DeliveryWorker:
     ready_queue: ReadyQueue
     ledger: Ledger
     rate_limiter: RateLimiter
-    policy: RetryPolicy
+    schedule: RetrySchedule
+    rules: Sequence[Rule]
     control: DrainControl
     events: DeliveryEvents
     leases: SourceLeases
-    breakers: BreakerView
+    breakers: BreakerRegistry
     bounce_decider: BounceDecider | None
     #: Returns the list of recipients that has an address; None: there are no lists.
     listed: Callable[[str], str] | None
@@ -296,7 +298,7 @@ class DeliveryWorker:
         """Return the new state of each recipient; the circuit breakers judge first."""
         session = self._session
         results = classify_attempt(
-            transaction.results.values(), self.policy.rules, transaction.sent
+            transaction.results.values(), self.rules, transaction.sent
         )
         delivered = settle_delivered(results)
         if delivered is not None:
@@ -309,7 +311,7 @@ class DeliveryWorker:
         group, elsewhere = self.events.replied(transaction, results, session)
         if elsewhere or group is not None:
             context = structs.replace(context, elsewhere=elsewhere, group=group)
-        return settle(results, context, self.policy)
+        return settle(results, context)
 
     def _context(self, transaction: Transaction) -> SettleContext:
         """Return the circumstances in which an attempt is settled."""
@@ -320,6 +322,7 @@ class DeliveryWorker:
             draw=random.random(),  # noqa: S311 - jitter, not a secret
             sender_domain=domain_of(delivery.message.envelope.reverse_path),
             breakers=self.breakers,
+            schedule=self.schedule,
             attachment=transaction.facts.has_attachment,
             vouched=self._session.vouched if self._session else (),
             kept=delivery.kept,

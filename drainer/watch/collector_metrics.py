@@ -25,7 +25,6 @@ class CollectorMetrics:
     """Sends the metrics of one ledger."""
 
     def __init__(self, config: Config, url: LedgerURL) -> None:
-        """Connect to nothing yet."""
         self._config, self._url = config, url
         self._endpoint = config.telemetry.metrics_endpoint
         self._exporter = OtlpMetricsExporter(self._endpoint)

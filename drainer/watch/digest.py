@@ -8,7 +8,7 @@ from email.header import Header
 from email.utils import format_datetime
 from typing import Any
 
-from drainer.bounce.build import make_own, make_via
+from drainer.bounce.build import hostname_of, make_via
 from drainer.config import Config
 from drainer.config.build.paths import ledger_url
 from drainer.config.build.rules import make_rules
@@ -28,7 +28,7 @@ def digest_text(config: Config, since: datetime, now: datetime) -> str:
     """Return the digest of the time between; raise LedgerError without a ledger."""
     with LedgerReader(ledger_url(config)) as report:
         facts = digest(report, since, now, make_rules(config))
-    return text_of(facts, make_own(config).hostname)
+    return text_of(facts, hostname_of(config))
 
 
 async def mail_digest(
@@ -37,7 +37,7 @@ async def mail_digest(
     """Send a digest by ``[bounce] via``; PrimaryNotReady if it is not accepted."""
     route = make_via(config)
     subject = f"digest of {now:%Y-%m-%d}"
-    content = mail_of(text, address, make_own(config).hostname, now, subject)
+    content = mail_of(text, address, hostname_of(config), now, subject)
     answer = await submit(route, address, content)
     if isinstance(answer, Reply) and answer.category == 2:  # noqa: PLR2004
         return answer
@@ -78,23 +78,11 @@ def _lines(facts: Mapping[str, Any], hostname: str) -> Iterator[str]:
     yield f"drainer on {hostname}, {since} to {until}"
     yield ""
     yield from _standing(facts)
-    yield from _list(
-        "Not delivered, and why (new in this time)",
-        (
-            f"{each['recipients']:>7} {each['state']}: {each['reason']}"
-            f" ({each['new']} new)"
-            for each in facts["reasons"]
-        ),
-    )
-    yield from _list(
-        "Circuit breakers that are not closed",
-        (
-            f"{each['scope']} {each['state']} since {_minute(each['since'])}:"
-            f" {each['reason']} {each['reply']}"
-            for each in facts["breakers"]
-        ),
-    )
-    yield from _refused(facts)
+    breakers = [each | {"since": _minute(each["since"])} for each in facts["breakers"]]
+    facts = {**facts, "breakers": breakers}
+    for title, key, row in _SECTIONS:
+        if found := facts[key]:
+            yield from ("", f"{title}:", *(row.format_map(each) for each in found))
     yield ""
     counts = ", ".join(f"{count} {state}" for state, count in facts["reports"].items())
     yield f"Reports to senders: {counts}"
@@ -102,25 +90,34 @@ def _lines(facts: Mapping[str, Any], hostname: str) -> Iterator[str]:
         yield "See `drainer quarantine list`, then `release`, `export` or `purge`."
 
 
-def _refused(facts: Mapping[str, Any]) -> Iterator[str]:
-    yield from _list(
+_SECTIONS = (
+    (
+        "Not delivered, and why (new in this time)",
+        "reasons",
+        "{recipients:>7} {state}: {reason} ({new} new)",
+    ),
+    (
+        "Circuit breakers that are not closed",
+        "breakers",
+        "{scope} {state} since {since}: {reason} {reply}",
+    ),
+    (
         "Refused permanently in this time, in the primary's words",
-        (f"{each['recipients']:>7} {each['words']}" for each in facts["refusals"]),
-    )
-    yield from _list(
+        "refusals",
+        "{recipients:>7} {words}",
+    ),
+    (
         "Sender domains of the refused mail",
-        (
-            f"{each['recipients']:>7} {each['domain']}"
-            for each in facts["sender_domains"]
-        ),
-    )
-    yield from _list(
+        "sender_domains",
+        "{recipients:>7} {domain}",
+    ),
+    (
         "Senders without a report, by bounce rule",
-        (
-            f"{each['recipients']:>7} {each['rule']}: {each['about']}"
-            for each in facts["not_told"]
-        ),
-    )
+        "not_told",
+        "{recipients:>7} {rule}: {about}",
+    ),
+)
+"""Of each section: its title, the key of its rows, and how a row is written."""
 
 
 def _standing(facts: Mapping[str, Any]) -> Iterator[str]:
@@ -135,12 +132,6 @@ def _standing(facts: Mapping[str, Any]) -> Iterator[str]:
             f"{facts['spooled']} recipients were recorded, but the states add up to"
             f" {total}: please report this"
         )
-
-
-def _list(title: str, lines: Iterator[str]) -> Iterator[str]:
-    found = list(lines)
-    if found:
-        yield from ("", f"{title}:", *found)
 
 
 def _minute(moment: str) -> str:

@@ -27,7 +27,6 @@ class DrainTask:
     """A drain that runs, or is about to run."""
 
     def __init__(self, plan: WatchPlan, diary: WatchLog) -> None:
-        """Start nothing yet."""
         self._plan = plan
         self._diary = diary
         #: The run, once it has started.

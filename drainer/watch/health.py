@@ -23,8 +23,7 @@ _SAYS = {OverrideKind.UP: WatchEvent.UP, OverrideKind.DOWN: WatchEvent.DOWN}
 def last_hook(controls: Sequence[Override], since: datetime) -> Observation | None:
     """Return what the last hook reported; several at once count as one.
 
-    A hook older than ``since`` came while the watch did not listen, so it does not
-    count.
+    A hook before ``since`` does not count: the watch did not listen.
     """
     said = [c for c in controls if c.ask in _SAYS and c.at >= since]
     if not said:
@@ -91,7 +90,6 @@ class DrainHealth:
     """Checks the drain that runs."""
 
     def __init__(self) -> None:
-        """Start with a breaker that never paused."""
         self._failures = 0
 
     def happenings(

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from datetime import datetime
 
 from drainer.errors import LedgerError
@@ -28,17 +27,6 @@ def wall(moment: datetime) -> datetime:
     return moment.astimezone()
 
 
-@dataclass(slots=True, kw_only=True)
-class WatchPeriod:
-    """The time that a watch spends in one state."""
-
-    state: str
-    since: datetime
-    reason: str
-    #: The id of the run that drained when it ended.
-    runs: list[str] = field(default_factory=list)
-
-
 class Journal:
     """Reports, and never fails: what cannot be written yet waits."""
 
@@ -47,7 +35,10 @@ class Journal:
         self.began = utcnow()
         self._route = route
         self._notifier = notifier
-        self._period = WatchPeriod(state="", since=self.began, reason="")
+        #: The state that it is in, as the record of the next change has it.
+        self._period: dict[str, object] = {"from": ""}
+        #: The drains that have run in that state.
+        self._runs: list[str] = []
         self._unwritten: deque[Decision] = deque(maxlen=MAX_UNWRITTEN)
         self._complaint = ""
         #: Of the last check, without what differs each time; None before the first.
@@ -62,32 +53,24 @@ class Journal:
         _log.info(f"watch {watch.state}: {why}{until}")
         self._notifier.status(f"{watch.state}: {why}{until}")
         if run:
-            self._period.runs.append(run)
+            self._runs.append(run)
         evidence: dict[str, object] = {"why": watch.why, "route": self._route}
         if watch.until is not None:
             evidence["until"] = watch.until.isoformat()
         if run:
             evidence["run"] = run
-        self._note(f"watch-{watch.state}", self._end_period() | evidence)
-        self._period = WatchPeriod(
-            state=watch.state.value, since=utcnow(), reason=watch.why
-        )
+        self._note(f"watch-{watch.state}", self._period | evidence)
+        self._runs = []
+        self._period = {
+            "from": watch.state.value,
+            "since": to_micros(utcnow()),
+            "reason": watch.why,
+            "runs": self._runs,
+        }
 
     def ended(self) -> None:
         """Report the end."""
-        self._note(WATCH_ENDED, self._end_period() | {"route": self._route})
-
-    def _end_period(self) -> dict[str, object]:
-        """Return what the record of a change says of the state before it."""
-        period = self._period
-        if not period.state:
-            return {"from": ""}
-        return {
-            "from": period.state,
-            "since": to_micros(period.since),
-            "reason": period.reason,
-            "runs": period.runs,
-        }
+        self._note(WATCH_ENDED, self._period | {"route": self._route})
 
     def controlled(self, controls: Iterable[Override]) -> None:
         """Report hooks, pauses and rates that were given, a line for each."""

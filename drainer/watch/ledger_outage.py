@@ -1,20 +1,17 @@
 """How long a watch waits for an unreachable ledger, and what it reports meanwhile.
 
-At its start the watch waits before it is ready; systemd gives it a longer start time
-with each sign of life. While it runs, it continues, and counts from the first failure.
-When the time is over, the watch ends with exit status 1, and the service manager
-restarts it.
+At its start the watch waits; systemd gives it more time with each sign of life. While
+it runs, it counts from the first failure. In the end it fails, and is restarted.
 """
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from typing import TypeVar
-
-import tenacity
 
 from drainer.errors import LedgerError, LedgerLost
 from drainer.runtime.units import describe_duration
@@ -26,7 +23,8 @@ SIGN_OF_LIFE = 1.0
 """Seconds between two signs of life."""
 SAY_EVERY = 60.0
 """Seconds between two log lines about the same outage."""
-LONGEST_PAUSE = 15.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
+"""Seconds between two attempts, at most: at first, and in the end."""
 
 _log = logging.getLogger(__name__)
 
@@ -48,36 +46,21 @@ class LedgerOutage:
 
         ``make`` runs in a thread. Raises LedgerLost when the time is over.
         """
-
-        def is_over(_: tenacity.RetryCallState) -> bool:
-            return ending.is_set() or self.error is not None
-
-        async def pause(seconds: float) -> None:
-            await self._pause(seconds, ending)
-
-        retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(LedgerLost),
-            wait=tenacity.wait_random_exponential(0.5, max=LONGEST_PAUSE),
-            stop=is_over,
-            sleep=pause,
-            reraise=True,
-        )
-        try:
-            return await retrying(self._open, make)
-        except LedgerLost as error:
-            if ending.is_set():
-                return None
-            raise self.error or error from None
-
-    async def _open(self, make: Callable[[], T]) -> T:
-        self._notifier.extend_start()
-        try:
-            made = await asyncio.to_thread(make)
-        except LedgerLost as error:
-            self.failed(error)
-            raise
-        self.answered()
-        return made
+        longest = FIRST_PAUSE
+        while not ending.is_set():
+            self._notifier.extend_start()
+            try:
+                made = await asyncio.to_thread(make)
+            except LedgerLost as error:
+                self.failed(error)
+                if self.error is not None and not ending.is_set():
+                    raise self.error from None
+                await self._pause(random.uniform(0, longest), ending)  # noqa: S311
+                longest = min(2 * longest, LONGEST_PAUSE)
+            else:
+                self.answered()
+                return made
+        return None
 
     async def _pause(self, seconds: float, ending: asyncio.Event) -> None:
         until = time.monotonic() + seconds

@@ -1,6 +1,5 @@
 """What Prometheus reads, one table row each (docs/metrics.md).
 
-`/metrics` has all of it. A text file for the node exporter has what the ledger knows.
 No label contains an address, and every label has few values. A route has the name of
 its first server.
 """
@@ -71,10 +70,10 @@ class Metric(NamedTuple):
     """One name, and how its values are found."""
 
     name: str
-    kind: str
-    labels: tuple[str, ...]
     help: str
     samples: Callable[[Any], Iterable[Sample]]
+    labels: tuple[str, ...] = ()
+    kind: str = "gauge"
 
 
 def _one(value: float | None) -> Iterator[Sample]:
@@ -179,71 +178,56 @@ def _checks(seen: MetricInputs) -> Iterator[Sample]:
 LEDGER_METRICS: Final = (
     Metric(
         "drainer_info",
-        "gauge",
-        ("version",),
         "always 1; the label names this drainer",
         lambda _: [((__version__,), 1)],
+        ("version",),
     ),
     Metric(
         "drainer_breakers",
-        "gauge",
-        ("route", "scope", "state"),
         "circuit breakers of routes and of recipient domains, by state",
         _breakers,
+        ("route", "scope", "state"),
     ),
     Metric(
         "drainer_ledger_readable",
-        "gauge",
-        (),
         "whether the ledger could be read; its values are absent if not",
         lambda seen: _one(not seen.ledger.error),
     ),
     Metric(
         "drainer_spooled_recipients",
-        "gauge",
-        (),
         "recipients that scans have recorded",
         _facts("spooled"),
     ),
     Metric(
         "drainer_recipients",
-        "gauge",
-        ("route", "state"),
         "recipients by route and state (docs/states.md); no route is an empty label",
         _states,
+        ("route", "state"),
     ),
     Metric(
         "drainer_balanced",
-        "gauge",
-        (),
         "whether the states add up to what was recorded; 0 is a defect",
         _facts("balanced"),
     ),
     Metric(
         "drainer_messages",
-        "gauge",
-        ("part",),
         "messages that are finished, and those with something left to do",
         _messages,
+        ("part",),
     ),
     Metric(
         "drainer_waiting_recipients",
-        "gauge",
-        ("state", "rule"),
         "recipients that wait, by the rule that decided last (docs/refusals.md)",
         _reasons,
+        ("state", "rule"),
     ),
     Metric(
         "drainer_first_expiry_seconds",
-        "gauge",
-        (),
         "lifetime left of the recipient that expires first; absent if none is deferred",
         _facts("expires_first", "left"),
     ),
     Metric(
         "drainer_last_run_exit",
-        "gauge",
-        (),
         "exit status of the last drain that ended",
         _facts("run", "exit"),
     ),
@@ -254,94 +238,77 @@ METRICS: Final = (
     *LEDGER_METRICS,
     Metric(
         "drainer_watch_state",
-        "gauge",
-        ("state",),
         "1 for the state that the watch is in (docs/states.md)",
         lambda seen: [((seen.watch["state"],), 1)],
+        ("state",),
     ),
     Metric(
         "drainer_watch_state_since_seconds",
-        "gauge",
-        (),
         "when the state started, in seconds since 1970",
         lambda seen: _one(_moment(seen.watch["since"])),
     ),
     Metric(
         "drainer_check_ok",
-        "gauge",
-        ("route", "stage"),
         "whether the last health check of the primary was good, by stage",
         _checks,
+        ("route", "stage"),
     ),
     Metric(
         "drainer_controls",
-        "gauge",
-        ("kind",),
         "whether an operator's pause or throttle is in force",
         _controls,
+        ("kind",),
     ),
     Metric(
         "drainer_run_active",
-        "gauge",
-        (),
         "whether a drain runs",
         lambda seen: _one(seen.watch["run"] is not None),
     ),
     Metric(
         "drainer_run_messages",
-        "gauge",
-        (),
         "messages that the drain that runs has sent",
         _run("sent"),
     ),
     Metric(
         "drainer_run_bytes",
-        "gauge",
-        (),
         "bytes of the messages that the drain that runs has sent",
         _run("bytes"),
     ),
     Metric(
         "drainer_run_connections",
-        "gauge",
-        ("route",),
         "sessions that are open to the primary",
         _each("connections"),
+        ("route",),
     ),
     Metric(
         "drainer_rate_messages_per_second",
-        "gauge",
-        ("route",),
         "messages sent in the last second",
         _each("rate_now"),
+        ("route",),
     ),
     Metric(
         "drainer_rate_limit_messages_per_second",
-        "gauge",
-        ("route",),
         "what may be sent in a second; absent without a limit",
         _each("limit"),
+        ("route",),
     ),
     Metric(
         "drainer_primary_latency_seconds",
-        "gauge",
-        ("route", "stage"),
         "recent mean time that the primary takes to answer: connect, rcpt, dot",
         _latency,
+        ("route", "stage"),
     ),
     Metric(
         "drainer_hook_answers",
-        "counter",
-        ("path", "status"),
         "answers to hooks and orders, by path and HTTP status",
         lambda seen: [(labels, count) for labels, count in seen.answers.items()],
+        ("path", "status"),
+        kind="counter",
     ),
 )
 
 
 class _Once(Collector):
-    """Gives the values of one moment."""
-
     def __init__(self, seen: AnyInputs) -> None:
         self._seen = seen
         self._metrics = METRICS if isinstance(seen, MetricInputs) else LEDGER_METRICS

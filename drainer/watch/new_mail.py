@@ -1,8 +1,7 @@
-"""Check cheaply whether sources have new mail, while no drain runs.
+"""Check cheaply whether sources have new mail, while no drain runs. It writes nothing.
 
-It checks folders first: a message that is added or removed changes the time of one.
-Only then it lists the source, in a process of its own, and compares it with the ledger.
-It writes nothing.
+Only if the time of a folder has changed, it lists the source, in a process of its own,
+and compares it with the ledger.
 """
 
 import asyncio
@@ -56,7 +55,6 @@ class NewMailCheck:
     """Checks the sources of one watch."""
 
     def __init__(self, sources: Sequence[Source], rules: Admission) -> None:
-        """Start with nothing seen."""
         self._sources = sources
         self._rules = rules
         #: What the sources looked like when they had nothing new.

@@ -22,7 +22,6 @@ class RouteStatus:
     """One route, as the last drain and the last health check found it."""
 
     def __init__(self, name: str) -> None:
-        """Start with nothing seen."""
         self.name = name
         self._checks: list[FindingFacts] = []
         self._answered = ""

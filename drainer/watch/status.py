@@ -28,7 +28,6 @@ class StatusHistory:
     """The recent past of one watch."""
 
     def __init__(self, plan: WatchPlan, watch: WatchStatus) -> None:
-        """Start with nothing seen."""
         self.watch = watch
         self._run: Run | None = None
         self.in_force = ActiveOverrides()

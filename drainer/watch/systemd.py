@@ -33,7 +33,7 @@ class Notifier:
         mine = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         self._is_watched = mine and "WATCHDOG_USEC" in environment
 
-    def tell(self, *lines: str) -> None:
+    def notify(self, *lines: str) -> None:
         """Send some assignments, such as ``READY=1``."""
         if not self._address:
             return
@@ -45,25 +45,25 @@ class Notifier:
     def status(self, text: str) -> None:
         """Report the status, for ``systemctl status``."""
         line = " ".join(self._view.text(text).split())
-        self.tell(f"STATUS={line[:MAX_STATUS]}")
+        self.notify(f"STATUS={line[:MAX_STATUS]}")
 
     def ready(self) -> None:
         """Report that it works: after the start, and after a configuration was read."""
-        self.tell("READY=1")
+        self.notify("READY=1")
 
-    def extend_start(self, seconds: int = 90) -> None:
+    def extend_start(self) -> None:
         """Ask for more time before it is ready: the ledger is unreachable."""
-        self.tell(f"EXTEND_TIMEOUT_USEC={seconds * 1_000_000}")
+        self.notify("EXTEND_TIMEOUT_USEC=90000000")
 
     def reloading(self) -> None:
         """Report that it reads its configuration again (Type=notify-reload)."""
-        self.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def alive(self) -> None:
         """Give the watchdog a sign, if there is one."""
         if self._is_watched:
-            self.tell("WATCHDOG=1")
+            self.notify("WATCHDOG=1")
 
     def stopping(self) -> None:
         """Report that it ends."""
-        self.tell("STOPPING=1")
+        self.notify("STOPPING=1")

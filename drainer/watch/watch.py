@@ -1,8 +1,7 @@
 """The watch: checks, drains, and checks again, until it is stopped.
 
-drainer.policy.watch.machine decides what it does. This module gives that machine the
-events: its own checks, controls from the ledger, the clock, new mail, the drain that
-runs. It starts a drain when the machine wants one, and stops it otherwise.
+drainer.policy.watch.machine decides. This module gives it the events: its own checks,
+controls from the ledger, the clock, new mail, the drain that runs.
 """
 
 import asyncio
@@ -13,7 +12,7 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 
@@ -43,7 +42,7 @@ LAST_TRACES = 5.0
 _ENDED = "the watch has ended"
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
-Serve = Callable[[WatchView], Awaitable[None]]
+Serve = Callable[[WatchView], Coroutine[None, None, None]]
 Server = Callable[[], Serve | None]
 """Starts to listen, and returns what serves a watch; None if nothing is wanted."""
 
@@ -124,7 +123,7 @@ class Watch:
             self._group = group
             self._heed_reload()
             if serve is not None:
-                self._spawn("serve", self._serving(serve))
+                self._spawn("serve", serve(self._show))
             self._record(None)
             self._notifier.ready()
             await self._loop()
@@ -133,9 +132,6 @@ class Watch:
     def _open_diary(self) -> WatchLog:
         plan = self._plan
         return WatchLog(plan.url, str(plan.route), self._run_id)
-
-    async def _serving(self, serve: Serve) -> None:
-        await serve(self._show)
 
     def _export(self) -> ExportProcess | None:
         plan = self._plan
@@ -243,7 +239,6 @@ class Watch:
         self._show.moved(before)
 
     def _act(self) -> None:
-        """Start or stop what the watch needs."""
         todo, draining = self._watch.todo(utcnow()), self._draining
         if todo is WatchTask.CHECK:
             self._spawn("check", self._check())
@@ -329,7 +324,6 @@ class Watch:
         self._draining = None
 
     async def _look(self) -> None:
-        """Check for new mail."""
         try:
             if await self._looking.sees_news(self._diary.is_news):
                 self._happen(Observation(event=WatchEvent.MAIL))

@@ -1,8 +1,7 @@
 """The evidence process, as a drain sees it: ask about several messages at once.
 
 dkimpy and pyspf hold the interpreter's lock while they compute, so a thread would stall
-every session. The other end is ``worker``, a job of drainer.runtime.workers. Each
-answer must be plain data of the expected type; anything else is a failure. Then a new
+every session. Each answer must be plain data of the expected type; otherwise a new
 process repeats the unanswered tasks.
 """
 
@@ -62,7 +61,6 @@ class EvidenceWorker:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """End the process."""
         await self.end()
 
     async def end(self) -> None:
@@ -147,8 +145,6 @@ class _ProcessFailure(Exception):
 
 
 class _Process:
-    """One evidence process, and its tasks."""
-
     def __init__(
         self,
         worker: WorkerProcess,

@@ -49,13 +49,16 @@ class NoUsableSignature(Exception):
     """No signature of this message can be evidence."""
 
 
-class SignatureFault(NamedTuple):
-    """Why one signature is not evidence."""
+class SignatureFinding(NamedTuple):
+    """What was found about one signature: why it is not evidence, unless proven."""
 
     words: str
     #: It is of a kind that proves nothing, whether valid or not.
     refused: bool = False
     state: Strength = Strength.NOT
+    #: As in DkimSignature.
+    mailbox: str = ""
+    addressees: frozenset[str] = frozenset()
 
 
 class SignedMessage(NamedTuple):
@@ -64,17 +67,6 @@ class SignedMessage(NamedTuple):
     fields: Sequence[tuple[bytes, bytes]]
     body: bytes
     arrived: datetime
-
-
-class _NamedSignature(NamedTuple):
-    """What a signature names."""
-
-    #: As in DkimSignature.
-    mailbox: str = ""
-    addressees: frozenset[str] = frozenset()
-
-
-_NOTHING = _NamedSignature()
 
 
 def check(
@@ -91,21 +83,21 @@ def check(
     for index, tags in _signatures(letter):
         domain = ascii_domain(tags.get(b"d", b"").decode("ascii", "replace"))
         owner = organisation_of(domain)
-        fault, named = SignatureFault("not of the sender's domain"), _NOTHING
+        finding = SignatureFinding("not of the sender's domain")
         if owner and owner == organisation:
             verified += 1
-            fault = SignatureFault(f"more than {MAX_SIGNATURES} signatures")
+            finding = SignatureFinding(f"more than {MAX_SIGNATURES} signatures")
             if verified <= MAX_SIGNATURES:
-                fault, named = _verify(dns, letter, index, tags)
+                finding = _verify(dns, letter, index, tags)
         found.append(
             DkimSignature(
                 domain=domain,
                 organisation=owner,
-                state=fault.state,
-                detail=fault.words[:_MAX_WORDS],
-                refused=fault.refused,
-                mailbox=named.mailbox,
-                addressees=named.addressees,
+                state=finding.state,
+                detail=finding.words[:_MAX_WORDS],
+                refused=finding.refused,
+                mailbox=finding.mailbox,
+                addressees=finding.addressees,
             )
         )
     return tuple(found[:_MAX_LISTED])
@@ -144,131 +136,125 @@ def _signatures(letter: SignedMessage) -> Iterator[tuple[int, Tags]]:
             continue
 
 
-_PASS = SignatureFault("valid", state=Strength.PROVEN)
-
-
 def _verify(
     dns: Resolver, letter: SignedMessage, index: int, tags: Tags
-) -> tuple[SignatureFault, _NamedSignature]:
+) -> SignatureFinding:
     """Return whether one signature is valid, and what it names."""
-    fault = _fault_of(tags, letter.arrived)
-    if fault:
-        return fault, _NOTHING
+    if fault := _fault_of(tags, letter.arrived):
+        return fault
     record = _find_key(dns, tags)
-    if isinstance(record, SignatureFault):
-        return record, _NOTHING
-    fault = _fault_of_key(dkim.util.parse_tag_value(record), tags)
-    if fault:
-        return fault, _NOTHING
+    if isinstance(record, SignatureFinding):
+        return record
+    if fault := _fault_of_key(dkim.util.parse_tag_value(record), tags):
+        return fault
     verifier = _Verifier(letter, tags)
     try:
         valid = verifier.verify(index, dnsfunc=lambda *_, **__: record)
     except dkim.KeyFormatError as error:
-        return SignatureFault(f"key: {error}", refused=True), _NOTHING
+        return SignatureFinding(f"key: {error}", refused=True)
     except Exception as error:  # noqa: BLE001 - whatever it stumbles over
-        return SignatureFault(str(error) or repr(error)), _NOTHING
+        return SignatureFinding(str(error) or repr(error))
     if not valid:
-        return SignatureFault(
-            "the signature does not match the message or the key"
-        ), _NOTHING
-    return _PASS, _NamedSignature(verifier.mailbox(), verifier.addressees())
+        return SignatureFinding("the signature does not match the message or the key")
+    return SignatureFinding(
+        "valid",
+        state=Strength.PROVEN,
+        mailbox=verifier.mailbox(),
+        addressees=verifier.addressees(),
+    )
 
 
-def _fault_of(tags: Tags, arrived: datetime) -> SignatureFault | None:
+def _fault_of(tags: Tags, arrived: datetime) -> SignatureFinding | None:
     """Return what is wrong with a signature before its key is known."""
-    fault = _fault_of_coverage(tags)
-    if fault:
+    if fault := _fault_of_coverage(tags):
         return fault
-    try:  # not t= and x=: dkimpy judges them by the time of day
-        dkim.validate_signature_fields(_timeless(tags))
+    # Not t= and x=: dkimpy judges them by the time of day.
+    timeless = {name: tags[name] for name in tags if name not in (b"t", b"x")}
+    try:
+        dkim.validate_signature_fields(timeless)
     except Exception as error:  # noqa: BLE001 - it stumbles over some
-        return SignatureFault(str(error) or repr(error))
+        return SignatureFinding(str(error) or repr(error))
     return _fault_of_times(tags, arrived)
 
 
-def _fault_of_coverage(tags: Tags) -> SignatureFault | None:
+def _fault_of_coverage(tags: Tags) -> SignatureFinding | None:
     """Return what a signature leaves open, whether it is valid or not."""
     algorithm = tags.get(b"a", b"")
     if algorithm not in _ALGORITHMS:
-        return SignatureFault(
+        return SignatureFinding(
             f"algorithm {algorithm.decode('ascii', 'replace')}", refused=True
         )
     if b"l" in tags:
-        return SignatureFault("l= leaves the end of the body open", refused=True)
+        return SignatureFinding("l= leaves the end of the body open", refused=True)
     names = _signed_names(tags)
     if b"from" not in names:
-        return SignatureFault("it does not cover From", refused=True)
+        return SignatureFinding("it does not cover From", refused=True)
     if len(names) > _MAX_NAMES:
-        return SignatureFault("it covers too many fields")
+        return SignatureFinding("it covers too many fields")
     if not _SELECTOR.fullmatch(tags.get(b"s", b"")):
-        return SignatureFault("the selector is not a valid name")
+        return SignatureFinding("the selector is not a valid name")
     return None
 
 
-def _timeless(tags: Tags) -> dict[bytes, bytes]:
-    """Return tags without those that depend on the time of arrival."""
-    return {name: value for name, value in tags.items() if name not in (b"t", b"x")}
-
-
-def _fault_of_times(tags: Tags, arrived: datetime) -> SignatureFault | None:
+def _fault_of_times(tags: Tags, arrived: datetime) -> SignatureFinding | None:
     """Return what is wrong with the times of a signature at the time of arrival."""
     times = {}
     for name in (b"t", b"x"):
         if name in tags:
             if not _NUMBER.fullmatch(tags[name]):
-                return SignatureFault(f"{name.decode()}= is not a time")
+                return SignatureFinding(f"{name.decode()}= is not a time")
             times[name] = int(tags[name])
     made, expires = times.get(b"t"), times.get(b"x")
     if made is not None and made > (arrived + CLOCK_SKEW).timestamp():
-        return SignatureFault("t= was in the future when the message arrived")
+        return SignatureFinding("t= was in the future when the message arrived")
     if expires is not None and expires < arrived.timestamp():
-        return SignatureFault("x= had passed when the message arrived")
+        return SignatureFinding("x= had passed when the message arrived")
     if made is not None and expires is not None and expires < made:
-        return SignatureFault("x= before t=")
+        return SignatureFinding("x= before t=")
     return None
 
 
-def _find_key(dns: Resolver, tags: Tags) -> bytes | SignatureFault:
+def _find_key(dns: Resolver, tags: Tags) -> bytes | SignatureFinding:
     """Return the key record of a signature, or why there is none."""
     domain = ascii_domain(tags[b"d"].decode("ascii", "replace"))
     name = f"{tags[b's'].decode()}._domainkey.{domain}"
     answer = dns.ask(name, "TXT")
     if answer.outcome is DnsOutcome.FAILED:
-        return SignatureFault(
+        return SignatureFinding(
             f"DNS did not answer: {answer.detail}", state=Strength.LATER
         )
     records = [record for record in answer.records if b"p=" in record]
     if not records:
-        return SignatureFault(f"no key at {name}")
+        return SignatureFinding(f"no key at {name}")
     if len(records) > 1:
-        return SignatureFault(f"several keys at {name}")
+        return SignatureFinding(f"several keys at {name}")
     try:
         dkim.util.parse_tag_value(records[0])
     except dkim.util.InvalidTagValueList:
-        return SignatureFault(f"an unreadable key at {name}")
+        return SignatureFinding(f"an unreadable key at {name}")
     return records[0]
 
 
-def _fault_of_key(key: Tags, tags: Tags) -> SignatureFault | None:
+def _fault_of_key(key: Tags, tags: Tags) -> SignatureFinding | None:
     """Return what is wrong with a key for this signature (RFC 6376 3.6.1)."""
     kind = key.get(b"k", b"rsa")
     flags = _listed(key.get(b"t", b""))
     services, hashes = (_listed(key.get(name, default)) for name, default in _ALLOWED)
     if key.get(b"v", b"DKIM1") != b"DKIM1":
-        return SignatureFault("a key of another version")
+        return SignatureFinding("a key of another version")
     if not key.get(b"p"):
-        return SignatureFault("the key was revoked")
+        return SignatureFinding("the key was revoked")
     if len(key[b"p"]) > _MAX_KEY_BYTES:
-        return SignatureFault("the key is too long")
+        return SignatureFinding("the key is too long")
     if tags[b"a"] != kind + b"-sha256":
-        return SignatureFault(f"a key for {kind.decode('ascii', 'replace')}")
+        return SignatureFinding(f"a key for {kind.decode('ascii', 'replace')}")
     if b"y" in flags:
-        return SignatureFault("the key is for testing (t=y)", refused=True)
+        return SignatureFinding("the key is for testing (t=y)", refused=True)
     if not services & {b"*", b"email"} or b"sha256" not in hashes:
-        return SignatureFault("the key is not for this use", refused=True)
+        return SignatureFinding("the key is not for this use", refused=True)
     identity = tags.get(b"i", b"@" + tags[b"d"]).rpartition(b"@")[2]
     if b"s" in flags and identity.lower() != tags[b"d"].lower():
-        return SignatureFault(
+        return SignatureFinding(
             "i= is of a subdomain, which the key forbids (t=s)", refused=True
         )
     return None
@@ -352,8 +338,7 @@ class _Verifier(dkim.DKIM):  # type: ignore[misc] # dkimpy has no types
 def relaxed_body(body: bytes) -> bytes:
     """Return a body in relaxed canonical form (RFC 6376 3.4.4), in linear time.
 
-    The bytes are those that dkimpy makes of it. Doing it twice changes nothing if the
-    last line is complete.
+    Doing it twice changes nothing if the last line is complete.
     """
     text = _BLANKS.sub(b" ", body).replace(b" \r\n", b"\r\n")
     end = len(text)

@@ -2,6 +2,8 @@
 
 import re
 
+from msgspec.structs import replace
+
 from drainer.bounce.evidence.dns import DnsOutcome, Resolver
 from drainer.mail.addresses import mailboxes_of
 from drainer.mail.envelope import domain_of
@@ -24,32 +26,26 @@ def look(dns: Resolver, head: bytes, sender: str = "") -> DmarcPolicy:
     domain = author_domain(head)
     if not domain:
         return DmarcPolicy(detail="not exactly one author (From)")
-    organisation = organisation_of(domain)
-    if sender and organisation != sender:
-        detail = f"the author is of {domain}"
-        return DmarcPolicy(domain=domain, organisation=organisation, detail=detail)
-    for name in dict.fromkeys((domain, organisation)):
+    policy = DmarcPolicy(domain=domain, organisation=organisation_of(domain))
+    if sender and policy.organisation != sender:
+        return replace(policy, detail=f"the author is of {domain}")
+    for name in dict.fromkeys((domain, policy.organisation)):
         answer = dns.ask(f"_dmarc.{name}", "TXT")
         if answer.outcome is DnsOutcome.FAILED:
             detail = f"DNS did not answer: {answer.detail}"
-            return DmarcPolicy(
-                domain=domain, organisation=organisation, later=True, detail=detail
-            )
+            return replace(policy, later=True, detail=detail)
         records = [record for record in answer.records if _RECORD.match(record)]
         if len(records) > 1:
-            detail = f"several policies at _dmarc.{name}"
-            return DmarcPolicy(domain=domain, organisation=organisation, detail=detail)
+            return replace(policy, detail=f"several policies at _dmarc.{name}")
         if records:
             tags = dict(_TAG.findall(records[0].decode("ascii", "replace").lower()))
-            return DmarcPolicy(
-                domain=domain,
-                organisation=organisation,
+            return replace(
+                policy,
                 published=tags.get("p") in ("none", "quarantine", "reject"),
                 strict_dkim=tags.get("adkim") == "s",
                 strict_spf=tags.get("aspf") == "s",
             )
-    detail = f"{domain} publishes no policy"
-    return DmarcPolicy(domain=domain, organisation=organisation, detail=detail)
+    return replace(policy, detail=f"{domain} publishes no policy")
 
 
 def author_domain(head: bytes) -> str:

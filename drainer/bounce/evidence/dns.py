@@ -1,8 +1,7 @@
 """DNS questions: absolute names, time limits, caps, a cache.
 
 "There is none" and "no answer" are different: drainer decides on the first, and asks
-again later after the second. ``Resolver`` waits in its own thread. ``shared_dns`` is
-the part that several messages share.
+again later after the second.
 """
 
 import enum

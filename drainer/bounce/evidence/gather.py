@@ -3,7 +3,7 @@
 from drainer.bounce.evidence import dkim, dmarc, spf
 from drainer.bounce.evidence.authres import claims_of
 from drainer.bounce.evidence.dns import Resolver
-from drainer.bounce.evidence.reachability import reach_of
+from drainer.bounce.evidence.mx import reach_of
 from drainer.bounce.evidence.request import (
     MAX_CONTENT_BYTES,
     MAX_HEADER_BYTES,

@@ -1,20 +1,22 @@
 """Where mail for a domain goes: its MX hosts, in order, and which hosts to leave out.
 
-Null MX, private addresses and this host itself lead nowhere (bounce rule G12 says so
-before; a zone may change meanwhile).
+Null MX, private addresses and this host itself lead nowhere: bounce rule G12 says so,
+and the delivery of a report checks it again, because a zone may change meanwhile.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from drainer.bounce.evidence.dns import UNKNOWN_TTL, DnsOutcome, Resolver
 from drainer.mail.mailbox import ascii_domain
 from drainer.policy.admission.mx import MxRecord, choose_mx
-from drainer.policy.bounce.facts import is_public
+from drainer.policy.bounce.facts import Reachability, is_public
 
 MAX_TARGETS = 5
 """Addresses that are tried, one after the other."""
+MAX_HOSTS = 10
+"""MX hosts of which addresses are looked up to see whether mail can be sent at all."""
 
 
 class MxTargets(NamedTuple):
@@ -63,21 +65,15 @@ def relays_of(
 ) -> MxTargets:
     """Return the mail servers of a domain (RFC 5321 5.1).
 
-    ``own`` are our names, in lower case. Hosts from ours on, by preference, are left
-    out, because they would send it back. ``private`` addresses count if the operator
-    allows it.
+    ``own`` are our names, in lower case; hosts from ours on, by preference, would send
+    it back. ``private`` addresses count if the operator allows it.
     """
     found = mx_of(dns, domain, own)
     if isinstance(found, MxTargets):
         return found
     # Equal ones take turns (RFC 5321 5.1).
     better = [host for tier in found for host in random.sample(tier, len(tier))]
-    barred = {text for each in own for text, _ in _addresses(dns, each)}
-
-    def is_barred(text: str) -> bool:
-        return text in barred or not (private or is_public(text))
-
-    return _targets(dns, domain, better, is_barred)
+    return _targets(dns, domain, better, _barred(dns, own, private=private))
 
 
 def _targets(
@@ -86,10 +82,9 @@ def _targets(
     found: list[tuple[str, str]] = []
     failed = False
     for host in hosts[:MAX_TARGETS]:
-        for text, is_answer in _addresses(dns, host):
-            failed = failed or not is_answer
-            if is_answer and not is_barred(text):
-                found.append((host, text))
+        addresses, has_failed = _addresses(dns, host)
+        failed = failed or has_failed
+        found += [(host, text) for text in addresses if not is_barred(text)]
     if found:
         return MxTargets(targets=tuple(found[:MAX_TARGETS]))
     if failed:
@@ -97,12 +92,58 @@ def _targets(
     return MxTargets(problem=f"{name} has only private mail servers, or ours")
 
 
-def _addresses(dns: Resolver, host: str) -> list[tuple[str, bool]]:
-    """Return the addresses of a host; ('', False) for a question without an answer."""
-    found: list[tuple[str, bool]] = []
-    for kind in ("A", "AAAA"):
-        answer = dns.ask(host, kind)
-        if answer.outcome is DnsOutcome.FAILED:
-            found.append(("", False))
-        found += [(text, True) for text in answer.texts]
-    return found
+def _barred(
+    dns: Resolver, own: frozenset[str], *, private: bool
+) -> Callable[[str], bool]:
+    """Return what says whether an address is private or this host's."""
+    ours = {text for name in own for text in _addresses(dns, name)[0]}
+    return lambda text: text in ours or not (private or is_public(text))
+
+
+def _addresses(dns: Resolver, host: str) -> tuple[list[str], bool]:
+    """Return the addresses of a host, and whether a question got no answer."""
+    answers = [dns.ask(host, kind) for kind in ("A", "AAAA")]
+    failed = any(answer.outcome is DnsOutcome.FAILED for answer in answers)
+    return [text for answer in answers for text in answer.texts], failed
+
+
+def reach_of(
+    dns: Resolver,
+    domain: str,
+    *,
+    own: frozenset[str] = frozenset(),
+    private: bool = False,
+) -> Reachability:
+    """Return whether a domain has a mail server that is neither private nor this host.
+
+    ``own`` and ``private`` are as for ``relays_of``.
+    """
+    answer = dns.ask(domain, "MX")
+    if answer.outcome is DnsOutcome.FAILED:
+        return Reachability.LATER
+    if answer.outcome is DnsOutcome.NXDOMAIN:
+        return Reachability.NXDOMAIN
+    hosts = [text.partition(" ")[2] for text in answer.texts] or [domain]
+    if hosts in (["."], [""]):  # RFC 7505 3
+        return Reachability.NULL_MX
+    is_barred = _barred(dns, own, private=private)
+    found = set(_reaches(dns, hosts[:MAX_HOSTS], own, is_barred))
+    best = (Reachability.YES, Reachability.LATER, Reachability.OURS)
+    return next((each for each in best if each in found), Reachability.NO_ADDRESS)
+
+
+def _reaches(
+    dns: Resolver,
+    hosts: list[str],
+    own: frozenset[str],
+    is_barred: Callable[[str], bool],
+) -> Iterator[Reachability]:
+    for host in hosts:
+        if host.lower() in own:
+            yield Reachability.OURS
+            continue
+        addresses, failed = _addresses(dns, host)
+        if failed and not addresses:
+            yield Reachability.LATER
+        for text in addresses:
+            yield Reachability.OURS if is_barred(text) else Reachability.YES

@@ -1,9 +1,4 @@
-"""The settings and the question of a check: what DNS and the message say of a sender.
-
-Nothing here decides. drainer.policy decides over the facts that are found here. Checks
-may take long on a hostile message or a slow domain. So a drain asks through ``client``:
-each message has a process that can be killed, and DNS has a budget.
-"""
+"""The settings and the question of a check of a sender."""
 
 from datetime import datetime
 

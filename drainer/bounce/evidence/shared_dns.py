@@ -1,9 +1,8 @@
 """DNS for all messages of a run: answers are shared, and domains have time budgets.
 
-A sender controls his own DNS servers. So each organisation has a budget. When its
-servers have used it up, drainer does not ask them again for a while, and puts off what
-waits for them. The time is charged to the domain that is asked, never to the sender who
-caused the question. Late answers are kept for the next message.
+A sender controls his own DNS servers. So time is charged to the organisation that is
+asked, never to the sender who caused the question. Its servers are not asked for a
+while after its budget is used up. Late answers are kept for the next message.
 """
 
 import asyncio

@@ -130,7 +130,6 @@ _TO = "redirect="
 
 
 def _term(domain: str, text: str, is_ipv6: bool) -> SpfTerm:  # noqa: FBT001
-    """Return a term of a record that pyspf has parsed."""
     macro = "%{" in text
     if text.lower().startswith(_TO):
         mechanism, prefix = "redirect", None

@@ -1,8 +1,7 @@
 """The evidence process: it takes tasks from the drain, and asks DNS for all of them.
 
-It is a worker process and parses no message. For each task it forks a process that
-does. That process can be killed without any loss to the others. It reaches DNS only
-through this one, and the kernel kills it when this one ends.
+For each task it forks a process that parses the message. That process can be killed
+without loss to the others, and reaches DNS only through this one.
 """
 
 import asyncio
@@ -127,7 +126,6 @@ class EvidenceServer:
                 each.cancel()
 
     async def _do(self, task: EvidenceTask) -> None:
-        """Do one task, and send its result."""
         limit = task.dns_seconds + task.compute_seconds
         problem = value = None
         try:

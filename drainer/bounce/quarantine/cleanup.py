@@ -26,7 +26,6 @@ class QuarantineCleaner:
     """Removes copies in the background of a drain."""
 
     def __init__(self, ledger: Ledger, quarantine: Quarantine) -> None:
-        """Prepare; nothing is checked yet."""
         self._ledger = ledger
         self._quarantine = quarantine
         self._known: set[str] = set()

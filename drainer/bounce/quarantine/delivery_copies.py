@@ -1,8 +1,7 @@
 """Copies of delivered mail, kept for a while: the primary may lose it.
 
-A copy is made before the source drops the message. It is in a folder of its own beside
-the ledger, in the form of the quarantine. The folder is limited by age and by size; the
-oldest copies go first. A copy that cannot be made delays nothing: a warning says so.
+They are in a folder beside the ledger, in the form of the quarantine, limited by age
+and size. A copy that cannot be made delays nothing: a warning says so.
 """
 
 import logging

@@ -1,8 +1,7 @@
 """Export quarantined messages to a Maildir or a folder of .eml files.
 
-Other programs can read them, and so can our own sources, with the same envelope and the
-same content. Nothing is ever overwritten. A message that cannot be written so that it
-reads back the same is skipped, with the reason.
+Nothing is ever overwritten. A message that our own sources would not read back with the
+same envelope and content is skipped, with the reason.
 """
 
 import os

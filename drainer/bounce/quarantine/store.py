@@ -1,10 +1,8 @@
 """Our own copies of messages that may become final without being delivered.
 
-The quarantine is a folder beside the ledger: ``ID.n.eml`` with the content as it would
-be transmitted, and ``ID.n.json`` with the envelope, in the form of the eml source. So a
-quarantine is a spool that drainer can read. A copy is made before the attempt that may
-make a refusal final. It is durable before that attempt starts. One copy of a message
-serves all its recipients: it is removed when none of them needs it (``cleanup``).
+The folder has ``ID.n.eml`` with the content as it would be transmitted, and
+``ID.n.json`` with the envelope: a spool for the eml source. A copy is durable before
+the attempt that may make a refusal final. It serves all recipients of a message.
 """
 
 import json
@@ -15,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from drainer.errors import MessageUnreadable
 from drainer.mail.envelope import Recipient
@@ -114,8 +112,6 @@ class Quarantine:
 
 
 class _Copy(Struct, frozen=True):
-    """The content of a copy."""
-
     path: Path
 
     def chunks(self) -> Iterator[bytes]:
@@ -142,10 +138,8 @@ def open_message(
 ) -> SpooledMessage:
     """Open a message where it is, or its copy if the source has dropped it.
 
-    ``kept`` has copies of delivered mail.
-
-    The result has what the ledger knows about it. Raises MessageUnreadable if there is
-    neither.
+    ``kept`` has copies of delivered mail. The result has what the ledger knows about
+    it. Raises MessageUnreadable if there is neither.
     """
     try:
         found = sources[message.source].open(message)
@@ -166,7 +160,7 @@ def open_message(
 
 def sidecar_of(message: Message, recipients: Iterable[Recipient]) -> bytes:
     """Return the envelope for these recipients as the eml source reads it."""
-    envelope, client = message.envelope, message.client
+    envelope = message.envelope
     facts = {
         "id": message.id,
         "native_id": message.native_id,
@@ -188,11 +182,7 @@ def sidecar_of(message: Message, recipients: Iterable[Recipient]) -> bytes:
         # Invalid delimiters expand nothing, and would make the copy useless.
         "verp": envelope.verp if VERP.fullmatch(envelope.verp) else None,
         "login": message.login or None,
-        "client": {
-            "address": client.address,
-            "name": client.name,
-            "helo": client.helo,
-        },
+        "client": asdict(message.client),
         "whole": True,
     }
     return json.dumps(facts, indent=1).encode() + b"\n"

@@ -111,18 +111,14 @@ def admit(
         problem = None  # nothing is left to do, so there is nothing to hold
     elif problem is None and facts is not None:
         problem = rules.problem(message, facts)
-    if problem is not None:
-        return ScannedMessage(
-            spooled=spooled,
-            facts=facts,
-            problem=problem,
-            problems=(problem,) * max(1, len(known)),
-            routes=routes or ("",),
-        )
+    if problem is None:
+        problems = tuple([rules.objection(each, facts) for each in known])
+    else:
+        problems, routes = (problem,) * max(1, len(known)), routes or ("",)
     return ScannedMessage(
         spooled=spooled,
         facts=facts,
-        problem=None,
-        problems=tuple([rules.objection(each, facts) for each in known]),
+        problem=problem,
+        problems=problems,
         routes=routes,
     )

@@ -1,10 +1,8 @@
 """Find the recorded message that a listed one is. Identities are short and can collide.
 
-A source computes an identity from the start of a message. So it can find the message
-again without reading all of it. Two messages may share one identity. drainer
-distinguishes them by what covers the whole message: SHA-256 of the content, size and
-reverse-path. If even that is equal, it compares their locators. It never merges two
-messages: what it cannot distinguish, it holds as ``ambiguous``.
+A source computes an identity from the start of a message, so two messages may share it.
+SHA-256 of the content, size and reverse-path distinguish them, then their locators.
+drainer never merges messages: what it cannot distinguish, it holds as ``ambiguous``.
 """
 
 from collections.abc import Collection, Sequence

@@ -11,8 +11,7 @@ OTHERS = "."
 class RouteTable(Struct, frozen=True, kw_only=True):
     """The routes of a run by recipient domain.
 
-    The name of a domain goes before its parent domains' suffixes, and a longer suffix
-    before a shorter one.
+    The name of a domain goes before suffixes, and a longer suffix before a shorter one.
     """
 
     #: In lower case: ``example.org``, or ``.example.org`` for the domains below it, or

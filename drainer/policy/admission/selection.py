@@ -1,8 +1,7 @@
 """Which messages and recipients the operator selects, and in which order. Pure.
 
-One selection serves the scan's list, the ledger and the operator's commands. A message
-must match every condition that is given. Addresses are compared without regard to case,
-and the U-label and the A-label of a domain are one (``mail.mailbox.readable``).
+Addresses are compared without regard to case, and the U-label and the A-label of a
+domain are one (``mail.mailbox.readable``).
 """
 
 import enum
@@ -66,7 +65,6 @@ class MessageIds:
                 self._heads.setdefault(len(word), set()).add(word.lower())
 
     def __bool__(self) -> bool:
-        """Return whether anything is named."""
         return bool(self._names)
 
     def name(self, message: MessageSummary) -> bool:

@@ -58,14 +58,6 @@ class BounceDecision(Struct, frozen=True, kw_only=True):
     may_return: bool = False
 
 
-class OwnIdentity(Struct, frozen=True, kw_only=True):
-    """The names and addresses of this host."""
-
-    hostname: str
-    #: The address in the From field of our reports.
-    reporter: str = ""
-
-
 class BounceCase(Struct, frozen=True, kw_only=True):
     """The outcome for one recipient, and all that is known about its sender."""
 
@@ -73,7 +65,8 @@ class BounceCase(Struct, frozen=True, kw_only=True):
     recipient: Recipient
     marks: ListMarkers
     trust: TrustSettings
-    own: OwnIdentity
+    #: The name of this host; our reports come from MAILER-DAEMON there.
+    hostname: str
     #: Why the primary refused; None for a message that was not classified.
     classification: Classification | None = None
     #: What the report would say: a failure, or that the message was relayed.
@@ -191,10 +184,11 @@ def _is_no_address(case: BounceCase, _: Evidence) -> _Finding:
 
 def _is_loop(case: BounceCase, _: Evidence) -> _Finding:
     sender = mailbox_key(case.sender, case.limits.tag_delimiters)
-    if sender == mailbox_key(case.own.reporter, case.limits.tag_delimiters):
+    reporter = f"MAILER-DAEMON@{case.hostname}"
+    if sender == mailbox_key(reporter, case.limits.tag_delimiters):
         return BounceAnswer.NEVER, "the sender is the address of our own reports"
     local, _at, domain = sender.rpartition("@")
-    at_home = domain == case.own.hostname.lower().rstrip(".")
+    at_home = domain == case.hostname.lower().rstrip(".")
     if local in (_OWN_ROBOTS if at_home else _ROBOTS):
         return BounceAnswer.NEVER, f"{local} is a robot"
     return None

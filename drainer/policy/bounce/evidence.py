@@ -59,7 +59,6 @@ class Evidence(Struct, frozen=True, kw_only=True):
     may_return: bool = False
 
     def __getitem__(self, rule: str) -> EvidenceRow:
-        """Return a rule's row."""
         return next(row for row in self.rows if row.rule == rule)
 
     @property
@@ -205,8 +204,7 @@ def proving_signatures(facts: SenderFacts, recipient: Recipient) -> list[DkimSig
 def _own_signatures(facts: SenderFacts) -> list[DkimSignature]:
     """Return the valid signatures that vouch for exactly the sender's mailbox.
 
-    The signing domain is the sender's own, or one above it: others may sign below a
-    domain.
+    Their domain is the sender's own, or one above it: others may sign below a domain.
     """
     return [
         each

@@ -158,9 +158,8 @@ class TrustSettings(Struct, frozen=True, kw_only=True):
 def parse_address(text: str) -> Address | None:
     """Return a client's address as spools write it; None for anything else.
 
-    The text may have ``IPv6:`` in front and brackets around it. A mapped IPv4 address
-    is returned as that IPv4 address. An address with a zone (``%eth0``) is not
-    accepted.
+    ``IPv6:`` in front and brackets around it are accepted, a zone (``%eth0``) is not. A
+    mapped IPv4 address is returned as IPv4.
     """
     bare = text.strip().strip("[]")
     if bare[:5].lower() == "ipv6:":

@@ -1,8 +1,7 @@
 """How many reports may be sent, and which two are the same; pure arithmetic.
 
-The code that writes reports calls it (drainer.ledger.reports.limits). The key is on
-disk before a report is queued. So a crash neither repeats a report nor changes its
-name.
+The key is on disk before a report is queued, so a crash neither repeats a report nor
+changes its name.
 """
 
 import hashlib
@@ -76,45 +75,44 @@ class ReportedRecipient(Struct, frozen=True, kw_only=True):
 class ReportTally:
     """All reports that were sent, as they count against the next one."""
 
-    def __init__(self, reported: Iterable[ReportedRecipient]) -> None:
-        """Count the reports that were already sent."""
+    def __init__(self, recipients: Iterable[ReportedRecipient]) -> None:
         self._keys: set[str] = set()
         self._reports: dict[Hashable, ReportedRecipient] = {}
-        for each in reported:
+        for each in recipients:
             self.add(each)
 
-    def add(self, reported: ReportedRecipient) -> None:
+    def add(self, recipient: ReportedRecipient) -> None:
         """Count one more; another recipient of the same report adds nothing."""
-        self._keys.add(reported.key)
-        self._reports.setdefault(reported.report, reported)
+        self._keys.add(recipient.key)
+        self._reports.setdefault(recipient.report, recipient)
 
-    def knows(self, reported: ReportedRecipient) -> bool:
+    def knows(self, recipient: ReportedRecipient) -> bool:
         """Return whether the same failure was reported."""
-        return reported.key in self._keys
+        return recipient.key in self._keys
 
     def before(
-        self, reported: ReportedRecipient, tag_delimiters: str = ""
+        self, recipient: ReportedRecipient, tag_delimiters: str = ""
     ) -> ReportHistory:
         """Return what was sent before this report; nothing if it joins an earlier one.
 
         All spellings of a mailbox count as one.
         """
-        if reported.report in self._reports:
+        if recipient.report in self._reports:
             return ReportHistory()
         others = self._reports.values()
-        day = [each for each in others if each.at > reported.at - DAY]
-        hour = [each for each in day if each.at > reported.at - HOUR]
+        day = [each for each in others if each.at > recipient.at - DAY]
+        hour = [each for each in day if each.at > recipient.at - HOUR]
         by_day, by_hour = (
             [mailbox_key(each.sender, tag_delimiters) for each in these]
             for these in (day, hour)
         )
-        mine = mailbox_key(reported.sender, tag_delimiters)
+        mine = mailbox_key(recipient.sender, tag_delimiters)
         return ReportHistory(
             sender_last_hour=by_hour.count(mine),
             sender_last_day=by_day.count(mine),
-            domain_last_hour=sum(each.domain == reported.domain for each in hour),
+            domain_last_hour=sum(each.domain == recipient.domain for each in hour),
             last_hour=len(hour),
-            this_run=sum(each.run == reported.run for each in others),
+            this_run=sum(each.run == recipient.run for each in others),
         )
 
 

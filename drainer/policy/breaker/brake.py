@@ -1,8 +1,8 @@
 """The brake: while too many refusals wait, none becomes final. Pure.
 
-A primary that has lost a part of its users refuses many, and each refusal is as plain
-as a true one. Only their number shows it. The number changes during a drain, because
-the mail of this drain is refused, too. So it is counted until a refusal becomes final.
+A primary that has lost a part of its users refuses many, and only their number shows
+it. Mail of the drain that runs is refused, too, so they are counted until one becomes
+final.
 """
 
 from typing import NamedTuple

@@ -1,8 +1,7 @@
 """Detect refusals of us, from refusals in a row and their share in a scope.
 
-Pure: it receives every result and the time, and keeps the little that it needs. It
-never opens a breaker. It reports a suspicion, which the canary or a message confirms or
-refutes.
+Pure. It never opens a breaker: the canary or a message confirms or refutes its
+suspicion.
 """
 
 from dataclasses import dataclass, field
@@ -73,11 +72,6 @@ def is_about_kind(found: Classification, answer: Answer) -> bool:
         return False
     names_mailbox = answer.detail.startswith(("1.1", "1.6", "1.10", "2.")) or by_words
     return not names_mailbox and not is_finding(found.rule)
-
-
-def is_unknown_user(rule: str) -> bool:
-    """Return whether a rule says that the recipient does not exist."""
-    return rule in UNKNOWN_USER
 
 
 def is_vote(classification: Classification) -> bool:
@@ -172,9 +166,8 @@ class Refusal(Struct, frozen=True, kw_only=True):
     def is_blind(self) -> bool:
         """Return whether no canary exercises what was refused.
 
-        It has no content, and another sender. A refusal of us at MAIL meets it, too.
-        Spam and viruses are findings: whether the primary lets us in is all that is
-        asked then.
+        It has no content, and another sender. A refusal of us at MAIL meets it, too,
+        and of a finding only that counts: whether the primary lets us in.
         """
         if is_finding(self.classification.rule):
             return False

@@ -1,10 +1,8 @@
 """What refused messages have in common that delivered ones have not. Pure.
 
 A primary may refuse all mail of one kind: of one sender domain, because this host
-relays it (SPF, DMARC); with attachments; in SMTPUTF8; above a size. If one such trait
-separates the refused messages from the delivered ones, and the reply does not name a
-mailbox, the refusal is about the kind. Those messages are held together, not bounced
-one by one.
+relays it (SPF, DMARC); with attachments; in SMTPUTF8; above a size. Those messages are
+held together, not bounced one by one.
 """
 
 from collections.abc import Iterable, Iterator
@@ -80,7 +78,6 @@ class GroupDetector:
     """Compares refused messages with delivered ones."""
 
     def __init__(self) -> None:
-        """Start without any message."""
         #: Groups of delivered mail, and the number of the last one; the latest last.
         self._delivered: dict[MailGroup, int] = {}
         self._deliveries = 0

@@ -1,16 +1,12 @@
 """What is kept about a scope beside its breaker: deliveries, canaries, stops. Pure.
 
-It separates a refusal of us from a refusal of one message. A stranger can send messages
-that a primary refuses as if it refused us. So such refusals are weighed against what
-other messages met on the same scope. A few of them among deliveries are about those
-messages.
+A stranger can send messages that a primary refuses as if it refused us. So such
+refusals are weighed against what other messages met on the same scope.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-
-from msgspec import Struct
 
 from drainer.mail.reply import Stage
 from drainer.policy.breaker.breaker import Cause
@@ -42,15 +38,6 @@ MAX_ELSEWHERE = 10_000
 """Messages that this is remembered of."""
 
 
-class RequiredProof(Struct, frozen=True, kw_only=True):
-    """What must have been accepted since a refusal, before that refusal is final."""
-
-    #: Of the refused message: one delivered message of another domain is needed.
-    sender_domain: str
-    #: The refused message has an attachment, so the delivered one must have one.
-    attachment: bool = False
-
-
 @dataclass(slots=True)
 class BreakerHistory:
     """What is kept about one scope, beside its breaker."""
@@ -79,13 +66,15 @@ class BreakerHistory:
         if attachment:
             _keep_two(self.attachments, sender_domain, now)
 
-    def proves(self, proof: RequiredProof, since: datetime) -> bool:
-        """Return whether what was accepted since then makes a refusal final."""
-        delivered = self.attachments if proof.attachment else self.delivered
+    def proves(self, sender_domain: str, since: datetime, *, attachment: bool) -> bool:
+        """Return whether what was accepted since then makes a refusal final.
+
+        That is a message of another sender domain, with an attachment if the refused
+        one has one.
+        """
+        delivered = self.attachments if attachment else self.delivered
         return any(
-            at > since
-            for sender_domain, at in delivered.items()
-            if sender_domain != proof.sender_domain
+            at > since for other, at in delivered.items() if other != sender_domain
         )
 
     def has_answered(self, seen: Refusal) -> bool:

@@ -1,7 +1,6 @@
 """Addresses that the primary must accept: the operator's, and recently accepted ones.
 
-Pure. A refusal of one of them as unknown contradicts what is known. The canary asks for
-them.
+Pure. The canary asks for them, and a refusal of one as unknown is a contradiction.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,8 +1,7 @@
 """Which sessions reach a host of the primary that refuses what the others accept. Pure.
 
-A primary is often several hosts behind one address. One of them may have lost its user
-table, or a filter. All of a session's messages go to one host, so refusals that come
-with some sessions only are about that host.
+A primary is often several hosts behind one address, and one may have lost its user
+table, or a filter. All of a session's messages go to one host.
 """
 
 from collections.abc import Iterable, Iterator
@@ -66,7 +65,6 @@ class NodeDetector:
     """Compares sessions by what they refuse and accept."""
 
     def __init__(self) -> None:
-        """Start without any session."""
         self._sessions: dict[int, dict[str, _Tally]] = {}
         #: Domains that some hosts of the primary refuse, and others accept.
         self.mixed: set[str] = set()

@@ -1,9 +1,8 @@
 """All breakers of one primary: its route, and each recipient domain on it.
 
-Pure except for its own memory: it receives every result and the time; no clock, no I/O.
-It suspects the narrowest scope that fits the evidence. It suspects the route only if
-two recipient domains, or a refusal of the route as such, point to it. So a domain that
-works again never waits for another one.
+Pure except for its own memory. It suspects the narrowest scope that fits the evidence,
+and the route only if two recipient domains, or a refusal of the route as such, point to
+it. So a domain that works again never waits for another one.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,14 +21,14 @@ from drainer.policy.breaker.breaker import (
 )
 from drainer.policy.breaker.detector import (
     AFTER_RCPT,
+    UNKNOWN_USER,
     USUAL_WINDOWS,
     DetectorThresholds,
     Refusal,
     is_repeatable,
-    is_unknown_user,
     is_vote,
 )
-from drainer.policy.breaker.history import ROUTE, BreakerHistories, RequiredProof
+from drainer.policy.breaker.history import ROUTE, BreakerHistories
 from drainer.policy.breaker.known_good import KnownGoodRecipients
 from drainer.policy.classify.verdict import Classification, Scope, Verdict
 
@@ -96,23 +95,30 @@ class BreakerRegistry:
         """Return the breakers that are not in their initial state."""
         return (self.route, *self.domains.values())
 
-    def has_proof(self, domain: str, proof: RequiredProof, since: datetime) -> bool:
+    def has_proof(
+        self,
+        domain: str,
+        sender_domain: str,
+        since: datetime,
+        *,
+        attachment: bool = False,
+    ) -> bool:
         """Return whether comparable mail was accepted on a scope since then.
 
         No breaker may block the scope.
         """
         if not domain or self.blocking_breaker(domain) is not None:
             return False
-        return self._histories.of(domain).proves(proof, since)
+        memory = self._histories.of(domain)
+        return memory.proves(sender_domain, since, attachment=attachment)
 
     def contradicted_stop(
         self, classification: Classification, domain: str, stage: Stage, since: datetime
     ) -> bool:
         """Return whether other messages have passed since one met a refusal of us.
 
-        Then the refusal is about that message, or one host's. Others are those that
-        were delivered on that scope; up to RCPT, an accepted canary counts too. Where
-        no canary can ask, mail that was delivered shortly before is enough. Other
+        Others are those delivered on that scope; up to RCPT, an accepted canary counts
+        too. Where no canary can ask, mail delivered shortly before is enough. Other
         domains say nothing if this one refuses several messages and accepts none.
         """
         is_narrow = stage is not Stage.MAIL and self._histories.of(domain).is_suspicious
@@ -129,8 +135,13 @@ class BreakerRegistry:
     # --- what happened
 
     def restore(self, breaker: CircuitBreaker) -> None:
-        """Take over a breaker from an earlier run."""
-        self._put(breaker)
+        """Take over a breaker: from an earlier run, or as it was moved."""
+        if breaker.scope == ROUTE:
+            self.route = breaker
+        elif breaker == CircuitBreaker(pauses=self._pauses, scope=breaker.scope):
+            self.domains.pop(breaker.scope, None)
+        else:
+            self.domains[breaker.scope] = breaker
 
     def recall(self, domain: str, sender_domain: str, at: datetime) -> None:
         """Record what an earlier run delivered; the latest last."""
@@ -144,7 +155,7 @@ class BreakerRegistry:
         before = self.breaker(scope)
         after = change(before)
         if after is not before and after != before:
-            self._put(after)
+            self.restore(after)
             self._moved(before, after)
 
     def observe(
@@ -243,10 +254,8 @@ class BreakerRegistry:
         """Record that a known-good recipient was refused, and others accepted."""
         cause = self.breaker(asked).cause
         if cause is not None:
-            why = replace(cause, trigger="contradiction", reply=reply)
-            self.apply(
-                domain, lambda breaker: breakers.trip_suspicion(breaker, why, now)
-            )
+            cause = replace(cause, trigger="contradiction", reply=reply)
+            self._suspect(domain, cause, now)
 
     def on_accepted(self, scope: str, now: datetime) -> None:
         """Record that a known-good recipient of a scope was accepted."""
@@ -273,6 +282,9 @@ class BreakerRegistry:
 
     # --- refusals
 
+    def _suspect(self, scope: str, cause: Cause, now: datetime) -> None:
+        self.apply(scope, lambda breaker: breakers.trip_suspicion(breaker, cause, now))
+
     def _stopped(self, seen: Refusal, now: datetime) -> None:
         """Weigh a refusal of us on the scopes that it may concern.
 
@@ -297,14 +309,12 @@ class BreakerRegistry:
             self.apply(scope, lambda breaker: breakers.on_refusal(breaker, now, cause))
         if self._is_individual(scope, seen, cause):
             return
-        self.apply(scope, lambda breaker: breakers.trip_suspicion(breaker, cause, now))
+        self._suspect(scope, cause, now)
         if scope == ROUTE:
             return
         muted = self._histories.route.detector.is_muted(cause.fingerprint, now)
         if self._is_wider(scope) and not muted:  # two domains: it is the route
-            self.apply(
-                ROUTE, lambda breaker: breakers.trip_suspicion(breaker, cause, now)
-            )
+            self._suspect(ROUTE, cause, now)
 
     def _is_individual(self, scope: str, seen: Refusal, cause: Cause) -> bool:
         """Return whether a refusal of us is about one message, as far as is known."""
@@ -335,17 +345,16 @@ class BreakerRegistry:
             if is_new and (cause := memory.detector.refused(seen, now)) is not None
         }
         trigger = self.known.contradicts(seen.recipient)
-        if trigger and is_unknown_user(seen.classification.rule):
+        if trigger and seen.classification.rule in UNKNOWN_USER:
             self.known.forget(seen.recipient)
             found = {domain: seen.cause(trigger)}
         if found:  # the route, if both are suspicious
             scope, cause = min(found.items())
-            self.apply(
-                scope, lambda breaker: breakers.trip_suspicion(breaker, cause, now)
-            )
+            self._suspect(scope, cause, now)
         for scope, _ in self._histories.both(domain):
             self.apply(scope, breakers.on_reply)
-            about = not seen.content or _is_about_content(self.breaker(scope))
+            cause = self.breaker(scope).cause
+            about = not seen.content or (cause is not None and cause.content)
             is_probe = is_new and about and self._is_probe(scope, seen)
             if is_probe and self._is_first(scope, seen):
                 self.apply(scope, lambda breaker: breakers.on_refusal(breaker, now))
@@ -375,25 +384,9 @@ class BreakerRegistry:
                 found.append(scope)
         if found:
             scope = self._histories.widest(found)
-            self.apply(
-                scope, lambda breaker: breakers.trip_suspicion(breaker, storm, now)
-            )
+            self._suspect(scope, storm, now)
 
     def _is_probe(self, scope: str, seen: Refusal) -> bool:
         """Return whether an attempt started after messages started to probe."""
         since = self.since.get(scope)
         return since is None or seen.began is None or seen.began >= since
-
-    # --- memory
-
-    def _put(self, breaker: CircuitBreaker) -> None:
-        if breaker.scope == ROUTE:
-            self.route = breaker
-        elif breaker == CircuitBreaker(pauses=self._pauses, scope=breaker.scope):
-            self.domains.pop(breaker.scope, None)
-        else:
-            self.domains[breaker.scope] = breaker
-
-
-def _is_about_content(breaker: CircuitBreaker) -> bool:
-    return breaker.cause is not None and breaker.cause.content

@@ -1,9 +1,7 @@
 """What the operator can do: about a failed stage of a check, and an open breaker.
 
-One table serves both, remedies.toml. A remedy follows from the rule that judged the
-reply, and from its words where one rule has several causes. The stage decides only if
-the reply says no more than no; then the remedy says what was seen, and names what it
-may be.
+A remedy follows from the rule that judged the reply, and from its words where one rule
+has several causes (remedies.toml). The stage decides only if the reply gives no reason.
 """
 
 import re
@@ -106,7 +104,6 @@ _ENDED = (
     " look at its log. If it knows only an old TLS version, update it, or set [primary]"
     ' tls_minimum = "1.0"'
 )
-_IN_HANDSHAKE = {"closed": _ENDED, "reset": _ENDED}
 """Exchange of old hangs up without an alert when no version suits."""
 AFTER_HANDSHAKE = (
     "the primary ended the connection right after the TLS handshake: look at its log."
@@ -232,7 +229,8 @@ def hint(stage: Stage, answer: Reply | Lost) -> str:
     """Return what to do about a failed stage of a check; '' if nothing is known."""
     if isinstance(answer, Lost):
         if stage is Stage.STARTTLS or answer.reason == "tls":
-            known = handshake_hint(answer.detail) or _IN_HANDSHAKE.get(answer.reason)
+            ended = _ENDED if answer.reason in ("closed", "reset") else ""
+            known = handshake_hint(answer.detail) or ended
             return known or _LOST.get(answer.reason, "")
         if answer.reason == "unreachable" and _OUR_END.search(answer.detail):
             return BIND

@@ -1,7 +1,6 @@
 """The addresses of one list, and what it says about a recipient. Pure.
 
-The spelling of a domain does not matter, nor does the case of a local part. A tag
-(``user+tag``) leads to the mailbox of the user.
+Neither the spelling of a domain nor the case of a local part matters, nor a +tag.
 """
 
 import re
@@ -44,7 +43,6 @@ class AddressTable:
         self._absent = ExistenceAnswer(Existence.UNKNOWN, NOT_LISTED, name)
 
     def __len__(self) -> int:
-        """Return how many entries there are."""
         return len(self._mailboxes) + len(self._catch_all)
 
     def add(self, entry: str) -> bool:
@@ -102,9 +100,8 @@ def refuses(value: str) -> bool:
 def add_lines(table: AddressTable, lines: Iterable[str]) -> int:
     """Add the lines of a list or of the source of a map; return how many are neither.
 
-    A line has an address or ``@domain`` first. What follows is the value of a map,
-    which goes on in indented lines. Values that refuse the address leave it out. Empty
-    lines, and lines that start with ``#``, are ignored.
+    An address or ``@domain`` comes first, then the value of a map, also in indented
+    lines. Values that refuse the address leave it out; ``#`` starts a comment.
     """
     has_value, ignored = False, 0
     for line in lines:

@@ -62,6 +62,11 @@ def judge_callout(
     )
 
 
+def _some(mailboxes: tuple[str, ...]) -> str:
+    """Return the first three of them as text."""
+    return ", ".join(mailboxes[:3]) + (", ..." if len(mailboxes) > 3 else "")  # noqa: PLR2004
+
+
 class Contradiction(NamedTuple):
     """Recipients of a domain that a list has, and the primary says do not exist."""
 
@@ -81,21 +86,16 @@ class Contradiction(NamedTuple):
         Fewer may be stale entries of the list. In a sample, half of all show as half of
         it, give or take three standard deviations.
         """
-        chance = 1.5 * self.asked**0.5 if self._is_large_sample else 0.0
+        is_large_sample = self.is_sample and self.asked >= LEAST_SAMPLE
+        chance = 1.5 * self.asked**0.5 if is_large_sample else 0.0
         return self.asked >= LEAST_ASKED and (
             len(self.refused) >= self.asked / 2 - chance
         )
 
-    @property
-    def _is_large_sample(self) -> bool:
-        return self.is_sample and self.asked >= LEAST_SAMPLE
-
     def __str__(self) -> str:
-        """Return it as text for people."""
-        some = ", ".join(self.refused[:3]) + (", ..." if len(self.refused) > 3 else "")  # noqa: PLR2004
         return (
             f"it refuses {len(self.refused)} of {self.asked} listed recipients of"
-            f" {self.domain}: {some}: {self.reply}"
+            f" {self.domain}: {_some(self.refused)}: {self.reply}"
         )
 
 
@@ -106,12 +106,9 @@ class UnlistedRecipients(NamedTuple):
     recipients: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Return it as text for people."""
-        some = ", ".join(self.recipients[:3])
-        more = ", ..." if len(self.recipients) > 3 else ""  # noqa: PLR2004
         return (
             f"it accepts {len(self.recipients)} recipients of {self.domain} that no"
-            f" list has: {some}{more}"
+            f" list has: {_some(self.recipients)}"
         )
 
 

@@ -59,8 +59,7 @@ UNLISTED = ExistenceAnswer(Existence.CANNOT_TELL, NO_ENTRIES)
 def combine(answers: Sequence[ExistenceAnswer]) -> ExistenceAnswer:
     """Return what several lists say together.
 
-    One list that knows the address is enough. It is unknown only if no list that may
-    know it is too old.
+    A recipient is unknown only if no list that may know it is too old.
     """
     for answer in answers:
         if answer.existence is Existence.KNOWN:

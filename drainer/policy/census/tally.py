@@ -26,12 +26,10 @@ class RecipientCount:
     """Distinct recipients, and how many messages each has. Spellings are one."""
 
     def __init__(self) -> None:
-        """Start empty."""
         self._spelled: dict[str, str] = {}
         self._counts: dict[str, int] = {}
 
     def __len__(self) -> int:
-        """Return how many recipients there are."""
         return len(self._counts)
 
     def add(self, mailbox: str, count: int = 1) -> None:
@@ -51,7 +49,6 @@ class CensusTally:
     """Counts recipients by what is known of them."""
 
     def __init__(self) -> None:
-        """Start empty."""
         self._groups: dict[tuple[Existence, str, str], CensusGroup] = {}
 
     def add(self, mailbox: str, messages: int, answer: ExistenceAnswer) -> None:

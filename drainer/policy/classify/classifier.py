@@ -123,13 +123,8 @@ def _judge_problem(problem: Problem) -> Classification:
         reason = f"not tried, because the primary refuses this host: {problem.detail}"
         return _judgement(Action.STOP_DOMAIN, "breaker-open", reason)
     if problem.code == HOST_LIMIT:
-        return Classification(
-            verdict=Verdict.RETRY,
-            scope=Scope.MESSAGE,
-            rule=HOST_LIMIT,
-            reason=f"not sent, because of this host: {problem.detail}",
-            counts=False,
-        )
+        reason = f"not sent, because of this host: {problem.detail}"
+        return _judgement(Action.RETRY, HOST_LIMIT, reason, Scope.MESSAGE, counts=False)
     if isinstance(problem, ScanProblem):
         return _judge_scan(problem)
     reason = f"{PROBLEMS[problem.code][0]}: {problem.detail}"
@@ -193,13 +188,8 @@ def _judge_reply(
             Action.STOP_BRIEFLY, f"{stage}-421", "the primary closes the channel"
         )
     if stage is Stage.RCPT and accepted and _is_too_many(reply, words):
-        return Classification(
-            verdict=Verdict.RETRY,
-            scope=Scope.RECIPIENT,
-            rule="rcpt-too-many",
-            reason="too many recipients in one transaction: sent in another",
-            counts=False,
-        )
+        reason = "too many recipients in one transaction: sent in another"
+        return _judgement(Action.RETRY, "rcpt-too-many", reason, counts=False)
     if stage is Stage.MAIL and reply.code in _SICK and reply.detail[:2] == "3.":
         reason = "the primary's mail system is full or has a fault"
         return _judgement(Action.STOP_BRIEFLY, f"mail-{reply.enhanced}", reason)
@@ -265,10 +255,10 @@ def _family(words: str, code: int, detail: str, stage: Stage) -> Rule | None:
     return find(families(), words, Reply(code=code, enhanced=enhanced), stage)
 
 
-def family_of(reply: Reply, stage: Stage = Stage.RCPT) -> Rule | None:
+def family_of(reply: Reply) -> Rule | None:
     """Return the family of words that a reply belongs to, whatever its codes say."""
     words = plain(words_of(reply.text))
-    return _family(words, reply.code, reply.detail, stage)
+    return _family(words, reply.code, reply.detail, Stage.RCPT)
 
 
 def _names_recipient(reply: Reply, stage: Stage) -> bool:
@@ -337,7 +327,12 @@ def _widen(action: Action, stage: Stage) -> Action:
 
 
 def _judgement(
-    action: Action, rule: str, reason: str, scope: Scope | None = None
+    action: Action,
+    rule: str,
+    reason: str,
+    scope: Scope | None = None,
+    *,
+    counts: bool = True,
 ) -> Classification:
     verdict, usual = VERDICTS[action]
     return Classification(
@@ -346,5 +341,5 @@ def _judgement(
         rule=rule,
         reason=reason,
         short=action is Action.STOP_BRIEFLY,
-        counts=verdict is not Verdict.STOP,
+        counts=counts and verdict is not Verdict.STOP,
     )

@@ -1,9 +1,7 @@
 """Bring the words of a reply into one form, and build patterns from classes of words.
 
-Servers say the same in many ways: `isn't` and `is not`, `black list` and `blacklist`,
-`Recipient address rejected: REASON` and the reason alone. Our own families of words
-read a reply in its plain form, so that a pattern names what is said and about whom. The
-operator's rules read the words as they are.
+Servers say the same in many ways: `isn't` and `is not`, `black list` and `blacklist`.
+Our own families read a reply in its plain form; the operator's rules read it as it is.
 """
 
 import re
@@ -41,7 +39,7 @@ _REWRITTEN: tuple[tuple[str, str], ...] = (
     (r"\b(authori|recogni|synchroni)s", r"\1z"),
     # Exchange names a cause as RESOLVER.ADR.RecipNotFound: three words, not a host.
     (r"\b(resolver|storedrv|smtpsend|queue)\.(?:(adr|rst|grp)\.)?", r"\1 \2 "),
-    # Gmail begins with our address and a number: "[192.0.2.1 19] Our system ...".
+    # Gmail starts with our address and a number: "[192.0.2.1 19] Our system ...".
     (r"^\[[^\]a-z]*\[ip\] +\d+\] +|^\[ip\] +\d+\] +", ""),
     (r"^\[ip\] +(our|this|these|the|messages?|gmail)\b", r"\1"),
     (r"\(in reply to [^)]*\)", ""),

@@ -1,8 +1,4 @@
-"""Read the delay that a temporary refusal states: "try again in 5 minutes". Pure.
-
-Greylisting filters state how long they want to wait. An earlier attempt is in vain; a
-much later one is slow.
-"""
+"""Read the delay that a temporary refusal states: "try again in 5 minutes". Pure."""
 
 import re
 from datetime import timedelta

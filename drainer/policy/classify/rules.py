@@ -91,38 +91,27 @@ def find(rules: Iterable[Rule], words: str, reply: Reply, stage: Stage) -> Rule 
 def rules_of(rows: Sequence[Mapping[str, object]]) -> tuple[Rule, ...]:
     """Check and compile rows; a ValueError says which is wrong and what is legal."""
     rules = tuple(rule_of(row, number) for number, row in enumerate(rows, 1))
-    seen: set[str] = set()
-    for rule in rules:
-        if rule.id in seen:
-            message = f"two rules are called {rule.id!r}"
-            raise ValueError(message)
-        seen.add(rule.id)
+    names = [rule.id for rule in rules]
+    for name in names:
+        _check(names.count(name) == 1, f"two rules are called {name!r}")
     return rules
 
 
 def rule_of(row: Mapping[str, object], number: int = 1) -> Rule:
-    """Check and compile one row; ``number`` names it in an error."""
+    """Check and compile one row; ``number`` names it in an error (ValueError)."""
     name = f"rule {number} ({row.get('id', 'without an id')})"
     for key in row:
-        if key not in _KEYS:
-            message = (
-                f"{name}: unknown key {key!r}; legal are {', '.join(sorted(_KEYS))}"
-            )
-            raise ValueError(message)
-    if not _ID.fullmatch(str(row.get("id", ""))):
-        message = f"{name}: id must be letters, digits and dashes"
-        raise ValueError(message)
+        legal = ", ".join(sorted(_KEYS))
+        _check(key in _KEYS, f"{name}: unknown key {key!r}; legal are {legal}")
+    is_named = _ID.fullmatch(str(row.get("id", ""))) is not None
+    _check(is_named, f"{name}: id must be letters, digits and dashes")
     permanent, temporary = (_action(name, row, key) for key in _CLASSES)
-    if not permanent and not temporary:
-        message = f"{name}: say what it means: permanent, temporary, or both"
-        raise ValueError(message)
-    if temporary in BOUNCES:
-        message = f"{name}: a temporary refusal is never permanent"
-        raise ValueError(message)
+    means = bool(permanent or temporary)
+    _check(means, f"{name}: say what it means: permanent, temporary, or both")
+    is_safe = temporary not in BOUNCES
+    _check(is_safe, f"{name}: a temporary refusal is never permanent")
     when = _patterns(name, row, "when")
-    if not when:
-        message = f"{name}: when is missing: a list of regular expressions"
-        raise ValueError(message)
+    _check(bool(when), f"{name}: when is missing: a list of regular expressions")
     return Rule(
         id=str(row["id"]),
         when=when,
@@ -140,15 +129,17 @@ def rule_of(row: Mapping[str, object], number: int = 1) -> Rule:
 _CLASSES = ("permanent", "temporary")
 
 
+def _check(is_right: bool, message: str) -> None:  # noqa: FBT001
+    if not is_right:
+        raise ValueError(message)
+
+
 def _action(name: str, row: Mapping[str, object], key: str) -> Action | None:
     text = row.get(key, "")
-    if not text:
-        return None
-    try:
-        return Action(text)  # type: ignore[arg-type] # it refuses other types
-    except ValueError:
-        message = f"{name}: {key} = {text!r}; legal are {', '.join(Action)}"
-        raise ValueError(message) from None
+    legal = ", ".join(Action)
+    is_legal = not text or (isinstance(text, str) and text in [*Action])
+    _check(is_legal, f"{name}: {key} = {text!r}; legal are {legal}")
+    return Action(str(text)) if text else None
 
 
 def _texts(name: str, row: Mapping[str, object], key: str) -> list[str]:
@@ -189,13 +180,11 @@ def _codes(name: str, row: Mapping[str, object]) -> list[int]:
 
 def _stages(name: str, row: Mapping[str, object]) -> list[Stage]:
     legal = [stage for stage in Stage if not stage.before_mail]
-    stages = []
-    for text in _texts(name, row, "stages"):
-        if text.lower() not in legal:
-            message = f"{name}: stage {text!r}; legal are {', '.join(legal)}"
-            raise ValueError(message)
-        stages.append(Stage(text.lower()))
-    return stages
+    texts = _texts(name, row, "stages")
+    for text in texts:
+        words = f"{name}: stage {text!r}; legal are {', '.join(legal)}"
+        _check(text.lower() in legal, words)
+    return [Stage(text.lower()) for text in texts]
 
 
 @cache

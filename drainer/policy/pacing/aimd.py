@@ -93,7 +93,6 @@ class LoadReading(Struct, frozen=True, kw_only=True):
     high: float
 
     def __str__(self) -> str:
-        """Return it as text."""
         return f"its load is {self.value:.2f}, the limit {self.high:g}"
 
 
@@ -209,18 +208,13 @@ class AimdController:
         if why:
             self._doubles_to = max(self._floor, self.level * factor)
             return self._change(self._doubles_to, why, now)
-        rests = load is not None and load.value > RELIEF * load.high
-        if self.level >= 1 or stress > WELL or rests or not self._may_widen(now):
+        is_near = load is not None and load.value > RELIEF * load.high
+        if self.level >= 1 or stress > WELL or is_near or not self._may_widen(now):
             return None
+        level = min(1.0, self.level + FLOOR)
         if self.level < self._doubles_to:
-            return self._change(
-                min(2 * self.level, self._doubles_to),
-                "going up, the primary is healthy",
-                now,
-            )
-        return self._change(
-            min(1.0, self.level + FLOOR), "going up, the primary is healthy", now
-        )
+            level = min(2 * self.level, self._doubles_to)
+        return self._change(level, "going up, the primary is healthy", now)
 
     def _ill(
         self, stress: float, worst: _Latency, load: LoadReading | None

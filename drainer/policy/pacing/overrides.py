@@ -79,15 +79,10 @@ def active(controls: Iterable[Override], now: datetime) -> ActiveOverrides:
     pause: Override | None = None
     throttle: Override | None = None
     for control in controls:
-        match control.ask:
-            case OverrideKind.PAUSE:
-                pause = control
-            case OverrideKind.RESUME:
-                pause = None
-            case OverrideKind.THROTTLE:
-                throttle = control if control.per_second is not None else None
-            case OverrideKind.UP | OverrideKind.DOWN:
-                pass
+        if control.ask in (OverrideKind.PAUSE, OverrideKind.RESUME):
+            pause = control if control.ask is OverrideKind.PAUSE else None
+        elif control.ask is OverrideKind.THROTTLE:
+            throttle = control if control.per_second is not None else None
     return ActiveOverrides(pause=_still(pause, now), throttle=_still(throttle, now))
 
 

@@ -121,8 +121,8 @@ def parse_size(text: str) -> int:
     """Return the bytes of 5MB, 64KiB, 1000; raise ValueError if it is not a size."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
     unit = match[2].lower() if match else ""
-    octets = float(match[1]) * _SIZES.get(unit, math.nan) if match else math.nan
-    if not math.isfinite(octets):
+    size = float(match[1]) * _SIZES.get(unit, math.nan) if match else math.nan
+    if not math.isfinite(size):
         message = f"{text[:60]!r} is not a size; write e.g. 500kB, 5MB, 64KiB"
         raise ValueError(message)
-    return int(octets)
+    return int(size)

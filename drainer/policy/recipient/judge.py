@@ -1,16 +1,14 @@
 """What a result means: by itself, and in view of everything else. Pure.
 
-First it is classified by itself (``classify_attempt``), and the circuit breakers look
-at that. Then it is refined: a refusal may have been meant for another recipient, or for
-us.
+First it is classified by itself, and the circuit breakers look at that. Then it is
+refined: a refusal may have been meant for another recipient, or for us.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Protocol
 
-from msgspec import Struct, field
+from msgspec import Struct
 from msgspec.structs import replace
 
 from drainer.mail.echo import SentData
@@ -23,12 +21,10 @@ from drainer.policy.bounce.decision import (
     decide,
 )
 from drainer.policy.bounce.limits import ReportedRecipient, ReportTally
-from drainer.policy.breaker.brake import PendingRefusals
-from drainer.policy.breaker.breaker import BreakerState, CircuitBreaker
+from drainer.policy.breaker.breaker import BreakerState
 from drainer.policy.breaker.detector import is_about_kind
 from drainer.policy.breaker.groups import MailGroup
-from drainer.policy.breaker.history import RequiredProof
-from drainer.policy.breaker.known_good import KnownGoodRecipients
+from drainer.policy.breaker.registry import BreakerRegistry
 from drainer.policy.classify.classifier import Answer, classify
 from drainer.policy.classify.retry_after import find_delay
 from drainer.policy.classify.rules import Rule
@@ -94,47 +90,13 @@ class BouncePermit(Struct, frozen=True, kw_only=True):
         """Return whether the sender may get a report."""
         return self.decision.answer is BounceAnswer.SEND
 
-    def limit(self, tally: ReportTally, reported: ReportedRecipient) -> "BouncePermit":
+    def limit(self, tally: ReportTally, recipient: ReportedRecipient) -> "BouncePermit":
         """Return the decision in view of the reports sent so far; not yet counted."""
         if self.case is None or not self.sends:
             return self
-        sent = tally.before(reported, self.case.limits.tag_delimiters)
-        case = replace(self.case, reported=tally.knows(reported), sent=sent)
+        sent = tally.before(recipient, self.case.limits.tag_delimiters)
+        case = replace(self.case, reported=tally.knows(recipient), sent=sent)
         return replace(self, decision=decide(case))
-
-
-class BreakerView(Protocol):
-    """What the breakers know at this moment (policy.breaker.registry)."""
-
-    #: Refusals that wait: while they are too many, none becomes final.
-    pending: PendingRefusals
-    #: Addresses that it accepted before.
-    known: KnownGoodRecipients
-
-    def blocking_breaker(self, domain: str) -> CircuitBreaker | None:
-        """Return the breaker that keeps mail for a domain waiting, or None."""
-        ...
-
-    def has_proof(self, domain: str, proof: RequiredProof, since: datetime) -> bool:
-        """Return whether comparable mail was accepted on that scope since then."""
-        ...
-
-    def contradicted_stop(
-        self, classification: Classification, domain: str, stage: Stage, since: datetime
-    ) -> bool:
-        """Return whether others passed a stage since a message met a refusal of us."""
-        ...
-
-    def may_ask_elsewhere(self, since: datetime, now: datetime) -> bool:
-        """Return whether such a message goes to another host before it is held."""
-        ...
-
-
-class RetryPolicy(Struct, frozen=True, kw_only=True):
-    """When to try again, and the operator's own rules."""
-
-    schedule: RetrySchedule = field(default_factory=RetrySchedule)
-    rules: Sequence[Rule] = ()
 
 
 class SettleContext(Struct, frozen=True, kw_only=True):
@@ -144,7 +106,8 @@ class SettleContext(Struct, frozen=True, kw_only=True):
     #: In [0, 1): the jitter.
     draw: float
     sender_domain: str
-    breakers: BreakerView
+    breakers: BreakerRegistry
+    schedule: RetrySchedule
     #: The message is more than text.
     attachment: bool = False
     #: Domains whose known-good recipients were accepted on the same session.
@@ -230,12 +193,10 @@ def _alone(each: ClassifiedResult, context: SettleContext) -> Classification | N
     return _change(classification, Verdict.HOLD, CONTRADICTED, words)
 
 
-def refine(
-    each: ClassifiedResult, context: SettleContext, policy: RetryPolicy
-) -> ClassifiedResult:
+def refine(each: ClassifiedResult, context: SettleContext) -> ClassifiedResult:
     """Return it with its final verdict."""
     for change in _CHANGES:
-        if (found := change(each, context, policy)) is not None:
+        if (found := change(each, context)) is not None:
             return replace(each, classification=found)
     return each
 
@@ -259,17 +220,13 @@ def switch_node(found: Classification, words: str = _ALONE) -> Classification:
     return _change(found, Verdict.RETRY, BY_NODE, words, counts=False)
 
 
-def _by_node(
-    each: ClassifiedResult, context: SettleContext, _p: RetryPolicy
-) -> Classification | None:
+def _by_node(each: ClassifiedResult, context: SettleContext) -> Classification | None:
     """Try it on another host of the primary: this one refuses everything."""
     found, is_asked = each.classification, each.result.claimed.n in context.elsewhere
     return switch_node(found) if is_asked and found.verdict is Verdict.BOUNCE else None
 
 
-def _in_group(
-    each: ClassifiedResult, context: SettleContext, _p: RetryPolicy
-) -> Classification | None:
+def _in_group(each: ClassifiedResult, context: SettleContext) -> Classification | None:
     """Hold a message of a kind that the primary refuses as such."""
     group, found = context.group, each.classification
     if group is None or not is_about_kind(found, each.result.answer):
@@ -281,9 +238,7 @@ def _in_group(
     return _change(found, Verdict.HOLD, group.rule, words)
 
 
-def _in_doubt(
-    each: ClassifiedResult, _m: SettleContext, _p: RetryPolicy
-) -> Classification | None:
+def _in_doubt(each: ClassifiedResult, _: SettleContext) -> Classification | None:
     """Bounce nothing that may have arrived before: a refusal may mean just that."""
     classification = each.classification
     if classification.verdict is not Verdict.BOUNCE or not each.result.claimed.doubts:
@@ -300,18 +255,14 @@ def is_drop(result: RecipientResult) -> bool:
     return result.stage is Stage.BODY and isinstance(answer, Lost)
 
 
-def _poison(
-    each: ClassifiedResult, _m: SettleContext, _p: RetryPolicy
-) -> Classification | None:
+def _poison(each: ClassifiedResult, _: SettleContext) -> Classification | None:
     if not is_drop(each.result) or each.result.claimed.drops + 1 < MAX_DROPS:
         return None
     words = "the primary ends the session at this content every time"
     return _change(each.classification, Verdict.HOLD, "poison", words)
 
 
-def _shared(
-    each: ClassifiedResult, _m: SettleContext, _p: RetryPolicy
-) -> Classification | None:
+def _shared(each: ClassifiedResult, _: SettleContext) -> Classification | None:
     """Try recipients alone: one's filter may have refused for all, or they are many."""
     result, classification = each.result, each.classification
     is_it = result.stage is Stage.DOT and (
@@ -324,7 +275,7 @@ def _shared(
 
 
 def _individual(
-    each: ClassifiedResult, context: SettleContext, _p: RetryPolicy
+    each: ClassifiedResult, context: SettleContext
 ) -> Classification | None:
     """Retry a message that the primary put off as if it were us, while mail flows."""
     classification, claimed = each.classification, each.result.claimed
@@ -336,14 +287,12 @@ def _individual(
     return _change(classification, Verdict.RETRY, classification.rule, words)
 
 
-def _expired(
-    each: ClassifiedResult, context: SettleContext, policy: RetryPolicy
-) -> Classification | None:
+def _expired(each: ClassifiedResult, context: SettleContext) -> Classification | None:
     classification = each.classification
     if classification.verdict not in (Verdict.RETRY, Verdict.RETRY_LONG):
         return None
-    spent = each.result.claimed.spent + delay(each, context, policy)
-    if not classification.counts or not policy.schedule.is_spent(
+    spent = each.result.claimed.spent + delay(each, context)
+    if not classification.counts or not context.schedule.is_spent(
         classification.verdict, spent
     ):
         return None
@@ -352,7 +301,7 @@ def _expired(
 
 
 def _behind_breaker(
-    each: ClassifiedResult, context: SettleContext, _p: RetryPolicy
+    each: ClassifiedResult, context: SettleContext
 ) -> Classification | None:
     """Refuse to judge a message while the primary refuses all mail."""
     is_local = isinstance(each.result.answer, Problem)
@@ -381,20 +330,18 @@ _CHANGES = (
 """Each may replace a classification; the first one that does decides."""
 
 
-def delay(
-    each: ClassifiedResult, context: SettleContext, policy: RetryPolicy
-) -> timedelta:
+def delay(each: ClassifiedResult, context: SettleContext) -> timedelta:
     """Return how long to wait before the next attempt."""
     claimed, classification = each.result.claimed, each.classification
     answer = each.result.answer
     if isinstance(answer, ScanProblem):
-        first = policy.schedule.delay(classification.verdict, 1, context.draw)
+        first = context.schedule.delay(classification.verdict, 1, context.draw)
         return max(answer.wait, first)
     if classification.verdict is Verdict.RETRY and not classification.counts:
         return timedelta(0)
     attempts = claimed.attempts + classification.counts
-    wait = policy.schedule.delay(classification.verdict, attempts, context.draw)
+    wait = context.schedule.delay(classification.verdict, attempts, context.draw)
     stated = find_delay(answer.text) if isinstance(answer, Reply) else None
     if classification.verdict is Verdict.RETRY and stated is not None:
-        return max(stated, policy.schedule.soonest)
+        return max(stated, context.schedule.soonest)
     return wait

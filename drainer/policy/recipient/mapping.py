@@ -1,9 +1,8 @@
 """Recipients that get another address on the way. Pure.
 
-A run may send mail for one address, or for a whole domain, to another one. The mapping
-is applied once: a mapped address is not looked up again, so two addresses may change
-places. The spool and the ledger keep the address of the spool. Only the RCPT command
-has the new one, with the old one as ORCPT if the client gave none (RFC 3461 5.2.1).
+The mapping is applied once, so two addresses may change places. Spool and ledger keep
+the address of the spool. Only RCPT has the new one, with the old one as ORCPT if the
+client gave none (RFC 3461 5.2.1).
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,7 +26,6 @@ class AddressMapping(Struct, frozen=True, kw_only=True):
     table: Mapping[str, str] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        """Return whether anything is mapped."""
         return bool(self.table)
 
     def target(self, forward_path: str) -> str:

@@ -18,8 +18,7 @@ USUAL_DOT_TIMEOUT = 600.0
 def usual_confirm_after(age: timedelta) -> timedelta:
     """Return the confirmation delay; ``age`` is the time since the first run.
 
-    On the first day after an outage, user tables and filters are often only half
-    restored.
+    On the first day, user tables and filters are often only half restored.
     """
     return timedelta(hours=4 if age < FIRST_DAY else 1)
 
@@ -67,8 +66,7 @@ class RetrySchedule(Struct, frozen=True, kw_only=True):
     def delay(self, verdict: Verdict, attempts: int, draw: float) -> timedelta:
         """Return the delay after the given number of attempts (1 = the first).
 
-        ``draw`` is in [0, 1) and spreads the recipients of a whole queue, so that they
-        are not all due in the same second.
+        ``draw`` is in [0, 1): not all recipients of a queue are due in the same second.
         """
         if verdict is Verdict.UNKNOWN:
             return self.unknown

@@ -14,7 +14,6 @@ from drainer.mail.message import Problem
 from drainer.mail.reply import SESSION_END, Lost, Stage
 from drainer.policy.bounce.decision import BounceAnswer
 from drainer.policy.breaker.breaker import BreakerState, CircuitBreaker
-from drainer.policy.breaker.history import RequiredProof
 from drainer.policy.census.callout import says_absent
 from drainer.policy.classify.verdict import Classification, Scope, Verdict
 from drainer.policy.recipient.delivery import ClaimedRecipient
@@ -22,7 +21,6 @@ from drainer.policy.recipient.judge import (
     BY_NODE,
     BouncePermit,
     ClassifiedResult,
-    RetryPolicy,
     SettleContext,
     delay,
     is_drop,
@@ -40,6 +38,14 @@ MAX_CONFIRM_DELAY = timedelta(days=1)
 """The confirmation delay doubles up to this while nothing proves a refusal."""
 UNPROVEN = "unproven"
 """The rule of a refusal that nothing proved for the whole lifetime."""
+_UNPROVEN_REASON = (
+    "the primary refused it for the whole lifetime, and accepted nothing comparable"
+    " meanwhile, so no bounce is sent"
+)
+_PRESENT_REASON = (
+    ", so the primary may have lost users; no bounce is sent unless an operator"
+    " approves it"
+)
 ROUTE_WAITS = "*"
 """The value that says that a recipient waits for the breaker of the route."""
 
@@ -81,7 +87,7 @@ _EVENTS = {
 
 
 def settle(
-    classified: Sequence[ClassifiedResult], context: SettleContext, policy: RetryPolicy
+    classified: Sequence[ClassifiedResult], context: SettleContext
 ) -> tuple[Settlement, ...]:
     """Settle every recipient of one attempt.
 
@@ -92,7 +98,7 @@ def settle(
         [
             _delivered(each)
             if each.classification.verdict is Verdict.DELIVER
-            else _settle(refine(each, context, policy), context, policy)
+            else _settle(refine(each, context), context)
             for each in classified
         ]
     )
@@ -125,22 +131,20 @@ def _delivered(each: ClassifiedResult) -> Settlement:
     )
 
 
-def _settle(
-    each: ClassifiedResult, context: SettleContext, policy: RetryPolicy
-) -> Settlement:
-    event, permit = _event(each, context, policy)
+def _settle(each: ClassifiedResult, context: SettleContext) -> Settlement:
+    event, permit = _event(each, context)
     if event is Event.BOUNCE_UNPROVEN:
-        each = _unproven(each)
+        each = _explain(each, _UNPROVEN_REASON, UNPROVEN)
     elif found := _why_present(each, context):
-        each = _present(each, found)
+        each = _explain(each, f"{found}{_PRESENT_REASON}")
     claimed, classification = each.result.claimed, each.classification
     state = follow(State.IN_FLIGHT, event)
-    wait = delay(each, context, policy)
+    wait = delay(each, context)
     waits, due = "", context.now + wait
     if classification.verdict is Verdict.STOP:
         waits, due = _behind(each, context, wait)
     elif state is State.BOUNCE_PENDING:
-        wait = _confirmation_delay(each, context, policy)
+        wait = _confirmation_delay(each, context)
         due = context.now + wait
     refusal, refused = _refusal(each, context)
     waited = classification.counts and state in (State.DEFERRED, State.BOUNCE_PENDING)
@@ -164,15 +168,15 @@ def _settle(
 
 
 def _event(
-    each: ClassifiedResult, context: SettleContext, policy: RetryPolicy
+    each: ClassifiedResult, context: SettleContext
 ) -> tuple[Event, BouncePermit | None]:
     claimed, event = each.result.claimed, _EVENTS[each.classification.verdict]
     if event is Event.DOUBT and claimed.doubts + 1 >= MAX_DOUBTS:
         return Event.DOUBT_THRICE, None
-    if event is not Event.BOUNCE or not _may_be_final(each, context, policy):
+    if event is not Event.BOUNCE or not _may_be_final(each, context):
         return event, None
     if not _is_proven(each, context):
-        is_spent = claimed.spent > policy.schedule.lifetime
+        is_spent = claimed.spent > context.schedule.lifetime
         return (Event.BOUNCE_UNPROVEN if is_spent else event), None
     if context.permit is None:
         return Event.BOUNCE_REFUSED, None
@@ -210,14 +214,12 @@ _PERMITTED = {
 """Answer of the bounce rules -> the event; any other answer waits."""
 
 
-def _may_be_final(
-    each: ClassifiedResult, context: SettleContext, policy: RetryPolicy
-) -> bool:
+def _may_be_final(each: ClassifiedResult, context: SettleContext) -> bool:
     """Return whether nothing but proof is missing.
 
     drainer must have a copy of the message, because it leaves the spool.
     """
-    rested = _has_rested(each, context, policy)
+    rested = _has_rested(each, context)
     return rested and context.kept and not context.breakers.pending.is_braked
 
 
@@ -236,11 +238,11 @@ def _is_proven(each: ClassifiedResult, context: SettleContext) -> bool:
     )
     if is_mailbox and claimed.domain in context.vouched:
         return breakers.blocking_breaker(claimed.domain) is None
-    proof = RequiredProof(
-        sender_domain=context.sender_domain, attachment=context.attachment
-    )
     return claimed.refused is not None and breakers.has_proof(
-        claimed.domain, proof, claimed.refused
+        claimed.domain,
+        context.sender_domain,
+        claimed.refused,
+        attachment=context.attachment,
     )
 
 
@@ -259,47 +261,31 @@ def _why_present(each: ClassifiedResult, context: SettleContext) -> str:
     return ""
 
 
-def _present(each: ClassifiedResult, found: str) -> ClassifiedResult:
-    words = (
-        f"{found}, so the primary may have lost users; no bounce is sent unless an"
-        " operator approves it"
-    )
-    reason = f"{words}: {each.classification.reason}"
-    return replace(each, classification=replace(each.classification, reason=reason))
-
-
-def _unproven(each: ClassifiedResult) -> ClassifiedResult:
-    words = (
-        "the primary refused it for the whole lifetime, and accepted nothing comparable"
-        " meanwhile, so no bounce is sent"
-    )
-    classification = each.classification
-    reason = f"{words}: {classification.reason}"
-    changed = replace(classification, rule=UNPROVEN, reason=reason)
+def _explain(each: ClassifiedResult, words: str, rule: str = "") -> ClassifiedResult:
+    """Return it with words before its reason, and perhaps by another rule."""
+    found = each.classification
+    reason = f"{words}: {found.reason}"
+    changed = replace(found, rule=rule or found.rule, reason=reason)
     return replace(each, classification=changed)
 
 
-def _confirmation_delay(
-    each: ClassifiedResult, context: SettleContext, policy: RetryPolicy
-) -> timedelta:
+def _confirmation_delay(each: ClassifiedResult, context: SettleContext) -> timedelta:
     """Return how long a pending bounce waits: it doubles while nothing proves it."""
-    refused, first = each.result.claimed.refused, policy.schedule.confirm_after
-    if refused is None or not _has_rested(each, context, policy):
+    refused, first = each.result.claimed.refused, context.schedule.confirm_after
+    if refused is None or not _has_rested(each, context):
         return first
     if _is_suspended(each, context):
         return timedelta(0)
-    if not _may_be_final(each, context, policy) or _is_proven(each, context):
+    if not _may_be_final(each, context) or _is_proven(each, context):
         return first  # something else is missing: a copy, evidence, the brake's end
     return max(first, min(context.now - refused, MAX_CONFIRM_DELAY))
 
 
-def _has_rested(
-    each: ClassifiedResult, context: SettleContext, policy: RetryPolicy
-) -> bool:
+def _has_rested(each: ClassifiedResult, context: SettleContext) -> bool:
     claimed = each.result.claimed
     if claimed.refused is None or claimed.refusal != each.classification.rule:
         return False
-    return claimed.refused + policy.schedule.confirm_after <= context.now
+    return claimed.refused + context.schedule.confirm_after <= context.now
 
 
 def _is_suspended(each: ClassifiedResult, context: SettleContext) -> bool:

@@ -1,8 +1,7 @@
 """The state machine of a watch: an event leads to a state and to its next task.
 
-Pure. The watch never trusts a hook: a hook only starts a check. Nothing is sent before
-as many checks in a row succeeded as ``WatchSettings`` requires. Each time the primary
-becomes unhealthy again, it must be healthy for longer.
+Pure. A hook only starts a check. Nothing is sent before as many checks in a row
+succeeded as ``WatchSettings`` requires. Each relapse requires more of them.
 """
 
 import enum
@@ -139,7 +138,6 @@ def step(
 def _count_check(
     watch: WatchStatus, happening: Observation, now: datetime, settings: WatchSettings
 ) -> tuple[WatchStatus, Observation]:
-    """Count a check, and return what follows from it."""
     watch = replace(watch, checked=now)
     if watch.state not in (_S.DOWN, _S.PROBING):
         return watch, happening  # it was under way when something else happened

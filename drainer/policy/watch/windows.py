@@ -1,9 +1,8 @@
 """When a watch may drain: ``[watch] windows``, in local time.
 
-``22:00-06:00`` is every night, ``sat,sun 00:00-24:00`` a weekend. A window that goes
-past midnight belongs to the day on which it starts. Only local time counts, so summer
-time needs no rule: an hour that comes twice is open twice; an hour that is skipped is
-not open that day.
+A window that goes past midnight belongs to the day on which it starts. Only local time
+counts: in summer time an hour that comes twice is open twice, and one that is skipped
+is not open that day.
 """
 
 import re

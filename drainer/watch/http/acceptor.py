@@ -1,10 +1,8 @@
 """Which connections stay open: a crowd never shuts out a client that comes later.
 
-The acceptor empties the kernel's queue at once, whatever clients do. From then on each
-connection has a place, also during its TLS handshake. When there is one too many, the
-least deserving connection loses its place. First come those that have not shown a valid
-token or signature. Of these it takes the client with the most connections, and of that
-client the oldest.
+The acceptor empties the kernel's queue at once; then each connection has a place, also
+during its TLS handshake. When there is one too many, one loses its place: of those
+without a valid proof, the oldest of the client with the most connections.
 """
 
 import asyncio
@@ -35,7 +33,6 @@ class HttpConnection:
     """One connection, from accept() to its end."""
 
     def __init__(self, client: str, link: socket.socket) -> None:
-        """Start without a proof."""
         self.client, self.link = client, link
         #: It has shown a valid token, session or signature.
         self.proven = False

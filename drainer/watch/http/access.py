@@ -17,7 +17,6 @@ from starlette.requests import Request
 from drainer.watch.http.auth import (
     SIGNATURE,
     TIMESTAMP,
-    SignedRequest,
     bearer,
     is_in_session,
     same,
@@ -40,13 +39,10 @@ async def open_to_hook(desk: AppContext, request: Request, body: bytes) -> None:
     if not keys.hmac or not given:
         words = "a token or a signature is needed" if keys.hmac else _NO_TOKEN
         await _refuse(desk, request, words)
-    claim = SignedRequest(
-        timestamp=request.headers.get(TIMESTAMP, ""),
-        signature=given,
-        request=f"{request.method} {request.scope['path']}",
-        body=body,
-    )
-    if words := desk.signatures.refusal(claim, time.time()):
+    timestamp = request.headers.get(TIMESTAMP, "")
+    signed = f"{request.method} {request.scope['path']}"
+    now = time.time()
+    if words := desk.signatures.refusal(timestamp, given, signed, body, now):
         await _refuse(desk, request, words)
     prove(request)
 

@@ -63,17 +63,6 @@ def bearer(authorization: str) -> str:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-class SignedRequest(Struct, frozen=True, kw_only=True):
-    """A signed request that is not verified yet."""
-
-    timestamp: str
-    #: Hex digits, perhaps behind ``sha256=``.
-    signature: str
-    #: Method and path, as ``POST /hooks/primary-up``.
-    request: str
-    body: bytes
-
-
 def signature(key: str, timestamp: str, request: str, body: bytes) -> str:
     """Return the hex digits that sign time, request (method and path), and body."""
     head = f"{timestamp}\n{request}\n".encode()
@@ -90,34 +79,36 @@ class SignatureCheck:
     """Checks signatures, and remembers them while they could come again."""
 
     def __init__(self, key: str) -> None:
-        """Start with nothing seen."""
         self._key = key
         self._seen: dict[tuple[str, str], float] = {}
 
-    def refusal(self, claim: SignedRequest, now: float) -> str:
+    def refusal(
+        self, timestamp: str, given: str, request: str, body: bytes, now: float
+    ) -> str:
         """Return why a signature does not count, as text; '' if it counts.
+
+        It has hex digits, perhaps behind ``sha256=``. ``request`` is method and path.
 
         A signature that counts is remembered. Only those signed with the key are, so no
         stranger can fill the memory. A signature of only a body counts if the body says
         whether the primary is up: then it means the same wherever it is sent.
         """
-        timestamp, given = claim.timestamp, claim.signature.lower()
-        given = given.removeprefix("sha256=")
+        given = given.lower().removeprefix("sha256=")
         if not re.fullmatch(r"[0-9]{1,12}", timestamp):
             return f"{TIMESTAMP} is not a number of seconds since 1970"
         if abs(now - int(timestamp)) > WINDOW.total_seconds():
             return f"{TIMESTAMP} is more than five minutes from our time"
-        ours = signature(self._key, timestamp, claim.request, claim.body)
+        ours = signature(self._key, timestamp, request, body)
         if not same(given, ours):
-            theirs = grafana_signature(self._key, timestamp, claim.body)
+            theirs = grafana_signature(self._key, timestamp, body)
             if not same(given, theirs):
                 return "the signature does not fit"
-            if not is_alert(claim.body):
+            if not is_alert(body):
                 return "the signature does not cover method and path"
         self._forget(now)
-        if (claim.request, given) in self._seen:
+        if (request, given) in self._seen:
             return "this signature has been used before"
-        self._seen[claim.request, given] = now + 2 * WINDOW.total_seconds()
+        self._seen[request, given] = now + 2 * WINDOW.total_seconds()
         return ""
 
     def _forget(self, now: float) -> None:

@@ -4,7 +4,7 @@ import importlib.util
 import logging
 import socket
 import stat
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -64,7 +64,7 @@ def make_server(
     config: Config,
     url: URL,
     route: str,
-) -> Callable[[WatchView], Awaitable[None]] | None:
+) -> Callable[[WatchView], Coroutine[None, None, None]] | None:
     """Return what serves a watch of this route; None if no server is wanted.
 
     It listens already, so a port that is in use is known before the watch starts.
@@ -84,10 +84,7 @@ def make_server(
     for caution in settings.cautions:
         _log.warning(caution)
 
-    async def serve(watched: WatchView) -> None:
-        await server.serve(settings, watched, url, route, listener)
-
-    return serve
+    return lambda watched: server.serve(settings, watched, url, route, listener)
 
 
 def _place(text: str) -> tuple[str, int]:

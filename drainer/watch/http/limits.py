@@ -20,7 +20,6 @@ class ClientLimits:
     """A token bucket for each client, for the latest thousand clients."""
 
     def __init__(self, rate: Rate) -> None:
-        """Give every client the same rate."""
         self._rate = rate
         self._buckets: OrderedDict[str, AsyncLimiter] = OrderedDict()
 

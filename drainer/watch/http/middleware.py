@@ -1,8 +1,7 @@
 """The outermost layer: rates, host names, other sites, and headers of every answer.
 
-On loopback, strangers can use a browser as their way in. A page of another site can
-make it send requests here (detected by Origin and Sec-Fetch-Site). After DNS rebinding
-such a page could even read the answers (detected by Host).
+A browser on this host is a stranger's way in. A page of another site can make it send
+requests here (Origin, Sec-Fetch-Site), and after DNS rebinding read the answers (Host).
 """
 
 import re
@@ -52,7 +51,6 @@ class RequestMiddleware:
     """The outermost application."""
 
     def __init__(self, app: ASGIApp, desk: AppContext) -> None:
-        """Wrap an application."""
         self._app, self._desk = app, desk
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

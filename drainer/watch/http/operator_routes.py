@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -24,53 +25,34 @@ MAX_REASON = 300
 
 def routes(desk: AppContext) -> Sequence[Route]:
     """Return the three routes."""
-    drain_settings = OperatorRoutes(desk)
     return [
-        Route(f"/api/{ask}", getattr(drain_settings, ask), methods=["POST"])
+        Route(f"/api/{ask}", partial(_take, desk, ask), methods=["POST"])
         for ask in (OverrideKind.PAUSE, OverrideKind.RESUME, OverrideKind.THROTTLE)
     ]
 
 
-class OperatorRoutes:
-    """Takes orders."""
-
-    def __init__(self, desk: AppContext) -> None:
-        """Take them for one watch."""
-        self._desk = desk
-
-    async def pause(self, request: Request) -> Response:
-        """Start nothing new, until a time if one is given."""
-        return await self._take(request, OverrideKind.PAUSE)
-
-    async def resume(self, request: Request) -> Response:
-        """End a pause."""
-        return await self._take(request, OverrideKind.RESUME)
-
-    async def throttle(self, request: Request) -> Response:
-        """Set a rate, until a time if one is given; "" restores the configured one."""
-        return await self._take(request, OverrideKind.THROTTLE)
-
-    async def _take(self, request: Request, ask: OverrideKind) -> Response:
-        await open_to_orders(self._desk, request)
-        body = await read_all(request, self._desk.settings.patience)
-        try:
-            order = order_of(body)
-            reason = reason_of(order)
-            lasts = duration_of(order) if ask is not OverrideKind.RESUME else None
-            rate = rate_of(order) if ask is OverrideKind.THROTTLE else None
-        except ValueError as error:
-            raise HTTPException(400, str(error)) from None
-        by = f"http {client_of(request) or '?'} operator"
-        given = await self._desk.give(ask, by, reason, lasts, rate)
-        facts = {
-            "state": self._desk.watched.snapshot()["state"],
-            "ask": ask.value,
-            "id": given.id,
-            "per_second": given.per_second,
-            "until": given.until.isoformat() if given.until else None,
-            "reason": given.reason,
-        }
-        return JSONResponse(facts, 202)
+async def _take(desk: AppContext, ask: OverrideKind, request: Request) -> Response:
+    """Take an order: a pause or a rate may last until a time; "" ends a rate."""
+    await open_to_orders(desk, request)
+    body = await read_all(request, desk.settings.patience)
+    try:
+        order = order_of(body)
+        reason = reason_of(order)
+        lasts = duration_of(order) if ask is not OverrideKind.RESUME else None
+        rate = rate_of(order) if ask is OverrideKind.THROTTLE else None
+    except ValueError as error:
+        raise HTTPException(400, str(error)) from None
+    by = f"http {client_of(request) or '?'} operator"
+    given = await desk.give(ask, by, reason, lasts, rate)
+    facts = {
+        "state": desk.watched.snapshot()["state"],
+        "ask": ask.value,
+        "id": given.id,
+        "per_second": given.per_second,
+        "until": given.until.isoformat() if given.until else None,
+        "reason": given.reason,
+    }
+    return JSONResponse(facts, 202)
 
 
 def order_of(body: bytes) -> dict[str, Any]:

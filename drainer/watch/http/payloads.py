@@ -1,9 +1,8 @@
 """What the bodies of health hooks mean.
 
-A receiver often gets both the bad and the good news (Alertmanager's send_resolved, a
-monitor of Uptime Kuma). Each of our two URLs takes the news that it is for, and ignores
-the other. Alerts are taken to be about trouble: firing is down, resolved is up. A body
-without news of its own, such as ``{}``, means what its URL says.
+Many monitors send both the bad and the good news to one URL. Each of our two URLs takes
+the news that it is for. Alerts are about trouble: firing is down, resolved is up. A
+body without news of its own, such as ``{}``, means what its URL says.
 """
 
 import json

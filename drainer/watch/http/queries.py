@@ -30,7 +30,6 @@ class StatusQueries:
     """Reads one watch and its ledger for all clients."""
 
     def __init__(self, watched: WatchView, url: URL, settings: HookSettings) -> None:
-        """Read nothing yet."""
         self.watched = watched
         self._url, self._settings = url, settings
         self._report: LedgerReader | None = None
@@ -39,11 +38,11 @@ class StatusQueries:
         self._good_until = 0.0
         self._turn = asyncio.Lock()
 
-    async def ledger(self, *, renew: bool = False) -> LedgerFacts:
+    async def ledger(self) -> LedgerFacts:
         """Return the facts of the ledger; never raises."""
         async with self._turn:
             begun = time.monotonic()
-            if renew or begun >= self._good_until:
+            if begun >= self._good_until:
                 self._known = await asyncio.to_thread(self._read)
                 ended = time.monotonic()
                 self._good_until = ended + max(FRESH, SHARE * (ended - begun))

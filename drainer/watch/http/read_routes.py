@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -24,50 +25,43 @@ LONGEST = 3600.0
 
 def routes(desk: AppContext) -> Sequence[Route]:
     """Return all routes."""
-    views = ReadRoutes(desk)
-    return [
-        Route("/healthz", views.healthz),
-        Route("/readyz", views.readyz),
-        Route("/metrics", views.metrics),
-        Route("/api/status", views.status),
-        Route("/api/events", views.events),
-    ]
+    views = {
+        "/healthz": _report_life,
+        "/readyz": _report_readiness,
+        "/metrics": _show_metrics,
+        "/api/status": _show_status,
+        "/api/events": _stream_events,
+    }
+    return [Route(path, partial(view, desk)) for path, view in views.items()]
 
 
-class ReadRoutes:
-    """Answers from the watch's snapshot and the ledger."""
+async def _report_life(_desk: AppContext, _request: Request) -> Response:
+    return JSONResponse({"alive": True})
 
-    def __init__(self, desk: AppContext) -> None:
-        """Show one watch."""
-        self._desk = desk
 
-    async def healthz(self, _request: Request) -> Response:
-        """Report that the process is alive."""
-        return JSONResponse({"alive": True})
+async def _report_readiness(desk: AppContext, _request: Request) -> Response:
+    """Report whether the watch works and its ledger can be read."""
+    ledger = await desk.reading.ledger()
+    state = desk.watched.snapshot()["state"]
+    facts = {"ready": not ledger.error, "state": state, "words": ledger.error}
+    return JSONResponse(facts, 503 if ledger.error else 200)
 
-    async def readyz(self, _request: Request) -> Response:
-        """Report whether the watch works and its ledger can be read."""
-        ledger = await self._desk.reading.ledger()
-        state = self._desk.watched.snapshot()["state"]
-        facts = {"ready": not ledger.error, "state": state, "words": ledger.error}
-        return JSONResponse(facts, 503 if ledger.error else 200)
 
-    async def metrics(self, request: Request) -> Response:
-        """Return everything that can be counted."""
-        await open_to_metrics(self._desk, request)
-        ledger = await self._desk.reading.ledger()
-        seen = MetricInputs(self._desk.watched.snapshot(), ledger, self._desk.answers)
-        return Response(exposition(seen), media_type=CONTENT_TYPE)
+async def _show_metrics(desk: AppContext, request: Request) -> Response:
+    await open_to_metrics(desk, request)
+    ledger = await desk.reading.ledger()
+    seen = MetricInputs(desk.watched.snapshot(), ledger, desk.answers)
+    return Response(exposition(seen), media_type=CONTENT_TYPE)
 
-    async def status(self, request: Request) -> Response:
-        """Return what the page shows."""
-        await open_to_reader(self._desk, request)
-        return JSONResponse(await self._desk.reading.status())
 
-    async def events(self, request: Request) -> Response:
-        """Send it again whenever it changes."""
-        await open_to_reader(self._desk, request)
-        return EventStream(self._desk)
+async def _show_status(desk: AppContext, request: Request) -> Response:
+    await open_to_reader(desk, request)
+    return JSONResponse(await desk.reading.status())
+
+
+async def _stream_events(desk: AppContext, request: Request) -> Response:
+    await open_to_reader(desk, request)
+    return EventStream(desk)
 
 
 class EventStream(Response):
@@ -76,7 +70,6 @@ class EventStream(Response):
     media_type = "text/event-stream"
 
     def __init__(self, desk: AppContext) -> None:
-        """Listen to one watch."""
         super().__init__(headers={"X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._desk = desk

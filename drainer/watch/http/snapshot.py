@@ -1,7 +1,6 @@
 """The status snapshot of a watch, for the status page and for readiness.
 
-This only reads a watch. Overrides go through the ledger (ledger.overrides.give), also
-those that come by HTTP. Times are RFC 3339 in UTC; a snapshot is ready for JSON.
+Times are RFC 3339 in UTC; a snapshot is ready for JSON.
 """
 
 from typing import Protocol, TypedDict

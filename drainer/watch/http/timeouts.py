@@ -1,7 +1,6 @@
 """Connections that send nothing complete, or read nothing, are dropped.
 
-uvicorn would wait forever, and keep the process's open files: the drain needs them for
-its sessions. (drainer.watch.http.acceptor limits the number of connections.)
+uvicorn would wait forever, and keep open files that the drain needs.
 """
 
 import asyncio
@@ -22,10 +21,8 @@ MOST_AHEAD = 2
 class TimedProtocol(H11Protocol):
     """HTTP/1.1 with a time limit for the head of every request, and for every answer.
 
-    The first limit runs while no request is under way: from the start of a connection,
-    and from the first byte after an answer. (drainer.watch.http.limits has the limit
-    for a body.) The second limit runs while the kernel does not take what was written:
-    the client does not read.
+    The first runs while no request is under way; drainer.watch.http.limits has one for
+    the body. The second runs while the client does not read what was written.
     """
 
     def __init__(
@@ -36,7 +33,6 @@ class TimedProtocol(H11Protocol):
         forget: Callable[[HttpConnection], None],
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
-        """Create what uvicorn creates."""
         super().__init__(*args, **kwargs)
         self.app_state[VISIT] = visit
         self._visit, self._forget = visit, forget

@@ -1,1 +1,1 @@
-"""Notifications: drainer tells people that one is needed, or that something is over."""
+"""Notifications: a person is needed, or something is over."""

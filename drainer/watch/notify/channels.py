@@ -20,7 +20,7 @@ from typing import Final
 import tenacity
 from msgspec import json, to_builtins
 
-from drainer.bounce.build import make_own, make_via
+from drainer.bounce.build import hostname_of, make_via
 from drainer.config import Config
 from drainer.config.host import split_host
 from drainer.errors import DrainerError
@@ -119,8 +119,10 @@ async def run_program(arguments: tuple[str, ...], content: bytes) -> None:
 
 def _json(notice: Notice, at: datetime) -> bytes:
     """Return what a program reads: one JSON object on one line."""
+    known = to_builtins(notice)
+    del known["key"]
     facts = {
-        **to_builtins(notice),
+        **known,
         "host": socket.gethostname(),
         "at": at.isoformat(timespec="seconds"),
     }
@@ -145,7 +147,7 @@ def _lines(notice: Notice) -> Iterator[str]:
 
 
 async def _mail(config: Config, notice: Notice, at: datetime) -> None:
-    address, own = config.notify.mail, make_own(config).hostname
+    address, own = config.notify.mail, hostname_of(config)
     content = mail_of(text_of(notice), address, own, at, printable(notice.subject, 150))
     answer = await submit(_relay(config), address, content)
     if not isinstance(answer, Reply) or answer.category != 2:  # noqa: PLR2004
@@ -157,7 +159,7 @@ def _relay(config: Config) -> Route:
     if not config.notify.via:
         return make_via(config)
     host, port = split_host(config.notify.via)
-    return Route(host=host, port=port or 25, helo=make_own(config).hostname)
+    return Route(host=host, port=port or 25, helo=hostname_of(config))
 
 
 async def _call_services(urls: Path, notice: Notice, at: datetime) -> None:

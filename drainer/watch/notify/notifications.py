@@ -20,13 +20,11 @@ from drainer.ledger.engine import is_file
 from drainer.ledger.notices import update_told
 from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import to_micros
-from drainer.policy.watch.notices import Condition, Notice, changes
-from drainer.policy.watch.notices import notice as make_notice
+from drainer.policy.watch.notices import Notice, changes
 from drainer.runtime.process import utcnow
 from drainer.watch.notify.channels import make_channels, send
 from drainer.watch.notify.conditions import (
     Movement,
-    NotifySettings,
     find_conditions,
 )
 
@@ -48,12 +46,13 @@ class Notifications:
         self._config, self._url = config, url
         self._movement = Movement()
         self._sending: set[asyncio.Task[bool]] = set()
-        self._ending: Condition | None = None
+        self._ending: Notice | None = None
         self._complaint = ""
 
     def end_with(self, subject: str, cause: str) -> None:
         """Notify at the end that the watch has ended, and why."""
-        self._ending = Condition(
+        self._ending = Notice(
+            event="ended",
             key=utcnow().isoformat(),
             subject=subject,
             cause=cause,
@@ -69,7 +68,7 @@ class Notifications:
             await self.look()
             took = time.monotonic() - began
 
-    async def look(self, ending: Condition | None = None) -> None:
+    async def look(self, ending: Notice | None = None) -> None:
         """Look once, and send what has changed; never raises for the ledger."""
         config = self._config()
         if not config.notify.is_on:
@@ -80,24 +79,20 @@ class Notifications:
             if str(error) != self._complaint:
                 _log.warning(f"no notifications: {error}")
             self._complaint = str(error)
-            notices = [make_notice("ended", ending)] if ending else []
+            notices = [ending] if ending else []
         else:
             self._complaint = ""
         for notice in notices:
             if notice.event in config.notify.events:
                 self._send(config, notice)
 
-    def _changes(self, config: Config, ending: Condition | None) -> list[Notice]:
+    def _changes(self, config: Config, ending: Notice | None) -> list[Notice]:
         if is_file(self._url) and not Path(str(self._url.database)).exists():
             return []  # nothing has happened yet
-        settings = NotifySettings(
-            section=config.notify,
-            lifetime=config.retry.lifetime,
-            folder=lock_folder(self._url),
-        )
+        folder = lock_folder(self._url)
         with LedgerReader(self._url) as reader:
             now = time.monotonic()
-            found = find_conditions(reader, settings, self._movement, now)
+            found = find_conditions(reader, config, folder, self._movement, now)
         if ending is not None:
             found["ended"] = ending
         at, interval = to_micros(utcnow()), config.notify.interval

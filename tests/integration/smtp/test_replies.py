@@ -35,7 +35,7 @@ from tests.support.smtp_peer.script import (
 class Dribble:
     """A proxy that hands on what the server says in pieces of one octet."""
 
-    def __init__(self, port: int) -> None:  # noqa: D107
+    def __init__(self, port: int) -> None:
         self._target = port
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()

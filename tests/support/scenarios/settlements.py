@@ -1,6 +1,6 @@
 """What tests of settling share: breakers, a moment, and one attempt's settlement."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,10 +12,10 @@ from drainer.policy.breaker.detector import Refusal
 from drainer.policy.breaker.known_good import KnownGoodRecipients
 from drainer.policy.breaker.registry import BreakerRegistry
 from drainer.policy.classify.classifier import Answer, classify
+from drainer.policy.classify.rules import Rule
 from drainer.policy.recipient.delivery import ClaimedRecipient
 from drainer.policy.recipient.judge import (
     RecipientResult,
-    RetryPolicy,
     SettleContext,
     classify_attempt,
     exempt_message_specific,
@@ -38,17 +38,20 @@ def scopes(*good: str) -> BreakerRegistry:
 
 def settled(
     endings: Iterable[RecipientResult],
-    policy: RetryPolicy | None = None,
+    rules: Sequence[Rule] = (),
     **circumstances: Any,
 ) -> tuple[Settlement, ...]:
     """Judge and settle an attempt; by default mail flows, and nothing is kept."""
-    policy = policy or RetryPolicy(schedule=SCHEDULE)
     usual = SettleContext(
-        now=NOW, draw=0.5, sender_domain="example.com", breakers=scopes()
+        now=NOW,
+        draw=0.5,
+        sender_domain="example.com",
+        breakers=scopes(),
+        schedule=SCHEDULE,
     )
     moment = replace(usual, **circumstances)
-    judged = exempt_message_specific(classify_attempt(endings, policy.rules), moment)
-    return settle(judged, moment, policy)
+    judged = exempt_message_specific(classify_attempt(endings, rules), moment)
+    return settle(judged, moment)
 
 
 def result(

@@ -116,7 +116,7 @@ class Feedback:
 class Ours:
     """Our controller, on top of a fixed rate and connections."""
 
-    def __init__(self, rate: float, connections: int, ramp: float = 120.0) -> None:  # noqa: D107
+    def __init__(self, rate: float, connections: int, ramp: float = 120.0) -> None:
         self._rate = rate
         self._fixed = Fixed(rate, connections)
         self.adaptive = AimdController(connections, timedelta(seconds=ramp), full=False)

@@ -33,7 +33,7 @@ class _Selector(selectors.SelectSelector):
 class VirtualLoop(asyncio.SelectorEventLoop):
     """No time passes in reality; ``coarse`` is the resolution of its timers."""
 
-    def __init__(self, coarse: float = 0.0) -> None:  # noqa: D107
+    def __init__(self, coarse: float = 0.0) -> None:
         self._virtual = _Selector(coarse)
         super().__init__(self._virtual)
 

@@ -16,7 +16,7 @@ from drainer.bounce.evidence.authres import claims_of
 from drainer.bounce.evidence.client import EvidenceWorker, _Process
 from drainer.bounce.evidence.dns import MAX_RECORDS, DnsOutcome, Resolver
 from drainer.bounce.evidence.gather import gather
-from drainer.bounce.evidence.reachability import reach_of
+from drainer.bounce.evidence.mx import reach_of
 from drainer.bounce.evidence.request import (
     MAX_HEADER_BYTES,
     DnsServers,

@@ -16,7 +16,6 @@ from drainer.policy.bounce.decision import (
     RULES,
     BounceAnswer,
     BounceCase,
-    OwnIdentity,
     decide,
 )
 from drainer.policy.bounce.facts import Reachability, SpfResult, Strength
@@ -52,7 +51,7 @@ GOOD: Final = BounceCase(
     recipient=Recipient(forward_path="anna@primary.example"),
     marks=ListMarkers(),
     trust=TRUST,
-    own=OwnIdentity(hostname="mx2.example", reporter="MAILER-DAEMON@mx2.example"),
+    hostname="mx2.example",
     classification=REFUSAL,
     detail="1.1",
     words="User unknown",
@@ -145,8 +144,7 @@ ROWS: Final = {
     "G5: a robot in quotes": (sender('"mailer-daemon"@other.example'), "G5", NEVER),
     "G5: another's postmaster": (sender("postmaster@sender.example"), "G15", SEND),
     "G5: whom our reports come from": (
-        replace(sender("reports@x.example"), own=OwnIdentity(
-            hostname="mx2.example", reporter="reports@x.example")), "G5", NEVER),
+        sender("Mailer-Daemon@MX2.example"), "G5", NEVER),
     "G6: a report": (marked(report="Content-Type: multipart/report"), "G6", NEVER),
     "G7: auto-replied": (marked(auto_submitted="auto-replied"), "G7", NO),
     "G7: auto-notified": (marked(auto_submitted="auto-notified"), "G7", NO),

@@ -37,7 +37,6 @@ from drainer.policy.recipient.judge import (
     CONTRADICTED,
     ClassifiedResult,
     RecipientResult,
-    RetryPolicy,
     SettleContext,
     classify_attempt,
     exempt_message_specific,
@@ -67,7 +66,6 @@ ANSWERS = st.one_of(
     st.just(Lost(reason="closed")),
 )
 AFTER_MAIL = st.sampled_from([Stage.MAIL, Stage.RCPT, Stage.BODY, Stage.DOT])
-POLICY = RetryPolicy(schedule=SCHEDULE)
 
 
 def at_stage(answer: Answer, stage: Stage) -> Stage:
@@ -134,6 +132,7 @@ class Drain(RuleBasedStateMachine):
             draw=0.5,
             sender_domain=sender,
             breakers=self.scopes,
+            schedule=SCHEDULE,
             kept=True,
         )
         judged = exempt_message_specific(classify_attempt(endings, ()), moment)
@@ -191,7 +190,7 @@ class Drain(RuleBasedStateMachine):
         self, judged: tuple[ClassifiedResult, ...], moment: SettleContext
     ) -> None:
         """Settle, and check that nothing became final that may not."""
-        for found in settle(judged, moment, POLICY):
+        for found in settle(judged, moment):
             claimed = found.claimed
             if found.state is State.QUARANTINED:
                 assert self.scopes.blocking_breaker(claimed.domain) is None

@@ -30,7 +30,6 @@ from drainer.policy.recipient.judge import (
     BY_NODE,
     CONTRADICTED,
     RecipientResult,
-    RetryPolicy,
     SettleContext,
     classify_attempt,
     exempt_message_specific,
@@ -41,7 +40,6 @@ from tests.support.scenarios.settlements import NOW, PAUSES, SCHEDULE
 
 DOMAIN = "example.org"
 TICK = timedelta(milliseconds=1)
-POLICY = RetryPolicy(schedule=SCHEDULE)
 OK = "250 2.0.0 ok"
 UNKNOWN = "550 5.1.1 User unknown"
 MOST_ATTEMPTS = 4
@@ -149,7 +147,11 @@ class Drain:
             claimed=claimed, stage=stage, answer=parse_reply(text.encode())
         )
         context = SettleContext(
-            now=self.now, draw=0.5, sender_domain=sender, breakers=self._registry
+            now=self.now,
+            draw=0.5,
+            sender_domain=sender,
+            breakers=self._registry,
+            schedule=SCHEDULE,
         )
         results = exempt_message_specific(classify_attempt([result], ()), context)
         (each,) = results
@@ -166,7 +168,7 @@ class Drain:
                 began=began,
             )
             self._registry.observe([seen], f"x@{sender}", self.now)
-        (settled,) = settle(results, context, POLICY)
+        (settled,) = settle(results, context)
         self.states[n] = settled.state
         again = claimed.attempts + 1 < MOST_ATTEMPTS
         self._claimed[n] = replace(

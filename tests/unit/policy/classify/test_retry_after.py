@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from drainer.mail.reply import Stage
 from drainer.policy.classify.retry_after import LONGEST, find_delay
-from drainer.policy.recipient.judge import RetryPolicy
 from tests.support.scenarios.settlements import NOW, SCHEDULE, result, settled
 
 SECONDS = {
@@ -86,6 +85,6 @@ def test_no_text_states_more_than_the_longest(text: str) -> None:
 )
 def test_it_decides_when_a_recipient_is_due_again(text: str, wait: timedelta) -> None:
     """Only of an ordinary retry: a full mailbox is not emptied by boilerplate."""
-    (settlement,) = settled([result(text, Stage.RCPT)], RetryPolicy(schedule=SCHEDULE))
+    (settlement,) = settled([result(text, Stage.RCPT)])
     assert settlement.due == NOW + wait
     assert settlement.spent == wait

@@ -21,7 +21,6 @@ from drainer.policy.recipient.judge import (
     CONTRADICTED,
     MAX_DROPS,
     MAX_SOLO,
-    RetryPolicy,
 )
 from drainer.policy.recipient.settle import FAR, ROUTE_WAITS, SECOND_LOOK, Settlement
 from drainer.policy.recipient.state import State
@@ -378,6 +377,5 @@ def test_a_message_that_is_refused_as_if_it_were_us_comes_back_soon() -> None:
 def test_the_operators_rules_judge_first() -> None:
     """This server says 550 for later."""
     row = {"id": "theirs", "when": ["not today"], "permanent": "retry"}
-    policy = RetryPolicy(schedule=SCHEDULE, rules=rules_of([row]))
-    (found,) = settled([result("550 5.1.1 Not today")], policy)
+    (found,) = settled([result("550 5.1.1 Not today")], rules_of([row]))
     assert (found.state, found.classification.rule) == (State.DEFERRED, "text-theirs")

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from drainer.policy.watch.notices import Condition, NoticeRecord, changes
+from drainer.policy.watch.notices import Notice, NoticeRecord, changes
 
 MINUTE = timedelta(minutes=1)
 SECOND = 1_000_000
@@ -16,7 +16,7 @@ def told_by(steps: list[tuple[int, dict[str, str]]]) -> list[tuple[int, str]]:
     found = []
     for at, keys in steps:
         conditions = {
-            kind: Condition(key=key, subject=f"{kind} {key}")
+            kind: Notice(event=kind, key=key, subject=f"{kind} {key}")
             for kind, key in keys.items()
         }
         notices, told = changes(conditions, told, at * SECOND, MINUTE)
