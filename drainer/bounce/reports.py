@@ -201,7 +201,7 @@ class DsnSender:
         report = Dsn(
             action=queued.action,
             envelope=envelope,
-            fates=tuple(
+            statuses=tuple(
                 RecipientStatus(
                     recipient=recipient,
                     status=row["status"],

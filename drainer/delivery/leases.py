@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from drainer.errors import DrainerError
 from drainer.mail.message import Message
-from drainer.sources.protocol import LeasingSource, Source
+from drainer.sources.protocol import LeasingSource, Source, StartedSource
 
 RENEWALS_PER_LEASE = 4
 BATCH = 200
@@ -23,27 +23,32 @@ class SourceLeases:
 
     def __init__(self, sources: Iterable[Source]) -> None:
         """Keep the sources that lease; nothing is leased before ``start``."""
-        self._sources: Mapping[str, LeasingSource] = {
+        self._sources: Mapping[str, StartedSource] = {
             source.url: source
             for source in sources
-            if isinstance(source, LeasingSource)
+            if isinstance(source, StartedSource)
         }
+        self._leasing = [
+            source
+            for source in self._sources.values()
+            if isinstance(source, LeasingSource)
+        ]
         self._waiting: dict[str, _Waiting] = {url: {} for url in self._sources}
         self._busy: dict[str, asyncio.Lock] = {}
 
     async def start(self, owner: str) -> None:
         """Lease for this owner from now on; raise SourceError on failure."""
-        for source in self._sources.values():
+        for source in self._leasing:
             await asyncio.to_thread(source.lease, owner)
 
     async def keep(self) -> None:
         """Renew without end; run it as a task. Raise SourceError on failure."""
-        if not self._sources:
+        if not self._leasing:
             return
-        shortest = min(source.lease_seconds for source in self._sources.values())
+        shortest = min(source.lease_seconds for source in self._leasing)
         while True:
             await asyncio.sleep(shortest / RENEWALS_PER_LEASE)
-            for source in self._sources.values():
+            for source in self._leasing:
                 await asyncio.to_thread(source.renew)
 
     async def begin(self, message: Message) -> bool:
@@ -64,7 +69,7 @@ class SourceLeases:
                 await self._flush(source, waiting)
         return await future
 
-    async def _flush(self, source: LeasingSource, waiting: _Waiting) -> None:
+    async def _flush(self, source: StartedSource, waiting: _Waiting) -> None:
         batch = [waiting.pop(key) for key in list(waiting)[:BATCH]]
         try:
             messages = [message for message, _ in batch]
@@ -84,5 +89,5 @@ class SourceLeases:
 
     async def elsewhere(self) -> int:
         """Return how many messages living drainers of other ledgers have."""
-        sources = self._sources.values()
-        return sum([await asyncio.to_thread(s.leased_elsewhere) for s in sources])
+        counts = [await asyncio.to_thread(s.leased_elsewhere) for s in self._leasing]
+        return sum(counts)

@@ -46,7 +46,7 @@ from drainer.runtime.process import utcnow
 from drainer.smtp.hosts import HostChoice
 from drainer.smtp.rate_limiter import RateLimiter, TotalRate
 from drainer.smtp.xclient import may_speak
-from drainer.sources.protocol import HoldingSource, LeasingSource, Source
+from drainer.sources.protocol import LeasingSource, Source
 
 READY = 100
 """Messages that are ready to be sent; the fair queue looks further ahead."""
@@ -229,8 +229,7 @@ class RouteDelivery:
     def _build_feeder(self) -> Feeder:
         shared = self._shared
         leased = any(
-            isinstance(each, LeasingSource) and not isinstance(each, HoldingSource)
-            for each in shared.sources.values()
+            isinstance(each, LeasingSource) for each in shared.sources.values()
         )
         fair = shared.settings.choice.order is None
         return Feeder(

@@ -8,6 +8,7 @@ this module counts them, and none is sent unnoticed (RFC 5321 2.3.8, 4.1.1.4).
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from drainer.errors import MessageUnreadable
 from drainer.mail.message import ContentFacts, SpooledMessage
@@ -107,12 +108,10 @@ def crlf(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
     An existing CRLF is a line end too. A CR elsewhere stays a bare CR.
     """
-    after_cr = ends_line = False
-    empty = True
+    after_cr, ends_line = False, True
     for chunk in chunks:
         if not chunk:
             continue
-        empty = False
         head = b""
         if after_cr and chunk.startswith(b"\n"):
             head, chunk = b"\n", chunk[1:]  # noqa: PLW2901 - the CR was sent already
@@ -121,7 +120,7 @@ def crlf(chunks: Iterable[bytes]) -> Iterator[bytes]:
         if b"\r" in chunk:
             chunk = chunk.replace(b"\r\n", b"\n")  # noqa: PLW2901
         yield head + chunk.replace(b"\n", b"\r\n")
-    if not ends_line and not empty:
+    if not ends_line:
         yield b"\r\n"
 
 
@@ -138,8 +137,7 @@ def whole(chunks: Iterator[bytes], expected: int) -> Iterator[bytes]:
             break
         yield chunk
     if size != expected:
-        code = "vanished"
-        raise MessageUnreadable(code, f"{size} bytes instead of {expected}")
+        raise MessageUnreadable("vanished", f"{size} bytes instead of {expected}")
 
 
 def dot_stuff(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -198,24 +196,15 @@ def message_id_of(head: bytes) -> str:
     return text if text.isprintable() and len(text.encode()) <= MAX_LINE_BYTES else ""
 
 
-class HeldContent:
+class HeldContent(NamedTuple):
     """A content in memory, with CRLF line ends."""
 
-    __slots__ = ("_data",)
-
-    def __init__(self, data: bytes) -> None:
-        """Take the whole content."""
-        self._data = data
-
-    @property
-    def data(self) -> bytes:
-        """The whole content."""
-        return self._data
+    data: bytes
 
     def chunks(self) -> Iterator[bytes]:
         """Yield it in one piece."""
-        if self._data:
-            yield self._data
+        if self.data:
+            yield self.data
 
 
 def held_bytes(spooled: SpooledMessage | None) -> int:

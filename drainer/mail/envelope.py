@@ -6,7 +6,7 @@ value that this module returns is safe to write into a command.
 """
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
@@ -37,7 +37,6 @@ _XTEXT = re.compile(r"[!-*,-<>-~]*")
 _XTEXT_PLAIN = frozenset(range(33, 127)) - {ord("+"), ord("=")}
 _SEVERAL = re.compile(r"@[^@\"]*[,;]")
 _ADDRESS_TYPE = re.compile(r"[A-Za-z0-9-]{1,40}")
-_NOTIFY_FLAGS = ((1, "NEVER"), (2, "SUCCESS"), (4, "FAILURE"), (8, "DELAY"))
 
 
 class AddressError(ValueError):
@@ -141,10 +140,7 @@ def _fits_in_dns(label: str) -> bool:
 
 
 def _is_literal(domain: str) -> bool:
-    """Return whether it is an address in brackets (RFC 5321 4.1.3).
-
-    IPv6 is the only registered tag.
-    """
+    """Return whether it is an IPv4 or IPv6 address in brackets (RFC 5321 4.1.3)."""
     found = _LITERAL.fullmatch(domain)
     if found is None:
         return False
@@ -229,11 +225,6 @@ class Recipient(Struct, frozen=True, kw_only=True):
         return f"{kind};{encoded}"
 
 
-def notify_names(flags: int) -> tuple[str, ...]:
-    """Return NOTIFY keywords for Postfix's notify_flags bits."""
-    return tuple(name for bit, name in _NOTIFY_FLAGS if flags & bit)
-
-
 class Envelope(Struct, frozen=True, kw_only=True):
     """What MAIL and RCPT contained when the backup accepted the message."""
 
@@ -276,15 +267,12 @@ def verp_sender(reverse_path: str, forward_path: str, delimiters: str) -> str:
     return quote_mailbox(sender)
 
 
-@dataclass(slots=True)
-class RecipientCollector:
-    """Collect recipients in order, each forward-path once."""
-
-    recipients: dict[str, Recipient] = field(default_factory=dict)
-
-    def add(self, recipient: Recipient) -> None:
-        """Keep the recipient unless its forward-path is known already."""
-        self.recipients.setdefault(recipient.forward_path, recipient)
+def unique_recipients(recipients: Iterable[Recipient]) -> tuple[Recipient, ...]:
+    """Return the recipients in order, the first of each forward-path."""
+    found: dict[str, Recipient] = {}
+    for each in recipients:
+        found.setdefault(each.forward_path, each)
+    return tuple(found.values())
 
 
 _ENCODED_XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-Fa-f]{2})*")
@@ -324,7 +312,7 @@ def decode_orcpt(value: bytes) -> str:
     """Return ``type;address`` of an encoded ORCPT, decoded; '' if it is invalid."""
     kind, semicolon, address = value.partition(b";")
     name = kind.decode("ascii", "replace")
-    if not semicolon or not re.fullmatch(r"[A-Za-z0-9-]{1,40}", name):
+    if not semicolon or not _ADDRESS_TYPE.fullmatch(name):
         return ""
     decode = from_utf8_xtext if name.lower() == "utf-8" else from_xtext
     decoded = decode(address)

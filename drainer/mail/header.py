@@ -12,6 +12,8 @@ from typing import NamedTuple
 MAX_RECEIVED_LENGTH = 8192
 """Characters of a Received field that are examined."""
 
+HEADER_END = re.compile(rb"\n\r?\n|\A\r?\n")
+"""The blank line after a header section, with the line end before it."""
 _FIELD_NAME = re.compile(rb"([\x21-\x39\x3b-\x7e]+)[ \t]*:")
 _LINE_START_BY = re.compile(r"\n[ \t]+by[ \t]+([^\s;()]+)", re.IGNORECASE)
 _BY = re.compile(r"(?:^|\s)by\s+([^\s;()]+)", re.IGNORECASE)

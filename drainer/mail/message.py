@@ -134,7 +134,6 @@ class Content(Protocol):
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the content in pieces of any size."""
-        ...
 
 
 class Message(Struct, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ first digit of the code decides (RFC 5321 4.2.1).
 import enum
 import re
 from functools import lru_cache
+from itertools import takewhile
 
 from msgspec import Struct
 
@@ -47,16 +48,7 @@ class Stage(enum.StrEnum):
         return self in _BEFORE_MAIL
 
 
-_BEFORE_MAIL = frozenset(
-    (
-        Stage.CONNECT,
-        Stage.BANNER,
-        Stage.EHLO,
-        Stage.STARTTLS,
-        Stage.AUTH,
-        Stage.FORWARD,
-    )
-)
+_BEFORE_MAIL = frozenset(takewhile(lambda stage: stage is not Stage.MAIL, Stage))
 
 
 class ProtocolError(ValueError):

@@ -23,7 +23,6 @@ class Source(Protocol):
 
     def refuse_if_live(self) -> None:
         """Raise UsageError when a running server would deliver the same mail."""
-        ...
 
     def scan(self) -> Iterator[SpooledMessage]:
         """List every message in the order of the spool, also those with problems.
@@ -31,7 +30,6 @@ class Source(Protocol):
         Raises SourceError when the whole spool cannot be read. A single unreadable
         message is listed with its problem.
         """
-        ...
 
     def open(self, message: Message) -> SpooledMessage:
         """Find a message again and read it from the spool.
@@ -40,11 +38,9 @@ class Source(Protocol):
         MessageUnreadable('vanished') when it is gone or the name now belongs to
         another message.
         """
-        ...
 
     def is_in_place(self, message: Message) -> bool:
         """Return whether this very message, by its whole content, is at its locator."""
-        ...
 
     def acknowledge(self, messages: Sequence[Message]) -> list[str]:
         """Remove or move these in the spool; return the ids that are done.
@@ -55,11 +51,22 @@ class Source(Protocol):
         recorded one. A message with a twin is searched only at its locator. Durable on
         return.
         """
-        ...
 
 
 @runtime_checkable
-class LeasingSource(Protocol):
+class StartedSource(Protocol):
+    """Additional method of a source that records what drainer starts to send."""
+
+    def begin(self, messages: Sequence[Message]) -> set[str]:
+        """Record that these may be sent; return the ids that may.
+
+        Called before a final dot is sent; durable on return. The messages it leaves out
+        belong to another drainer or to a server now. May block; raises SourceError.
+        """
+
+
+@runtime_checkable
+class LeasingSource(StartedSource, Protocol):
     """Additional methods of a source that drainers of several ledgers share.
 
     Nothing is leased before ``lease`` is called, so listing is harmless.
@@ -73,23 +80,12 @@ class LeasingSource(Protocol):
 
         ``owner`` is 32 hex digits, the same for the whole life of the ledger.
         """
-        ...
 
     def renew(self) -> None:
         """Prove that the owner is alive; called several times per lease. May block."""
-        ...
-
-    def begin(self, messages: Sequence[Message]) -> set[str]:
-        """Record that these may be sent; return the ids that may.
-
-        Called before a final dot is sent; durable on return. The messages it leaves out
-        belong to another drainer now. May block; raises SourceError.
-        """
-        ...
 
     def leased_elsewhere(self) -> int:
         """Return the number of messages leased to running drainers of other ledgers."""
-        ...
 
 
 @runtime_checkable
@@ -98,7 +94,6 @@ class FailableSource(Protocol):
 
     def fail(self, messages: Sequence[Message]) -> list[str]:
         """As ``acknowledge``: final, but a recipient of each was not delivered."""
-        ...
 
 
 class LedgerStatus(NamedTuple):
@@ -123,11 +118,9 @@ class SettlementLedger(Protocol):
         self, identities: Sequence[str]
     ) -> Mapping[str, Sequence[LedgerStatus]]:
         """Return the recorded messages by identity, which several may share."""
-        ...
 
     def attempted(self, source: str) -> Iterable[Message]:
         """Return the messages of a source that its server must not send."""
-        ...
 
 
 class HeldCount(NamedTuple):
@@ -169,11 +162,7 @@ class PartialSource(Protocol):
     """An additional method of a source that takes parts of its spool."""
 
     def untaken(self) -> Sequence[UntakenPart]:
-        """Return the parts with mail that no option takes or leaves out.
-
-        Raises SourceError when the spool cannot be read.
-        """
-        ...
+        """Return parts with mail that no option takes or leaves out; SourceError."""
 
 
 @runtime_checkable
@@ -188,7 +177,6 @@ class SettledSource(Protocol):
         With ``dry_run`` only counts. Raises UsageError while a server works that this
         source does not share its spool with, and the other errors of ``take``.
         """
-        ...
 
 
 @runtime_checkable
@@ -205,7 +193,6 @@ class HoldingSource(SettledSource, Protocol):
 
     def peek(self, note: Path) -> None:
         """Learn from the note what earlier runs hold, to list it; changes nothing."""
-        ...
 
     def take(self, note: Path, rules: Admission | None) -> Iterator[HeldCount]:
         """Hold, step by step, the messages that the rules admit.
@@ -215,13 +202,11 @@ class HoldingSource(SettledSource, Protocol):
         OwnedElsewhere when another process has the note, UsageError when a server works
         that this source does not share its spool with.
         """
-        ...
 
     def finish(
         self, messages: Sequence[Message], ledger: SettlementLedger
     ) -> list[str]:
         """Acknowledge as ``Source.acknowledge``; compare content and recipients too."""
-        ...
 
     def give_back(
         self, note: Path, ledger: SettlementLedger, *, everything: bool = False
@@ -231,7 +216,6 @@ class HoldingSource(SettledSource, Protocol):
         The server learns which recipients are done. Messages that wait stay on hold,
         unless ``everything``. Idempotent; raises the errors of ``take``.
         """
-        ...
 
 
 class Nexthop(NamedTuple):
@@ -271,19 +255,16 @@ class LiveSource(HoldingSource, Protocol):
         ``.example.org`` means its subdomains. Raises UsageError when they cannot be
         found out.
         """
-        ...
 
     @property
     def hostname(self) -> str:
         """The server's own name."""
-        ...
 
     def nexthops(self) -> Mapping[Nexthop, Sequence[str]]:
         """Return these domains by where the server sends them.
 
         Raises UsageError when drainer cannot do as the server does.
         """
-        ...
 
 
 class SourceOption(NamedTuple):

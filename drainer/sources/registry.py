@@ -127,7 +127,6 @@ def _absolute(path: str, base: Path | None) -> Path:
 
 
 def _detect(path: Path) -> str:
-    """Detect the format of a directory by its content."""
     if not is_directory(path):
         message = f"{path} is not a directory"
         hint = f"a source is a folder, or KIND:PATH with a kind of {', '.join(SCHEMES)}"

@@ -14,7 +14,8 @@ from drainer.errors import MessageUnreadable
 from drainer.mail.content import HeldContent
 from drainer.mail.message import SpooledMessage
 from drainer.policy.admission.admit import Admission
-from drainer.sources.database.rows import RowsPlace, message_of
+from drainer.sources.database.mapping import TableMapping
+from drainer.sources.database.rows import message_of
 from drainer.sources.postfix.message import QueueFile, parse_large, parse_whole
 from drainer.sources.postfix.records import RecordReader
 from drainer.sources.postfix.segments import EnvelopeRecords, read_envelope
@@ -113,14 +114,10 @@ def row_of_mail(data: bytes) -> None:
     row = dict(zip(names, fields, strict=False))
     row |= {"id": fields[-1] or "1", "head": fields[0], "size": ""}
     for is_built_in in (True, False):
-        place = RowsPlace(
-            url="sqlite:x",
-            name="t",
-            is_built_in=is_built_in,
-            recipients_format="one",
-            delimiter=",",
+        mapping = TableMapping(
+            table="t", is_built_in=is_built_in, recipients_format="one"
         )
-        message = message_of(place, row, [row])
+        message = message_of("sqlite:x", mapping, row, [row])
         spooled = SpooledMessage(message=message, content=HeldContent(b"\r\n"))
         check_message(examine(spooled, _RULES))
 

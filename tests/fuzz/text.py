@@ -21,7 +21,8 @@ from drainer.mail.envelope import (
     xtext,
 )
 from drainer.sources.common.files import escape_name, unescape_name
-from drainer.sources.common.trace_headers import TraceRules, cut, read_trace
+from drainer.sources.common.trace_envelope import TraceRules
+from drainer.sources.common.trace_headers import cut, read_trace
 from drainer.sources.haraka.message import unstuff
 from tests.fuzz.target import Target, stateless
 from tests.support.command.installed import maildir_message
@@ -50,7 +51,7 @@ def traced(data: bytes) -> None:
     """Read the envelope: addresses that may be sent, ranges in order."""
     for host in ("", "backup.example"):
         trace = read_trace(data, TraceRules(backup_host=host))
-        for each in trace.recipients:
+        for each in trace.envelope.recipients:
             assert each.fault or parse_mailbox(each.forward_path) == each.forward_path
         edges = [edge for each in trace.stripped for edge in each]
         assert edges == sorted(edges)

@@ -23,7 +23,8 @@ from drainer.runtime.private_files import (
     write_private,
 )
 from drainer.sources.common.files import read_beginning
-from drainer.sources.common.trace_headers import TraceRules, read_trace
+from drainer.sources.common.trace_envelope import TraceRules
+from drainer.sources.common.trace_headers import read_trace
 from drainer.sources.eml.sidecar import parse_sidecar
 
 _THERE = "it exists already"
@@ -144,10 +145,10 @@ def _fields(message: Message) -> bytes:
 def _reads_back(head: bytes, length: int, message: Message) -> bool:
     """Return whether our sources find this envelope on top, and nothing more."""
     trace, envelope = read_trace(head, TraceRules()), message.envelope
-    found = [each.forward_path for each in trace.recipients]
+    found = [each.forward_path for each in trace.envelope.recipients]
     return (
         trace.problem is None
-        and trace.reverse_path == envelope.reverse_path
+        and trace.envelope.reverse_path == envelope.reverse_path
         and found == [each.forward_path for each in envelope.recipients]
         and max(end for _, end in trace.stripped) == length
     )

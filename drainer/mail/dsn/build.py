@@ -1,4 +1,4 @@
-"""Build a DSN, as bytes, from the recipients of one message and their fates; pure.
+"""Build a DSN, as bytes, from the recipients of one message and their statuses; pure.
 
 It has three parts (RFC 6522): text for people, fields for programs (RFC 3464), and the
 original's header, or all of it. Text from the original, from a reply or from an
@@ -21,8 +21,8 @@ from drainer.mail.dsn.model import (
     RecipientStatus,
     host_of,
 )
-from drainer.mail.dsn.status import MAX_VALUE, status_part
-from drainer.mail.dsn.text import Paragraph, reason_of, text_of
+from drainer.mail.dsn.status import status_part
+from drainer.mail.dsn.text import text_of
 from drainer.mail.envelope import parse_mailbox
 from drainer.mail.header import fields_of
 from drainer.mail.list_markers import LOOP_FIELD
@@ -43,11 +43,6 @@ _SUBJECTS = {
     DsnAction.FAILED: "Your message could not be delivered",
     DsnAction.RELAYED: "Your message was passed on",
 }
-_OPENINGS = {
-    DsnAction.FAILED: "Your message to {recipients} could not be delivered",
-    DsnAction.RELAYED: "Your message to {recipients} was passed on to {server}, which"
-    " does not confirm deliveries",
-}
 
 
 def build(report: Dsn) -> bytes:
@@ -58,19 +53,19 @@ def build(report: Dsn) -> bytes:
     AddressError for a sender that is not a mailbox.
     """
     sender = parse_mailbox(report.envelope.reverse_path)
-    fates = [f for f in report.fates if "NEVER" not in f.recipient.notify]
-    if not fates:
+    statuses = [f for f in report.statuses if "NEVER" not in f.recipient.notify]
+    if not statuses:
         message = "no recipient of this message may be reported"
         raise CannotReport(message)
     if not sender.isascii() and not report.smtputf8:
         message = f"{printable(sender)} needs SMTPUTF8, which the next hop lacks"
         raise CannotReport(message)
     is_global = report.smtputf8 and (
-        report.envelope.smtputf8 or not _all_ascii(sender, fates)
+        report.envelope.smtputf8 or not _all_ascii(sender, statuses)
     )
     parts = [
-        _words(report, fates),
-        status_part(report, fates, is_global=is_global),
+        _words(report, statuses),
+        status_part(report, statuses, is_global=is_global),
         _original(report, is_global=is_global),
     ]
     boundary = _boundary(report, parts)
@@ -79,8 +74,8 @@ def build(report: Dsn) -> bytes:
     return lines + b"\r\n\r\n" + body + b"--" + boundary + b"--\r\n"
 
 
-def _all_ascii(sender: str, fates: Iterable[RecipientStatus]) -> bool:
-    texts = (f.recipient.forward_path + f.recipient.orcpt for f in fates)
+def _all_ascii(sender: str, statuses: Iterable[RecipientStatus]) -> bool:
+    texts = (f.recipient.forward_path + f.recipient.orcpt for f in statuses)
     return sender.isascii() and all(text.isascii() for text in texts)
 
 
@@ -121,10 +116,8 @@ def _header(
 # ---- part 1: text for people
 
 
-def _words(report: Dsn, fates: Sequence[RecipientStatus]) -> bytes:
-    server = host_of(report.primary) or "the mail server"
-    opening = _OPENINGS[report.action].replace("{server}", server)
-    text = text_of(_paragraphs(report, fates), opening, _closing(report))
+def _words(report: Dsn, statuses: Sequence[RecipientStatus]) -> bytes:
+    text = text_of(report, statuses)
     head = (
         b"Content-Type: text/plain; charset=utf-8\r\nContent-Description: Notification"
     )
@@ -133,35 +126,6 @@ def _words(report: Dsn, fates: Sequence[RecipientStatus]) -> bytes:
     encoded = quopri.encodestring(text.encode("utf-8", "replace"))
     head += b"\r\nContent-Transfer-Encoding: quoted-printable"
     return head + b"\r\n\r\n" + encoded.replace(b"\n", b"\r\n")
-
-
-def _paragraphs(report: Dsn, fates: Sequence[RecipientStatus]) -> Iterator[Paragraph]:
-    """Yield the paragraphs, with recipients of the same fate together."""
-    groups: dict[tuple[str, str, str], list[str]] = {}
-    for fate in fates:
-        because, advice = "", ""
-        if report.action is DsnAction.FAILED:
-            because, advice = reason_of(fate.status, fate.rule)
-        reply = printable(fate.reply, MAX_VALUE)
-        key = because, advice, reply
-        groups.setdefault(key, []).append(printable(fate.recipient.forward_path))
-    for (because, advice, reply), paths in groups.items():
-        yield Paragraph(
-            recipients=paths,
-            because=because,
-            reply=reply,
-            server=host_of(report.primary),
-            advice=advice,
-        )
-
-
-def _closing(report: Dsn) -> str:
-    host = host_of(report.hostname) or "a backup mail server"
-    return (
-        f"Your message arrived here on {format_datetime(report.arrived)}. This"
-        f" report was written by {host}, which accepts mail while another mail server"
-        " is unavailable. Please do not reply to it."
-    )
 
 
 # ---- part 3: the original

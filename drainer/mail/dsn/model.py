@@ -1,4 +1,4 @@
-"""The data of a DSN: one message, its recipients, and the fate of each."""
+"""The data of a DSN: one message, its recipients, and what became of each."""
 
 import enum
 import ipaddress
@@ -41,7 +41,7 @@ class Dsn(Struct, frozen=True, kw_only=True):
 
     action: DsnAction = DsnAction.FAILED
     envelope: Envelope
-    fates: tuple[RecipientStatus, ...]
+    statuses: tuple[RecipientStatus, ...]
     #: Our own host name; DSNs come from ``MAILER-DAEMON`` there.
     hostname: str
     #: The primary's name.

@@ -20,12 +20,12 @@ _CLASSES = {DsnAction.FAILED: "54", DsnAction.RELAYED: "2"}
 
 
 def status_part(
-    report: Dsn, fates: Sequence[RecipientStatus], *, is_global: bool
+    report: Dsn, statuses: Sequence[RecipientStatus], *, is_global: bool
 ) -> bytes:
     """Return the body part, with its own header; ``is_global`` is RFC 6533's form."""
     kind = "message/global-delivery-status" if is_global else "message/delivery-status"
     groups = [list(_of_message(report))]
-    groups += [list(_of_recipient(report, fate, is_global)) for fate in fates]
+    groups += [list(_of_recipient(report, found, is_global)) for found in statuses]
     text = "\r\n\r\n".join("\r\n".join(group) for group in groups) + "\r\n"
     encoding = "" if text.isascii() else "Content-Transfer-Encoding: 8bit\r\n"
     head = f"Content-Type: {kind}\r\nContent-Description: Delivery report\r\n{encoding}"
@@ -43,22 +43,22 @@ def _of_message(report: Dsn) -> Iterator[str]:
 
 def _of_recipient(
     report: Dsn,
-    fate: RecipientStatus,
+    found: RecipientStatus,
     is_global: bool,  # noqa: FBT001
 ) -> Iterator[str]:
-    kind, semicolon, original = fate.recipient.orcpt.partition(";")
+    kind, semicolon, original = found.recipient.orcpt.partition(";")
     if semicolon and re.fullmatch(r"[A-Za-z0-9-]{1,40}", kind):
         yield _address("Original-Recipient", kind, original, is_global)
-    yield _address("Final-Recipient", "rfc822", fate.recipient.forward_path, is_global)
+    yield _address("Final-Recipient", "rfc822", found.recipient.forward_path, is_global)
     yield f"Action: {report.action}"
-    yield f"Status: {_code(fate.status, report.action)}"
+    yield f"Status: {_code(found.status, report.action)}"
     primary = mta_of(report.primary)
-    if fate.reply:
+    if found.reply:
         if primary:
             yield _field("Remote-MTA", f"dns; {primary}")
-        yield _field("Diagnostic-Code", f"smtp; {fate.reply}")
-    if fate.last_attempt:
-        yield _field("Last-Attempt-Date", format_datetime(fate.last_attempt))
+        yield _field("Diagnostic-Code", f"smtp; {found.reply}")
+    if found.last_attempt:
+        yield _field("Last-Attempt-Date", format_datetime(found.last_attempt))
     if report.log_id:
         yield _field("Final-Log-Id", report.log_id)
 

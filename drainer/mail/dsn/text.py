@@ -5,9 +5,12 @@ advice. For a reply without a code, it maps the rule that matched its text.
 """
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from email.utils import format_datetime
 
-from msgspec import Struct
+from drainer.mail.dsn.model import Dsn, DsnAction, RecipientStatus, host_of
+from drainer.mail.dsn.status import MAX_VALUE
+from drainer.mail.reply import printable
 
 WIDTH = 72
 """Width of the text, in columns."""
@@ -66,15 +69,11 @@ _BY_SUBJECT: dict[str, tuple[str, str]] = {
 _UNKNOWN = ("the mail server refused it", _ASK)
 
 
-class Paragraph(Struct, frozen=True, kw_only=True):
-    """The text about some recipients with the same fate."""
-
-    recipients: Sequence[str]
-    because: str = ""
-    #: The reply, '' = none; and the server that gave it.
-    reply: str = ""
-    server: str = ""
-    advice: str = ""
+_OPENINGS = {
+    DsnAction.FAILED: "Your message to {recipients} could not be delivered",
+    DsnAction.RELAYED: "Your message to {recipients} was passed on to {server}, which"
+    " does not confirm deliveries",
+}
 
 
 def reason_of(status: str, rule: str = "") -> tuple[str, str]:
@@ -92,28 +91,46 @@ def reason_of(status: str, rule: str = "") -> tuple[str, str]:
     return REASONS.get(detail) or _BY_SUBJECT.get(subject, _UNKNOWN)
 
 
-def text_of(paragraphs: Iterable[Paragraph], opening: str, closing: str) -> str:
-    """Return the text with LF line ends: what happened, the replies, what to do.
-
-    ``opening`` may contain {recipients}; all other text is printable already.
-    """
+def text_of(report: Dsn, statuses: Iterable[RecipientStatus]) -> str:
+    """Return the text with LF line ends: what happened, the replies, what to do."""
+    server = host_of(report.primary) or "the mail server"
+    opening = _OPENINGS[report.action].replace("{server}", server)
     parts: list[str] = []
-    for each in paragraphs:
-        parts += _describe_recipients(each, opening)
-    return "\n\n".join((*parts, _wrap(closing))) + "\n"
+    for (because, advice, reply), paths in _group(report, statuses).items():
+        many = len(paths) > 1
+        named = "these recipients" if many else f"<{paths[0]}>"
+        reason = f", because {because}" if because else ""
+        parts.append(_wrap(opening.replace("{recipients}", named) + reason + "."))
+        if many:
+            parts.append("\n".join(f"    <{path}>" for path in paths))
+        if reply:
+            parts += [_wrap(f"The reply of {server}:"), _quote(reply)]
+        if advice:
+            parts.append(_wrap(advice))
+    return "\n\n".join((*parts, _wrap(_closing(report)))) + "\n"
 
 
-def _describe_recipients(paragraph: Paragraph, opening: str) -> list[str]:
-    many = len(paragraph.recipients) > 1
-    named = "these recipients" if many else f"<{paragraph.recipients[0]}>"
-    because = f", because {paragraph.because}" if paragraph.because else ""
-    parts = [_wrap(opening.replace("{recipients}", named) + because + ".")]
-    if many:
-        parts.append("\n".join(f"    <{path}>" for path in paragraph.recipients))
-    if paragraph.reply:
-        who = paragraph.server or "the mail server"
-        parts += [_wrap(f"The reply of {who}:"), _quote(paragraph.reply)]
-    return [*parts, _wrap(paragraph.advice)] if paragraph.advice else parts
+def _group(
+    report: Dsn, statuses: Iterable[RecipientStatus]
+) -> dict[tuple[str, str, str], list[str]]:
+    """Return the recipients by what became of them: reason, advice and reply."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for each in statuses:
+        because, advice = "", ""
+        if report.action is DsnAction.FAILED:
+            because, advice = reason_of(each.status, each.rule)
+        key = because, advice, printable(each.reply, MAX_VALUE)
+        groups.setdefault(key, []).append(printable(each.recipient.forward_path))
+    return groups
+
+
+def _closing(report: Dsn) -> str:
+    host = host_of(report.hostname) or "a backup mail server"
+    return (
+        f"Your message arrived here on {format_datetime(report.arrived)}. This"
+        f" report was written by {host}, which accepts mail while another mail server"
+        " is unavailable. Please do not reply to it."
+    )
 
 
 def _wrap(text: str) -> str:

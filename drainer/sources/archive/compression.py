@@ -8,118 +8,77 @@ size is a bomb, and one that ends early or has a wrong checksum is damaged.
 import bz2
 import lzma
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from typing import Final, Protocol
+from collections.abc import Callable, Generator, Iterable, Iterator
+from functools import partial
+from typing import Any, Final
 
 from drainer.errors import MessageUnreadable
 
 MAX_RATIO = 250
-"""Most unpacked bytes for each byte of the file; mail packs 2 to 20 times."""
+"""Most unpacked bytes for each packed one; mail packs 2 to 20 times."""
 FREE_BYTES = 16 * 1024 * 1024
 """Below this size the ratio is not checked."""
 WINDOW_BYTES = 128 * 1024 * 1024
-"""Memory that a packing may need."""
+"""Memory that a packing may need; `xz -9` takes 65 MiB, `zstd -19` 8 MiB."""
 
 _OUTPUT_BYTES = 128 * 1024
 _ZSTD_INPUT_BYTES = 64
 """An input this short unpacks to 2 MiB at most: each block has three bytes."""
 
 
-class _Stream(Protocol):
-    """The unpacker of one stream of a file."""
-
-    @property
-    def eof(self) -> bool:
-        """Whether the stream has ended."""
-        ...
-
-    @property
-    def unused_data(self) -> bytes:
-        """The bytes after its end."""
-        ...
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield what some bytes unpack to, in pieces of limited size."""
-        ...
+_Pieces = Generator[bytes, None, bytes]
+"""What some bytes unpack to, in pieces of limited size; returns what they leave."""
 
 
-class _Zlib:
-    """A gzip stream."""
-
-    def __init__(self) -> None:
-        self._stream = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-
-    @property
-    def eof(self) -> bool:
-        return self._stream.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._stream.unused_data
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        piece = bytes(_OUTPUT_BYTES)
-        while data or len(piece) == _OUTPUT_BYTES:
-            piece = self._stream.decompress(data, _OUTPUT_BYTES)
-            yield piece
-            data = self._stream.unconsumed_tail
+def _feed_zlib(stream: Any, data: bytes) -> _Pieces:  # noqa: ANN401 - it has no name
+    piece = bytes(_OUTPUT_BYTES)
+    while data or len(piece) == _OUTPUT_BYTES:
+        piece = stream.decompress(data, _OUTPUT_BYTES)
+        yield piece
+        data = stream.unconsumed_tail
+    return bytes(stream.unused_data)
 
 
-class _Python:
-    """A bzip2 or xz stream, by the classes of Python that have one interface."""
-
-    def __init__(self, stream: bz2.BZ2Decompressor | lzma.LZMADecompressor) -> None:
-        self._stream = stream
-
-    @property
-    def eof(self) -> bool:
-        return self._stream.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._stream.unused_data
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        yield self._stream.decompress(data, _OUTPUT_BYTES)
-        while not (self._stream.eof or self._stream.needs_input):
-            yield self._stream.decompress(b"", _OUTPUT_BYTES)
+def _feed_limited(
+    stream: bz2.BZ2Decompressor | lzma.LZMADecompressor, data: bytes
+) -> _Pieces:
+    yield stream.decompress(data, _OUTPUT_BYTES)
+    while not (stream.eof or stream.needs_input):
+        yield stream.decompress(b"", _OUTPUT_BYTES)
+    return stream.unused_data
 
 
-class _Zstd:
-    """A frame of zstd."""
+def _open_zstd() -> Any:  # noqa: ANN401 - imported only here
+    import zstandard  # noqa: PLC0415 - slow to import
 
-    def __init__(self) -> None:
-        import zstandard  # noqa: PLC0415 - slow to import
-
-        limited = zstandard.ZstdDecompressor(max_window_size=WINDOW_BYTES)
-        self._stream = limited.decompressobj()
-        self._error = zstandard.ZstdError
-        self.unused_data = b""
-
-    @property
-    def eof(self) -> bool:
-        return self._stream.eof
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        for start in range(0, len(data), _ZSTD_INPUT_BYTES):
-            end = start + _ZSTD_INPUT_BYTES
-            try:
-                piece = self._stream.decompress(data[start:end])
-            except self._error as error:
-                raise ValueError(str(error)) from error
-            yield piece
-            if self._stream.eof:
-                self.unused_data = self._stream.unused_data + data[end:]
-                return
+    limited = zstandard.ZstdDecompressor(max_window_size=WINDOW_BYTES)
+    return limited.decompressobj()
 
 
-_STREAMS: Final[dict[str, Callable[[], _Stream]]] = {
-    "gzip": _Zlib,
-    "bzip2": lambda: _Python(bz2.BZ2Decompressor()),
-    "xz": lambda: _Python(lzma.LZMADecompressor(memlimit=WINDOW_BYTES)),
-    "zstd": _Zstd,
+def _feed_zstd(stream: Any, data: bytes) -> _Pieces:  # noqa: ANN401 - as above
+    import zstandard  # noqa: PLC0415 - it is loaded already
+
+    for start in range(0, len(data), _ZSTD_INPUT_BYTES):
+        end = start + _ZSTD_INPUT_BYTES
+        try:
+            piece = stream.decompress(data[start:end])
+        except zstandard.ZstdError as error:
+            raise ValueError(str(error)) from error
+        yield piece
+        if stream.eof:
+            return bytes(stream.unused_data) + data[end:]
+    return b""
+
+
+_Format = tuple[Callable[[], Any], Callable[[Any, bytes], _Pieces]]
+_FORMATS: Final[dict[str, _Format]] = {
+    "gzip": (partial(zlib.decompressobj, wbits=16 + zlib.MAX_WBITS), _feed_zlib),
+    "bzip2": (bz2.BZ2Decompressor, _feed_limited),
+    "xz": (partial(lzma.LZMADecompressor, memlimit=WINDOW_BYTES), _feed_limited),
+    "zstd": (_open_zstd, _feed_zstd),
 }
-PACKINGS = tuple(_STREAMS)
+"""How to open a stream of each packing, and how to feed it."""
+PACKINGS = tuple(_FORMATS)
 """What can be unpacked, by the names of layout.compression."""
 
 
@@ -132,25 +91,24 @@ def unpack(kind: str, chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
     most = max(size * MAX_RATIO, FREE_BYTES)
     count = 0
     try:
-        for piece in _pieces(_STREAMS[kind], chunks):
+        for piece in filter(None, _pieces(kind, chunks)):
             count += len(piece)
             if count > most:
-                code, detail = "compressed", f"{kind}: it unpacks to over {most} bytes"
-                raise MessageUnreadable(code, detail)
+                detail = f"{kind}: it unpacks to over {most} bytes"
+                raise MessageUnreadable("compressed", detail)
             yield piece
     except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
-        code = "corrupt"
-        raise MessageUnreadable(code, f"{kind}: {error}") from error
+        raise MessageUnreadable("corrupt", f"{kind}: {error}") from error
 
 
-def _pieces(make: Callable[[], _Stream], chunks: Iterable[bytes]) -> Iterator[bytes]:
-    stream: _Stream | None = None
+def _pieces(kind: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    make, feed = _FORMATS[kind]
+    stream = None
     for chunk in chunks:
         data = chunk
         while data:
             stream = stream or make()
-            yield from filter(None, stream.feed(data))
-            data = stream.unused_data if stream.eof else b""
+            data = yield from feed(stream, data)
             stream = None if stream.eof else stream
     if stream is not None:
         message = "it ends early"

@@ -245,7 +245,6 @@ def _zip_time(info: zipfile.ZipInfo) -> float:
 
 
 def _write(member: _Member, root: int) -> None:
-    """Write one member below the open directory ``root``."""
     path = _safe_path(member.name)
     if member.is_directory:
         if path:
@@ -271,10 +270,7 @@ def _write(member: _Member, root: int) -> None:
 
 
 def _safe_path(name: str) -> str:
-    """Return the path of a member below the root of the archive.
-
-    Raises SourceError for one that leads elsewhere.
-    """
+    """Return a member's path below the archive's root; SourceError if it leads out."""
     if "\0" in name:
         _refuse(name, "its name contains NUL")
     parts = [part for part in name.split("/") if part not in ("", ".")]

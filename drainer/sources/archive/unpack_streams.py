@@ -17,10 +17,8 @@ import zstandard
 
 from drainer.errors import SourceError
 from drainer.runtime.units import format_size
+from drainer.sources.archive.compression import MAX_RATIO, WINDOW_BYTES
 from drainer.sources.common.files import CHUNK_BYTES
-
-WINDOW_BYTES = 128 * 1024 * 1024
-"""Memory that a packing may need; `xz -9` takes 65 MiB, `zstd -19` 8 MiB."""
 
 
 class ByteReader(Protocol):
@@ -28,15 +26,11 @@ class ByteReader(Protocol):
 
     def read(self, size: int, /) -> bytes:
         """Return the next bytes."""
-        ...
 
 
 @contextmanager
 def open_tar(raw: IO[bytes], kind: str) -> Iterator[ByteReader]:
-    """Yield readers for the bytes of a tar, packed as archive.source.find_packing says.
-
-    Each packing raises its own errors.
-    """
+    """Yield readers for the bytes of a tar, packed as archive.packing says."""
     if kind == "gz":
         with gzip.GzipFile(fileobj=raw) as stream:
             yield stream
@@ -86,10 +80,7 @@ def _fresh() -> lzma.LZMADecompressor:
 
 
 class CappedReader(io.FileIO):
-    """A file whose reads have a limit.
-
-    Python reads the directory of a zip at once, however large it says it is.
-    """
+    """A file with limited reads: Python reads the directory of a zip at once."""
 
     def __init__(self, descriptor: int, limit: int) -> None:
         """Read an open file, and close it at the end."""
@@ -108,8 +99,6 @@ class CappedReader(io.FileIO):
 
 
 MAX_MEMBERS = 2_000_000
-MAX_RATIO = 250
-"""Most unpacked bytes for each byte of the archive; mail packs 2 to 20 times."""
 FREE_ENOUGH_BYTES = 1_000_000_000
 """Below this size the ratio is not checked."""
 RESERVE_BYTES = 512 * 1024 * 1024

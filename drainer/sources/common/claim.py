@@ -12,7 +12,8 @@ numbers of the source. Drains on other hosts do not see it.
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +26,6 @@ from drainer.sources.common.files import unusable
 from drainer.sources.common.marker import (
     MARKER,
     TEXT_CHARS,
-    LockPatience,
     Marker,
     MarkerFile,
     MarkerPlace,
@@ -41,6 +41,9 @@ PARTS = frozenset(
     )
 )
 """Folders of all formats that contain messages."""
+PATIENCE = 2.0
+"""Seconds that another process may need to replace or remove the marker."""
+LOOK_AGAIN = 0.02
 MAX_HASH_DEPTH = 3
 """Depth to which such a folder is searched: ``deferred/A/B``."""
 
@@ -57,7 +60,6 @@ class FileSource(Protocol):
 
         Each of them could be a separate source.
         """
-        ...
 
 
 @runtime_checkable
@@ -66,7 +68,6 @@ class PackedSource(Protocol):
 
     def unpacked_roots(self) -> Sequence[Path]:
         """Return the folders that the archive contained."""
-        ...
 
 
 class Claimant(NamedTuple):
@@ -210,11 +211,9 @@ class SourceClaim:
         """
         prefix = f"{root.stat().st_ino}-"
         for folder in self._state_folders:
-            for name in _names(folder):
-                if name.startswith(prefix) and _is_about(
-                    MarkerPlace(folder, name), marker
-                ):
-                    yield MarkerPlace(folder, name)
+            for place in markers_in(folder):
+                if place.name.startswith(prefix) and _is_about(place, marker):
+                    yield place
 
     def _marker(self, root: Path) -> Marker:
         path = os.fsencode(os.path.realpath(root))
@@ -234,7 +233,7 @@ class SourceClaim:
 
         Raises ClaimConflict if it belongs to another ledger.
         """
-        patience = LockPatience()
+        deadline = time.monotonic() + PATIENCE
         while True:
             file = open_marker(place, create=create)
             if file is None:
@@ -250,7 +249,10 @@ class SourceClaim:
             file.close()
             if is_held is None:
                 return False
-            patience.wait(place)
+            if time.monotonic() >= deadline:
+                message = f"another process keeps {place} locked"
+                raise ClaimConflict(message, hint="run the same command again")
+            time.sleep(LOOK_AGAIN)
 
     def _try(self, file: MarkerFile, marker: Marker) -> bool | None:
         """Make one attempt; False = try again, None = no marker is possible here."""
@@ -287,10 +289,7 @@ class SourceClaim:
             raise
 
     def _is_ours(self, file: MarkerFile, *, is_locked: bool) -> bool:
-        """Return whether a marker is ours; False = it must be written.
-
-        Raises ClaimConflict when another ledger has the source.
-        """
+        """Return whether it is ours, else it must be written; raises ClaimConflict."""
         found = file.read()
         if found is None:
             return False
@@ -304,7 +303,6 @@ class SourceClaim:
     def _refusal(
         self, place: MarkerPlace, found: Marker, *, is_locked: bool = False
     ) -> ClaimConflict:
-        """Return the error: which ledger has the source, and what to do."""
         here, url = printable(self._url), printable(found.url)
         if is_locked:
             message = f"another ledger is draining {here} now: {found.owner}"
@@ -327,15 +325,16 @@ class SourceClaim:
         return ClaimConflict(message, hint=hint)
 
 
-def _names(folder: Path) -> Iterable[str]:
+def markers_in(folder: Path) -> list[MarkerPlace]:
+    """Return the places of all markers in a state folder, which may be absent."""
     try:
-        return os.listdir(folder)  # noqa: PTH208 - names are what is needed
+        names = sorted(os.listdir(folder))  # noqa: PTH208 - names are what is needed
     except OSError:
-        return ()
+        return []
+    return [MarkerPlace(folder, name) for name in names]
 
 
 def _is_about(place: MarkerPlace, marker: Marker) -> bool:
-    """Return whether a marker in a state folder is about this source."""
     found, _ = look(place)
     return found is not None and (
         found.device == marker.device or found.path == marker.path

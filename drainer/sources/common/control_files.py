@@ -3,6 +3,8 @@
 A file larger than any server writes costs only a check of its size.
 """
 
+from typing import NoReturn
+
 from drainer.errors import MessageUnreadable
 from drainer.sources.common.files import read_at
 
@@ -13,14 +15,15 @@ MAX_CONTROL_RECORDS = 500_000
 """Most lines (or other records of a format): each costs memory and time."""
 
 
-def read_capped(descriptor: int, size: int) -> bytes:
-    """Read a whole control file.
+def fail(detail: str) -> NoReturn:
+    """Raise the error for a damaged file."""
+    raise MessageUnreadable("corrupt", detail)
 
-    Raises MessageUnreadable('corrupt') for a size that no server would write.
-    """
+
+def read_capped(descriptor: int, size: int) -> bytes:
+    """Read a control file; MessageUnreadable('corrupt') for an impossible size."""
     if size > MAX_CONTROL_BYTES:
-        code, detail = "corrupt", f"its control file has {size} bytes"
-        raise MessageUnreadable(code, detail)
+        fail(f"its control file has {size} bytes")
     data = read_at(descriptor, 0, size)
     refuse_countless(data.count(b"\n") + data.count(b"\0"))
     return data
@@ -29,5 +32,4 @@ def read_capped(descriptor: int, size: int) -> bytes:
 def refuse_countless(records: int) -> None:
     """Raise MessageUnreadable('corrupt') for more records than a server writes."""
     if records > MAX_CONTROL_RECORDS:
-        code, detail = "corrupt", f"its control file has {records} records"
-        raise MessageUnreadable(code, detail)
+        fail(f"its control file has {records} records")

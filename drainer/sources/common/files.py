@@ -13,8 +13,9 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import tenacity
@@ -39,8 +40,14 @@ HELD_BYTES = 64 * 1024
 """Contents up to this size stay in memory when a message is read."""
 
 CHUNK_BYTES = 128 * 1024
+BATCH = 500
+"""Messages that are moved, or looked up in the ledger, together."""
 DESCRIPTOR_FREE_WITHIN = 10.0
 """Seconds."""
+
+T = TypeVar("T")
+ReadAt = Callable[[int, int], bytes]
+"""(offset, length) -> bytes; fewer only at the end of the file."""
 
 _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 _DISK_ERRORS = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE})
@@ -135,10 +142,7 @@ def directory(root: str | os.PathLike[str], parts: Iterable[str] = ()) -> Iterat
 
 
 def sync_directory(root: str | os.PathLike[str], parts: Iterable[str] = ()) -> None:
-    """Make durable which names a directory below ``root`` has; it may be gone.
-
-    Raises SourceError.
-    """
+    """Make the names in a directory durable; it may be gone. Raises SourceError."""
     try:
         with directory(root, parts) as descriptor:
             os.fsync(descriptor)
@@ -165,8 +169,7 @@ def open_file(name: str, dir_fd: int) -> tuple[int, os.stat_result]:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
-        code, detail = "not-a-file", f"it is a {kind_of(status.st_mode)}"
-        raise MessageUnreadable(code, detail)
+        raise MessageUnreadable("not-a-file", f"it is a {kind_of(status.st_mode)}")
     return descriptor, status
 
 
@@ -254,6 +257,13 @@ def read_at(descriptor: int, offset: int, length: int) -> bytes:
         raise unreadable(error) from error
 
 
+def batches(items: Iterable[T], size: int = BATCH) -> Iterator[list[T]]:
+    """Yield some of them at a time."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
 def read_beginning(chunks: Iterable[bytes], length: int) -> bytes:
     """Return at least the first ``length`` bytes, if there are as many."""
     head = bytearray()
@@ -280,20 +290,14 @@ def canonical(path: str | os.PathLike[str]) -> str:
 
 
 def unreadable(error: OSError) -> MessageUnreadable:
-    """Turn an error about one message into the problem that holds it.
-
-    Raises HostLimit when no descriptor was free.
-    """
+    """Return the problem of one message; HostLimit when no descriptor was free."""
     if lacks_descriptor(error):
         raise no_descriptor() from error
     return MessageUnreadable("unreadable", _words(error))
 
 
 def unusable(path: str, error: OSError) -> SourceError:
-    """Turn an error about a whole directory into one for the operator.
-
-    Raises HostLimit when no descriptor was free.
-    """
+    """Return the error of a whole directory; HostLimit when no descriptor was free."""
     hints = {
         errno.EPERM: "run drainer as the owner of the spool",
         errno.EACCES: "run drainer as root or as the owner of the spool",
@@ -339,18 +343,10 @@ def has_content(message: Message, chunks: Callable[[], Iterator[bytes]]) -> bool
     return digest.hexdigest() == message.sha256
 
 
-class RereadContent:
+class RereadContent(NamedTuple):
     """A content that is read again from the spool each time."""
 
-    __slots__ = ("_read",)
-
-    def __init__(self, read: Callable[[], Iterator[bytes]]) -> None:
-        """Take the function that reads it from the start."""
-        self._read = read
-
-    def chunks(self) -> Iterator[bytes]:
-        """Yield it in pieces."""
-        return self._read()
+    chunks: Callable[[], Iterator[bytes]]
 
 
 def attach_content(

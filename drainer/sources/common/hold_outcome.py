@@ -1,27 +1,18 @@
 """What becomes of a message that the ledger knows; the same for every queue."""
 
 import enum
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from typing import TypeVar
 
 from drainer.errors import MessageUnreadable
-from drainer.sources.common.files import has_content
+from drainer.sources.common.files import batches, has_content
+from drainer.sources.common.queue_directory import QueueDirectory
 from drainer.sources.common.queue_entry import OpenEntry, SourceEntry
-from drainer.sources.protocol import LedgerStatus
+from drainer.sources.common.walk import FilePlace, QueueEntry
+from drainer.sources.protocol import LedgerStatus, ReleasedCount, SettlementLedger
 
-T = TypeVar("T")
 E = TypeVar("E", bound=SourceEntry)
-
-BATCH = 500
-"""Messages that are moved, or looked up in the ledger, together."""
-
-
-def batches(items: Iterable[T]) -> Iterator[list[T]]:
-    """Yield BATCH of them at a time."""
-    iterator = iter(items)
-    while batch := list(islice(iterator, BATCH)):
-        yield batch
 
 
 class HoldOutcome(enum.Enum):
@@ -33,6 +24,32 @@ class HoldOutcome(enum.Enum):
     WAIT = enum.auto()
     #: It is not on hold any more, or others hold it.
     FORGET = enum.auto()
+
+
+def count_outcomes(outcomes: Counter[HoldOutcome | None]) -> ReleasedCount:
+    """Return what a settlement did; None are the messages that were left alone."""
+    return ReleasedCount(
+        released=outcomes[HoldOutcome.RELEASE],
+        waiting=outcomes[HoldOutcome.WAIT],
+        removed=outcomes[HoldOutcome.REMOVE],
+        unlike=outcomes[None],
+    )
+
+
+def find_settled(
+    queue: QueueDirectory[E], entries: Iterable[QueueEntry], ledger: SettlementLedger
+) -> Iterator[tuple[FilePlace, Sequence[LedgerStatus]]]:
+    """Yield the messages of which the ledger knows more: done, or tried.
+
+    Each comes with the recorded messages of its identity.
+    """
+    for batch in batches(entry.place for entry in entries if entry.is_file):
+        identities = {place: queue.identity_at(place) for place in batch}
+        known = ledger.statuses([*filter(None, identities.values())])
+        for place, identity in identities.items():
+            same = known.get(identity, ())
+            if any(each.final or each.is_open for each in same):
+                yield place, same
 
 
 def match_recorded(
@@ -54,12 +71,11 @@ def match_recorded(
         for each in known
         if each.message.sha256 and has_content(each.message, found.draft.chunks)
     ]
-    code = "ambiguous"
     if known and not same:
         detail = "the ledger has another message of its identity"
-        raise MessageUnreadable(code, detail)
+        raise MessageUnreadable("ambiguous", detail)
     named = [e for e in same if e.message.native_id == found.message.native_id]
     best = named or same
     if len(best) > 1:
-        raise MessageUnreadable(code, "the ledger has several messages like it")
+        raise MessageUnreadable("ambiguous", "the ledger has several messages like it")
     return best[0] if best else None

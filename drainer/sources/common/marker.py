@@ -12,7 +12,6 @@ import errno
 import json
 import os
 import stat
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,9 +25,6 @@ from drainer.sources.common.files import kind_of
 
 MARKER = ".drainer"
 MAX_BYTES = 4096
-PATIENCE = 2.0
-"""Seconds that another process may need to replace or remove the marker."""
-LOOK_AGAIN = 0.02
 
 _FLAGS = os.O_NONBLOCK | os.O_NOCTTY
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -231,7 +227,6 @@ def _open_to_read(place: MarkerPlace, folder: int) -> int:
 
 
 def _check(place: MarkerPlace, status: os.stat_result) -> None:
-    """Refuse a file that no drainer wrote."""
     if not stat.S_ISREG(status.st_mode):
         raise not_a_marker(place, f"it is a {kind_of(status.st_mode)}")
     if status.st_nlink > 1:
@@ -251,7 +246,6 @@ def _exists(place: MarkerPlace, folder: int) -> bool:
 def _refusal(
     place: MarkerPlace, folder: int, error: OSError
 ) -> OSError | ClaimConflict:
-    """Return the error: what is there, and who owns it."""
     try:
         status = os.stat(place.name, dir_fd=folder, follow_symlinks=False)
     except OSError as gone:
@@ -285,18 +279,3 @@ def _parse(data: bytes) -> Marker | None:
     if not all(isinstance(each, str) for each in fields):
         return None
     return Marker(*(str(each) for each in fields))
-
-
-class LockPatience:
-    """How long to wait for a short lock of another process."""
-
-    def __init__(self) -> None:
-        """Start the clock."""
-        self._end = time.monotonic() + PATIENCE
-
-    def wait(self, place: MarkerPlace) -> None:
-        """Wait a moment; ClaimConflict after too long a time."""
-        if time.monotonic() >= self._end:
-            message = f"another process keeps {place} locked"
-            raise ClaimConflict(message, hint="run the same command again")
-        time.sleep(LOOK_AGAIN)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from drainer.sources.common.claim import look
+from drainer.sources.common.claim import look, markers_in
 from drainer.sources.common.files import unescape_name, unusable
 from drainer.sources.common.marker import MARKER, MarkerPlace, place_of
 
@@ -40,7 +40,7 @@ def marked_sources(
     """
     places = [
         *(place for url in urls for place in _places(url)),
-        *(MarkerPlace(each, name) for each in state_folders for name in _names(each)),
+        *(place for folder in state_folders for place in markers_in(folder)),
     ]
     found = []
     for place in dict.fromkeys(places):
@@ -67,10 +67,3 @@ def _places(url: str) -> Iterator[MarkerPlace]:
         below = path / name
         if below.is_dir() and not below.is_symlink():
             yield MarkerPlace(below, MARKER)
-
-
-def _names(folder: Path) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))  # noqa: PTH208 - names are what is needed
-    except OSError:
-        return []

@@ -93,10 +93,7 @@ def _end_of_path(text: str) -> int:
 
 
 def _split(value: str) -> Iterator[str]:
-    """Split at the commas outside of quoted strings and routes, in linear time.
-
-    A comma within NOTIFY separates keywords.
-    """
+    """Split at commas outside of quotes, routes and NOTIFY, in linear time."""
     start = end_of_route = 0
     for index, char, is_quoted in _chars(value):
         if char == "<" and not is_quoted:

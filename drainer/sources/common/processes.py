@@ -22,14 +22,8 @@ def runs_in(root: str, command: re.Pattern[str]) -> int:
     It works there when its current directory or its root is the directory or below it,
     and ``command`` matches the start of its name.
     """
-    for process in _processes():
-        try:
-            name = (process / "comm").read_text(errors="replace").strip()
-            if command.match(name) and _stands_in(process, root):
-                return int(process.name)
-        except OSError:
-            continue
-    return 0
+    found = (p for p in _processes() if _is_named(p, command) and _stands_in(p, root))
+    return next((int(process.name) for process in found), 0)
 
 
 def refuse_running(root: str, program: str, place: str) -> None:
@@ -51,20 +45,14 @@ def runs_at(root: str, command: re.Pattern[str]) -> bool:
 
 def works_at(process: Path, root: str, command: re.Pattern[str]) -> bool:
     """Return whether a process of /proc is one of those that ``runs_at`` finds."""
-    try:
-        name = (process / "comm").read_text(errors="replace").strip()
-        return bool(command.match(name)) and (process / "cwd").samefile(root)
-    except OSError:
-        return False
+    with suppress(OSError):
+        return _is_named(process, command) and (process / "cwd").samefile(root)
+    return False
 
 
 def is_running(number: int, command: re.Pattern[str]) -> bool:
     """Return whether a process exists and ``command`` matches the start of its name."""
-    try:
-        name = (PROC / str(number) / "comm").read_text(errors="replace")
-    except OSError:
-        return False
-    return bool(command.match(name))
+    return _is_named(PROC / str(number), command)
 
 
 def is_locked(name: str, dir_fd: int, *, by_readers: bool = False) -> bool:
@@ -89,9 +77,17 @@ def _processes() -> Iterator[Path]:
                 yield PROC / name
 
 
+def _is_named(process: Path, command: re.Pattern[str]) -> bool:
+    with suppress(OSError):
+        name = (process / "comm").read_text(errors="replace").strip()
+        return bool(command.match(name))
+    return False
+
+
 def _stands_in(process: Path, root: str) -> bool:
-    for link in ("cwd", "root"):
-        place = str((process / link).readlink())
-        if place == root or place.startswith(f"{root.rstrip('/')}/"):
-            return True
+    with suppress(OSError):
+        for link in ("cwd", "root"):
+            place = str((process / link).readlink())
+            if place == root or place.startswith(f"{root.rstrip('/')}/"):
+                return True
     return False

@@ -94,9 +94,11 @@ class QueueDirectory(ABC, Generic[E]):
     def check_layout(self) -> None:
         """Raise SourceError unless this looks like such a queue."""
 
-    @abstractmethod
     def refuse_if_live(self) -> None:
-        """Raise UsageError when a running server would deliver the same mail."""
+        """Raise UsageError when a running server would deliver the same mail.
+
+        By default never: no server sends mail from there.
+        """
 
     def roots(self) -> tuple[Path, ...]:
         """Return the queue directory, which only one ledger may drain."""
@@ -116,7 +118,7 @@ class QueueDirectory(ABC, Generic[E]):
 
     def key(self, place: FilePlace) -> str:
         """Return the part of a message's name that stays when the server moves it."""
-        return place.name
+        return self.native_id(place)
 
     def native_id(self, place: FilePlace) -> str:
         """Return the name of a message that cannot be read."""
@@ -129,10 +131,7 @@ class QueueDirectory(ABC, Generic[E]):
     # ---- listing
 
     def entries(self) -> Iterator[QueueEntry]:
-        """Yield every message by its name, as the directories are read.
-
-        Raises SourceError.
-        """
+        """Yield every message by name, as directories are read; raises SourceError."""
         for start in self.starts:
             yield from self.walk(start)
 
@@ -250,11 +249,12 @@ class QueueDirectory(ABC, Generic[E]):
                     yield found
                     return
                 is_another = is_another or found is not None
-        code = "vanished"
         if is_another:
-            raise MessageUnreadable(code, f"{message.native_id} is another message now")
+            raise MessageUnreadable(
+                "vanished", f"{message.native_id} is another message now"
+            )
         detail = f"no {self.directory_name} has {message.native_id} any more"
-        raise EntryGone(code, detail)
+        raise EntryGone("vanished", detail)
 
     def identity_at(self, place: FilePlace) -> str:
         """Return the identity of the message there; '' if it cannot be read."""
@@ -284,8 +284,7 @@ class QueueDirectory(ABC, Generic[E]):
         except OSError as error:
             raise unreadable(error) from error
         except SourceError as error:
-            code = "unreadable"
-            raise MessageUnreadable(code, str(error)) from error
+            raise MessageUnreadable("unreadable", str(error)) from error
 
     def elsewhere(self, first: FilePlace) -> Iterator[FilePlace]:
         """Yield where a message may be that is not at its last place.
@@ -365,10 +364,7 @@ class QueueDirectory(ABC, Generic[E]):
         return False
 
     def remove(self, found: OpenEntry[E], touched: Touched) -> bool:
-        """Remove the first file of an open message.
-
-        False when a server works on it, or when the file is no longer there.
-        """
+        """Remove the first file; False when a server has the message, or it is gone."""
         return self.unlink(found.draft.files[0], touched)
 
     def clean_up(self, draft: SourceEntry) -> None:

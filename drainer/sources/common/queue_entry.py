@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 from msgspec import Struct, field
 
 from drainer.errors import MessageUnreadable
+from drainer.mail.content import crlf
 from drainer.mail.envelope import Client, Envelope
 from drainer.mail.message import Message, Problem
 from drainer.sources.common.files import CHUNK_BYTES, has_content, read_at
@@ -92,10 +93,15 @@ def file_chunks(descriptor: int, size: int, offset: int = 0) -> Iterator[bytes]:
     while offset < size:
         chunk = read_at(descriptor, offset, min(CHUNK_BYTES, size - offset))
         if not chunk:
-            code, detail = "unreadable", f"it ends at {offset} of {size} bytes"
-            raise MessageUnreadable(code, detail)
+            detail = f"it ends at {offset} of {size} bytes"
+            raise MessageUnreadable("unreadable", detail)
         yield chunk
         offset += len(chunk)
+
+
+def crlf_chunks(descriptor: int, size: int) -> Iterator[bytes]:
+    """Yield a file of LF or CRLF line ends as a content."""
+    return crlf(file_chunks(descriptor, size))
 
 
 def raise_damage(error: MessageUnreadable) -> Iterator[bytes]:
@@ -106,10 +112,7 @@ def raise_damage(error: MessageUnreadable) -> Iterator[bytes]:
 def damaged_entry(
     name: str, error: MessageUnreadable, raw: bytes, modified: float
 ) -> SourceEntry:
-    """Return the entry for a file that makes no sense; it is never removed.
-
-    ``raw`` is its start, ``modified`` its time.
-    """
+    """Return the entry for a file with this start and time that makes no sense."""
     return SourceEntry(
         native_id=name,
         arrived=time_of(modified),

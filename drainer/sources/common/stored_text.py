@@ -6,7 +6,7 @@ is safe on the wire; other text is for people.
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from urllib.parse import unquote
 
 from drainer.mail.envelope import (
@@ -36,14 +36,13 @@ def text_of(stored: bytes) -> str:
 
 
 def mailbox_of(
-    stored: bytes, faults: list[str], form: MailboxForm = wire_mailbox
-) -> str:
-    """Return the wire form of a sender, or '' and a fault."""
+    stored: bytes | str, form: MailboxForm = wire_mailbox
+) -> tuple[str, str]:
+    """Return the wire form of a mailbox and '', or '' and its fault."""
     try:
-        return form(_decoded(stored))
+        return form(stored if isinstance(stored, str) else _decoded(stored)), ""
     except AddressError as error:
-        faults.append(printable(str(error)))
-        return ""
+        return "", printable(str(error))
 
 
 def recipient_of(
@@ -93,10 +92,7 @@ def done_path_of(stored: bytes, form: MailboxForm = wire_mailbox) -> str:
 
 
 def parameter_of(stored: bytes) -> str:
-    """Decode an ESMTP parameter that is stored encoded (RFC 3461 4).
-
-    '' for one that must not go on the wire again.
-    """
+    """Decode a stored ESMTP parameter (RFC 3461 4); '' if it must not be sent again."""
     if len(stored) > _MAX_STORED:
         return ""
     try:
@@ -107,17 +103,22 @@ def parameter_of(stored: bytes) -> str:
     return plain if is_sound and len(plain) <= MAX_PARAMETER_LENGTH else ""
 
 
+def notify_of(flags: int, bits: Mapping[int, str]) -> tuple[str, ...]:
+    """Return the keywords of NOTIFY whose bits are set."""
+    return tuple(name for bit, name in bits.items() if flags & bit)
+
+
 def flags_of(flags: Mapping[str, bool]) -> tuple[str, ...]:
     """Return the names of the flags that are set."""
     return tuple(flag for flag, is_set in flags.items() if is_set)
 
 
 def envelope_problem(
-    envelope: Envelope, faults: Sequence[str], done: str = "no recipient remains"
+    envelope: Envelope, fault: str, done: str = "no recipient remains"
 ) -> Problem | None:
     """Judge an envelope: a bad sender, or none left, as ``done`` explains."""
-    if faults:
-        return Problem(code="bad-address", detail=f"its sender: {faults[0]}")
+    if fault:
+        return Problem(code="bad-address", detail=f"its sender: {fault}")
     if not envelope.recipients:
         return Problem(code="done-by-backup", detail=done)
     return None

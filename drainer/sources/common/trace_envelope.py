@@ -13,18 +13,17 @@ MAILER-DAEMON without a domain are the null sender. An empty field is no sender.
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from drainer.mail.envelope import (
     NULL_SENDER,
-    AddressError,
     Envelope,
-    RecipientCollector,
-    wire_mailbox,
+    unique_recipients,
 )
 from drainer.mail.header import Field, unfold
-from drainer.mail.reply import printable
 from drainer.sources.common.path_list import ListedPath, paths_of
+from drainer.sources.common.stored_text import mailbox_of
 
 
 class FieldPair(NamedTuple):
@@ -47,6 +46,10 @@ PAIRS = (
     FieldPair("x-mailfrom", ("x-rcpt-to",)),
 )
 """What delivery agents and filters write, in the order of preference."""
+REPLAY_FIELDS = frozenset((REPLAY.sender, *REPLAY.recipients))
+_DELIVERY_FIELDS = frozenset(
+    name for pair in PAIRS for name in (pair.sender, *pair.recipients)
+) | {"delivery-date"}
 
 
 class FoundEnvelope(NamedTuple):
@@ -77,13 +80,34 @@ class FoundEnvelope(NamedTuple):
         return self.sender == other.sender and paths[0] == paths[1] and not any(faults)
 
 
-class FieldChoice(NamedTuple):
-    """The fields that the operator named, in lower case; '' = drainer chooses."""
+class TraceRules(Struct, frozen=True, kw_only=True):
+    """What the operator says about the backup's trace fields."""
 
-    sender: str = ""
-    recipient: str = ""
-    #: What qmail put before the local part of Delivered-To.
+    #: The name that the backup writes after ``by``; '' = the topmost Received counts.
+    backup_host: str = ""
+    #: The only field for recipients; '' = the known ones.
+    recipient_header: str = ""
+    #: The only field for the sender; '' = the one that belongs to the recipients'.
+    sender_header: str = ""
+    #: What qmail put before the local part of Delivered-To (virtualdomains).
     strip_prefix: str = ""
+
+    @property
+    def recipient(self) -> str:
+        """The field for recipients in lower case."""
+        return self.recipient_header.lower()
+
+    @property
+    def sender(self) -> str:
+        """The field for the sender in lower case."""
+        return self.sender_header.lower()
+
+    def writes(self, name: str) -> bool:
+        """Return whether delivery adds a field of this name (in lower case)."""
+        if name in _DELIVERY_FIELDS or name.startswith("x-envelope-"):
+            return True
+        named = {self.recipient, self.sender}
+        return name in named or (name in REPLAY_FIELDS and bool(named & REPLAY_FIELDS))
 
     def pairs(self, names: set[str]) -> list[FieldPair]:
         """Return the pairs to look for in a block that has fields of these names."""
@@ -100,7 +124,7 @@ class FieldChoice(NamedTuple):
 
 
 def find_envelope(
-    block: Sequence[Field], choice: FieldChoice, from_path: str | None
+    block: Sequence[Field], rules: TraceRules, from_path: str | None
 ) -> FoundEnvelope:
     """Return the envelope that the fields of one block name.
 
@@ -108,42 +132,39 @@ def find_envelope(
     without a field for the sender.
     """
     names = {each.name for each in block}
-    found = [_read(block, pair, choice) for pair in choice.pairs(names)]
+    found = [_read(block, pair, rules) for pair in rules.pairs(names)]
     whole = [each for each in found if each.is_complete]
     for each in whole[1:]:
         if not each.is_same(whole[0]):
             return whole[0]._replace(rival=each.fields)
-    return whole[0] if whole else _mix(block, choice, from_path)
+    return whole[0] if whole else _mix(block, rules, from_path)
 
 
 def _mix(
-    block: Sequence[Field], choice: FieldChoice, from_path: str | None
+    block: Sequence[Field], rules: TraceRules, from_path: str | None
 ) -> FoundEnvelope:
     """Return the envelope of a block without a complete pair: one sender for all."""
-    names = (choice.sender,) if choice.sender else [pair.sender for pair in PAIRS]
+    names = (rules.sender,) if rules.sender else [pair.sender for pair in PAIRS]
     kinds = [name for pair in (*PAIRS, REPLAY) for name in pair.recipients]
-    if choice.recipient:
-        kinds = [choice.recipient]
-    result = _with_recipients(FoundEnvelope(None, Envelope()), block, kinds, choice)
+    if rules.recipient:
+        kinds = [rules.recipient]
+    result = _with_recipients(FoundEnvelope(None, Envelope()), block, kinds, rules)
     for name in names:
         result = _with_sender(result, block, name)
-    if result.sender == NULL_SENDER and choice.recipient and not choice.sender:
-        local = _read(block, LOCAL_DELIVERY, FieldChoice())
+    if result.sender == NULL_SENDER and rules.recipient and not rules.sender:
+        local = _read(block, LOCAL_DELIVERY, TraceRules())
         if local.is_complete and not local.is_same(result):
             return result._replace(rival=local.fields)
-    if result.sender is None and from_path is not None and not choice.sender:
+    if result.sender is None and from_path is not None and not rules.sender:
         return _from(result, ListedPath(from_path, {}), "From")
     return result
 
 
-def _read(
-    block: Sequence[Field], pair: FieldPair, choice: FieldChoice
-) -> FoundEnvelope:
-    """Read the envelope of one pair of fields."""
+def _read(block: Sequence[Field], pair: FieldPair, rules: TraceRules) -> FoundEnvelope:
     found = _with_sender(FoundEnvelope(None, Envelope()), block, pair.sender)
     if found.sender is None:
         return found
-    return _with_recipients(found, block, pair.recipients, choice)
+    return _with_recipients(found, block, pair.recipients, rules)
 
 
 def _with_sender(
@@ -178,17 +199,14 @@ def _with_recipients(
     found: FoundEnvelope,
     block: Sequence[Field],
     kinds: Sequence[str],
-    choice: FieldChoice,
+    rules: TraceRules,
 ) -> FoundEnvelope:
     """Add the recipients of the first kind that is present."""
     for kind in kinds:
         fields = [each for each in block if each.name == kind]
-        listed = [path for each in fields for path in _recipients(each, choice)]
+        listed = [path for each in fields for path in _recipients(each, rules)]
         if listed:
-            collector = RecipientCollector()
-            for path in listed:
-                collector.add(path.recipient())
-            recipients = tuple(collector.recipients.values())
+            recipients = unique_recipients(path.recipient() for path in listed)
             return found._replace(
                 envelope=replace(found.envelope, recipients=recipients),
                 fields=f"{found.fields} + {kind}" if found.fields else kind,
@@ -196,7 +214,7 @@ def _with_recipients(
     return found
 
 
-def _recipients(each: Field, choice: FieldChoice) -> Iterator[ListedPath]:
+def _recipients(each: Field, rules: TraceRules) -> Iterator[ListedPath]:
     """Yield the addresses that a field lists, without empty ones."""
     value = unfold(each.value)
     if each.name == "original-recipient":  # RFC 3798 2.3: type;address
@@ -205,8 +223,8 @@ def _recipients(each: Field, choice: FieldChoice) -> Iterator[ListedPath]:
         text = path.text
         if not text or text.lower() == "unknown":  # getmail's word for it
             continue
-        if choice.strip_prefix and each.name == "delivered-to":
-            text = text.removeprefix(choice.strip_prefix)
+        if rules.strip_prefix and each.name == "delivered-to":
+            text = text.removeprefix(rules.strip_prefix)
         yield path._replace(text=text)
 
 
@@ -214,7 +232,4 @@ def _sender(path: ListedPath) -> tuple[str, str]:
     """Return the reverse path that a field names, and what is wrong with it."""
     if not path.text or path.text.upper() == "MAILER-DAEMON":
         return NULL_SENDER, ""
-    try:
-        return wire_mailbox(path.text), ""
-    except AddressError as error:
-        return NULL_SENDER, printable(str(error))
+    return mailbox_of(path.text)

@@ -31,7 +31,7 @@ from typing import NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
-from drainer.mail.envelope import Envelope, Recipient
+from drainer.mail.envelope import Envelope
 from drainer.mail.header import (
     Field,
     fields_of,
@@ -42,18 +42,14 @@ from drainer.mail.header import (
 from drainer.mail.message import Problem
 from drainer.sources.common.path_list import ListedPath
 from drainer.sources.common.trace_envelope import (
-    PAIRS,
-    REPLAY,
-    FieldChoice,
+    REPLAY_FIELDS,
     FoundEnvelope,
+    TraceRules,
     find_envelope,
 )
+from drainer.sources.protocol import SourceOption
 
-_DELIVERY_FIELDS = frozenset(
-    name for pair in PAIRS for name in (pair.sender, *pair.recipients)
-) | {"delivery-date"}
-_REPLAY_PAIR = frozenset((REPLAY.sender, *REPLAY.recipients))
-_REPLAY_FIELDS = _REPLAY_PAIR | {
+_INJECTED_FIELDS = REPLAY_FIELDS | {
     "x-createdby", "x-endofinjectedxheaders", "x-extendedmessageprops",
     "x-helodomain", "x-source", "x-sourceipaddress",
 }  # fmt: skip
@@ -69,39 +65,8 @@ _FOR = re.compile(
 )
 
 
-class TraceRules(Struct, frozen=True, kw_only=True):
-    """What the operator says about the backup's trace fields."""
-
-    #: The name that the backup writes after ``by``; '' = the topmost Received counts.
-    backup_host: str = ""
-    #: The only field for recipients; '' = the known ones.
-    recipient_header: str = ""
-    #: The only field for the sender; '' = the one that belongs to the recipients'.
-    sender_header: str = ""
-    #: What qmail put before the local part of Delivered-To (virtualdomains).
-    strip_prefix: str = ""
-
-    def writes(self, name: str) -> bool:
-        """Return whether delivery adds a field of this name (in lower case)."""
-        return (
-            name in _DELIVERY_FIELDS
-            or name.startswith("x-envelope-")
-            or name in self._named
-            or (name in _REPLAY_PAIR and bool(self._named & _REPLAY_PAIR))
-        )
-
-    @property
-    def _named(self) -> set[str]:
-        return {self.recipient_header.lower(), self.sender_header.lower()}
-
-    @property
-    def choice(self) -> FieldChoice:
-        """The fields that count."""
-        return FieldChoice(
-            sender=self.sender_header.lower(),
-            recipient=self.recipient_header.lower(),
-            strip_prefix=self.strip_prefix,
-        )
+TRACE_OPTIONS = {name: SourceOption(name) for name in TraceRules.__struct_fields__}
+"""The options of a source whose messages keep their envelope in trace fields."""
 
 
 class Trace(Struct, frozen=True, kw_only=True):
@@ -111,16 +76,6 @@ class Trace(Struct, frozen=True, kw_only=True):
     #: Byte ranges of the header section that are not part of the mail.
     stripped: tuple[tuple[int, int], ...] = ()
     problem: Problem | None = None
-
-    @property
-    def reverse_path(self) -> str:
-        """The sender; '' also if a problem says that none is known."""
-        return self.envelope.reverse_path
-
-    @property
-    def recipients(self) -> tuple[Recipient, ...]:
-        """The recipients, each once."""
-        return self.envelope.recipients
 
 
 class _TrustedFields(NamedTuple):
@@ -153,7 +108,7 @@ def read_trace(head: bytes, rules: TraceRules, *, from_line: bytes = b"") -> Tra
         for block in trusted.blocks
         for each in block
         if rules.writes(each.name)
-        or (trusted.is_replay and each.name in _REPLAY_FIELDS)
+        or (trusted.is_replay and each.name in _INJECTED_FIELDS)
     )
     return Trace(
         envelope=found.envelope,
@@ -193,7 +148,7 @@ def _trusted(fields: Iterator[Field], rules: TraceRules) -> _TrustedFields:
     blocks: list[list[Field]] = [[]]
     is_replay = False
     for index, each in enumerate(fields):
-        is_replay = is_replay or (index == 0 and each.name in _REPLAY_PAIR)
+        is_replay = is_replay or (index == 0 and each.name in REPLAY_FIELDS)
         if each.name != "received":
             blocks[-1].append(each)
         elif not host:
@@ -207,7 +162,7 @@ def _trusted(fields: Iterator[Field], rules: TraceRules) -> _TrustedFields:
 
     def is_on_top(each: Field) -> bool:
         return rules.writes(each.name) or each.name in (
-            _REPLAY_FIELDS if is_replay else _READER_FIELDS
+            _INJECTED_FIELDS if is_replay else _READER_FIELDS
         )
 
     return _TrustedFields([list(takewhile(is_on_top, blocks[0]))], None, is_replay)
@@ -217,8 +172,7 @@ def _find(
     trusted: _TrustedFields, rules: TraceRules, from_path: str | None
 ) -> FoundEnvelope:
     """Return the envelope of the first block that names one."""
-    choice = rules.choice
-    found = [find_envelope(block, choice, from_path) for block in trusted.blocks]
+    found = [find_envelope(block, rules, from_path) for block in trusted.blocks]
     whole = [each for each in found if each.is_complete]
     if whole:
         return whole[0]

@@ -96,9 +96,8 @@ def _walk(
 
 
 def _walk_below(above: int, place: FilePlace, judge: Judge) -> Iterator[QueueEntry]:
-    code = "unreadable"
     if len(place.parts) >= MAX_DEPTH:
-        error = MessageUnreadable(code, "nested too deeply")
+        error = MessageUnreadable("unreadable", "nested too deeply")
         yield QueueEntry(place, above, is_file=False, error=error)
         return
     try:
@@ -107,7 +106,7 @@ def _walk_below(above: int, place: FilePlace, judge: Judge) -> Iterator[QueueEnt
         return
     except OSError as failure:
         detail = f"a directory of the queue: {failure.strerror}"
-        error = MessageUnreadable(code, detail)
+        error = MessageUnreadable("unreadable", detail)
         yield QueueEntry(place, above, is_file=False, error=error)
         return
     try:

@@ -24,10 +24,7 @@ class RowFinisher:
         rows: Sequence[Any],
         value: str,
     ) -> None:
-        """Remove these rows, by their ids, from those to send.
-
-        ``value`` is the state that marks them.
-        """
+        """Remove these rows by their ids from those to send; ``value`` marks them."""
         mapping = self._mapping
         if self._acknowledge == "statement":
             connection.execute(

@@ -131,7 +131,6 @@ class SpoolDatabase:
 def _has_content(
     connection: sa.Connection, row_id: int, spooled: SpooledMessage
 ) -> bool:
-    """Return whether a row has exactly this content."""
     content, offset = schema.spool.c.content, 0
     for piece in _pieces(spooled.content.chunks()):
         part = sa.func.substr(content, offset + 1, len(piece))

@@ -93,7 +93,6 @@ def mapping_of(options: Dict[str, Any]) -> TableMapping:
 
 
 def _check(mapping: TableMapping) -> None:
-    """Refuse keys that contradict each other."""
     if mapping.recipients_format == "table" and not (
         mapping.recipients_table and mapping.recipients_message
     ):
@@ -188,7 +187,6 @@ def bind(connection: sa.Connection, mapping: TableMapping) -> BoundMapping:
 
 
 def _children(connection: sa.Connection, mapping: TableMapping) -> sa.Table | None:
-    """Return the table of recipients, if there is one."""
     if mapping.recipients_format != "table":
         return None
     found = _table(connection, mapping.recipients_table, built_in=mapping.is_built_in)
@@ -324,7 +322,6 @@ def _column(found: sa.FromClause, name: str, key: str) -> sa.ColumnElement[Any]:
 def _check_types(
     columns: Dict[str, sa.ColumnElement[Any]], mapping: TableMapping
 ) -> None:
-    """Compare the types of a table's columns with the required types."""
     content = columns["content"].type
     if not (is_stored_octets(content) or isinstance(content, sa.types.NullType)):
         _wrong(mapping, "content", content, "bytes or text")

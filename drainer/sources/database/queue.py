@@ -8,7 +8,6 @@ with a separate query.
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,13 +19,18 @@ from drainer.mail.content import crlf
 from drainer.mail.message import Message, Problem, SpooledMessage
 from drainer.runtime import databases
 from drainer.runtime.units import parse_duration
-from drainer.sources.common.files import HELD_BYTES, attach_content, unescape_name
+from drainer.sources.common.files import (
+    HELD_BYTES,
+    attach_content,
+    batches,
+    unescape_name,
+)
 from drainer.sources.database.checks import check_ids, check_statement, check_use
 from drainer.sources.database.finish import RowFinisher, set_state
 from drainer.sources.database.leases import RowClaims, RowLeases
 from drainer.sources.database.mapping import TableMapping
 from drainer.sources.database.reader import PAGE, KnownRow, Row, RowReader
-from drainer.sources.database.rows import RowsPlace, bytes_of
+from drainer.sources.database.rows import bytes_of
 from drainer.sources.database.schema import leases_metadata
 from drainer.sources.database.store import DatabaseStore
 
@@ -66,14 +70,7 @@ class DatabaseSource:
         table = "" if mapping.is_built_in else f"?table={mapping.name}"
         self.url = self._store.shown + table
         self.acknowledges = settings.acknowledge != "keep"
-        self._place = RowsPlace(
-            url=self.url,
-            name=mapping.name,
-            is_built_in=mapping.is_built_in,
-            recipients_format=mapping.recipients_format,
-            delimiter=mapping.recipients_delimiter,
-        )
-        self._read = RowReader(self._store, self._place)
+        self._read = RowReader(self._store, self.url)
         self._finisher = RowFinisher(mapping, settings.acknowledge)
         self._store.look(self._check)
         self._store.close()
@@ -111,8 +108,7 @@ class DatabaseSource:
         left = list(ids)
         while left := self._store.read(partial(self._read.still_open, ids=left)):
             taken: set[Any] = set()
-            for start in range(0, len(left), PAGE):
-                some = left[start : start + PAGE]
+            for some in batches(left, PAGE):
                 mine, claims = self._store.write(partial(self._claim, some))
                 taken.update(mine)
                 yield from self._listed(mine, claims)
@@ -121,8 +117,7 @@ class DatabaseSource:
                 break
             time.sleep(LOCK_PAUSE)
         problem = Problem(code="locked", detail="another process has locked the row")
-        for start in range(0, len(left), PAGE):
-            some = left[start : start + PAGE]
+        for some in batches(left, PAGE):
             for known in self._store.read(partial(self._read.rows, ids=some)):
                 message = replace(known.message, problem=problem)
                 yield self._spooled(known.row, message)
@@ -175,8 +170,8 @@ class DatabaseSource:
         """Find a row again; it must still be ours, and the same message."""
         known, is_ours = self._store.read(partial(self._find, message))
         if not is_ours:
-            code, detail = "taken-elsewhere", f"row {message.native_id} is leased"
-            raise MessageUnreadable(code, detail)
+            detail = f"row {message.native_id} is leased"
+            raise MessageUnreadable("taken-elsewhere", detail)
         return self._spooled(known.row, known.message)
 
     def is_in_place(self, message: Message) -> bool:
@@ -190,14 +185,15 @@ class DatabaseSource:
     def _find(
         self, message: Message, connection: sa.Connection
     ) -> tuple[KnownRow, bool]:
-        code = "vanished"
         found = self._read.rows(connection, [self._read.id_of(connection, message)])
         if not found:
             raise MessageUnreadable(
-                code, f"row {message.native_id} is no longer to be sent"
+                "vanished", f"row {message.native_id} is no longer to be sent"
             )
         if found[0].message.identity != message.identity:
-            raise MessageUnreadable(code, f"{message.native_id} is another message now")
+            raise MessageUnreadable(
+                "vanished", f"{message.native_id} is another message now"
+            )
         mine = self._leases is None or self._leases.holds(connection, _row_id(message))
         return found[0], mine
 
@@ -214,8 +210,9 @@ class DatabaseSource:
                 partial(self._read.piece, message=message, part=(start, length))
             )
             if piece is None or len(piece) != length:
-                code = "vanished"
-                raise MessageUnreadable(code, "the content changed while it was read")
+                raise MessageUnreadable(
+                    "vanished", "the content changed while it was read"
+                )
             yield piece
 
     # --- leases
@@ -252,19 +249,18 @@ class DatabaseSource:
 
     def acknowledge(self, messages: Sequence[Message]) -> list[str]:
         """Mark or delete these rows, or run the operator's statement; all or none."""
-        if not self.acknowledges or not messages:
-            return []
-        value = self._mapping.finish
-        return self._store.write(partial(self._let_go, messages, value))
+        return self._finish(messages, self._mapping.finish)
 
     def fail(self, messages: Sequence[Message]) -> list[str]:
         """As ``acknowledge``, but mark with ``fail`` if the mapping sets that value."""
+        return self._finish(messages, self._mapping.fail or self._mapping.finish)
+
+    def _finish(self, messages: Sequence[Message], value: str) -> list[str]:
         if not self.acknowledges or not messages:
             return []
-        value = self._mapping.fail or self._mapping.finish
-        return self._store.write(partial(self._let_go, messages, value))
+        return self._store.write(partial(self._finish_rows, messages, value))
 
-    def _let_go(
+    def _finish_rows(
         self, messages: Sequence[Message], value: str, connection: sa.Connection
     ) -> list[str]:
         wanted = {}
@@ -276,10 +272,8 @@ class DatabaseSource:
         identities = {message.id: message.identity for message in messages}
         known = {
             known.row["id"]: known.message.identity
-            for start in range(0, len(wanted), PAGE)
-            for known in self._read.rows(
-                connection, list(islice(wanted.values(), start, start + PAGE))
-            )
+            for some in batches(wanted.values(), PAGE)
+            for known in self._read.rows(connection, some)
         }
         gone = [id_ for id_ in wanted.values() if id_ not in known]
         mine = [row for id_, row in wanted.items() if known.get(row) == identities[id_]]

@@ -10,13 +10,13 @@ import sqlalchemy as sa
 
 from drainer.errors import MessageUnreadable, UsageError
 from drainer.mail.message import Message
-from drainer.sources.common.files import HELD_BYTES, unescape_name
+from drainer.sources.common.files import HELD_BYTES, batches, unescape_name
 from drainer.sources.database.mapping import (
     BoundMapping,
     TableMapping,
     value_of,
 )
-from drainer.sources.database.rows import HEAD_BYTES, RowsPlace, message_of
+from drainer.sources.database.rows import HEAD_BYTES, message_of
 from drainer.sources.database.store import DatabaseStore
 from drainer.sources.database.text_column import (
     has_octets,
@@ -39,47 +39,35 @@ class KnownRow(NamedTuple):
 class RowReader:
     """Reads the rows of one source."""
 
-    def __init__(self, store: DatabaseStore, place: RowsPlace) -> None:
-        """Read from this database."""
+    def __init__(self, store: DatabaseStore, url: str) -> None:
+        """Read from this database; the messages get the URL of their source."""
         self._store = store
         self._mapping = store.mapping
-        self._place = place
+        self._url = url
 
     def page(self, connection: sa.Connection, last: object) -> list[Any]:
         """Return the next ids after ``last``."""
         bound = self._store.bound(connection)
-        query = sa.select(bound["id"]).select_from(bound.source).where(*bound.is_open)
+        query = _open_ids(bound).limit(PAGE)
         if last is not None:
             query = query.where(bound["id"] > last)
-        return list(connection.scalars(query.order_by(bound["id"]).limit(PAGE)))
+        return list(connection.scalars(query))
 
     def still_open(self, connection: sa.Connection, ids: Sequence[Any]) -> list[Any]:
         """Return which of these rows are still to send, in order."""
         bound = self._store.bound(connection)
         found: list[Any] = []
-        for start in range(0, len(ids), PAGE):
-            some = list(ids[start : start + PAGE])
-            query = sa.select(bound["id"]).select_from(bound.source)
-            query = query.where(bound["id"].in_(some), *bound.is_open)
-            found += connection.scalars(query.order_by(bound["id"]))
+        for some in batches(ids, PAGE):
+            found += connection.scalars(_open_ids(bound).where(bound["id"].in_(some)))
         return found
 
     def lock(self, connection: sa.Connection, ids: Sequence[Any]) -> list[Any]:
-        """Lock these rows to claim them; return those that are still to send.
-
-        Skips a row that another process has locked.
-        """
+        """Lock these rows; return those still to send that no other has locked."""
         if connection.dialect.name == "sqlite" or self._mapping.query or not ids:
             return list(ids)  # the transaction locks the whole file, or nothing
         bound = self._store.bound(connection)
-        query = (
-            sa.select(bound["id"])
-            .select_from(bound.source)
-            .where(bound["id"].in_(list(ids)), *bound.is_open)
-            .order_by(bound["id"])
-            .with_for_update(skip_locked=True)
-        )
-        return list(connection.scalars(query))
+        query = _open_ids(bound).where(bound["id"].in_(list(ids)))
+        return list(connection.scalars(query.with_for_update(skip_locked=True)))
 
     def rows(self, connection: sa.Connection, ids: Sequence[Any]) -> list[KnownRow]:
         """Return the rows among these that are still to send, in order."""
@@ -110,7 +98,8 @@ class RowReader:
     ) -> KnownRow:
         if row["head"] is None and row["size"]:
             row["head"] = _blob(connection, self._mapping, row["id"], (0, HEAD_BYTES))
-        return KnownRow(row, message_of(self._place, row, children.get(row["id"], ())))
+        mine = children.get(row["id"], ())
+        return KnownRow(row, message_of(self._url, self._mapping, row, mine))
 
     def _children(
         self, connection: sa.Connection, bound: BoundMapping, rows: Sequence[Row]
@@ -145,9 +134,8 @@ class RowReader:
         try:
             return value_of(self._store.bound(connection)["id"], text, "id")
         except UsageError:
-            code = "vanished"
             raise MessageUnreadable(
-                code, f"not the id of a row: {message.locator}"
+                "vanished", f"not the id of a row: {message.locator}"
             ) from None
 
     def piece(
@@ -160,6 +148,12 @@ class RowReader:
         piece = sa.func.substr(bound["content"], part[0] + 1, part[1])
         query = sa.select(piece).select_from(bound.source).where(bound["id"] == id_)
         return connection.scalar(query)
+
+
+def _open_ids(bound: BoundMapping) -> sa.Select[Any]:
+    """Return the query for the ids of the rows to send, in order."""
+    ids = sa.select(bound["id"]).select_from(bound.source).where(*bound.is_open)
+    return ids.order_by(bound["id"])
 
 
 def _size(

@@ -15,8 +15,6 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from msgspec import Struct
-
 from drainer.errors import MessageUnreadable
 from drainer.mail.content import message_id_of
 from drainer.mail.envelope import (
@@ -24,13 +22,14 @@ from drainer.mail.envelope import (
     Client,
     Envelope,
     Recipient,
-    RecipientCollector,
+    unique_recipients,
     wire_mailbox,
 )
 from drainer.mail.message import Message, Problem
 from drainer.mail.reply import printable
 from drainer.sources.common.files import escape_name
 from drainer.sources.common.stored_text import recipient_of
+from drainer.sources.database.mapping import TableMapping
 
 HEAD_BYTES = 4096
 IMPORTED = re.compile(r"drainer:([0-9a-f]{32})")
@@ -42,23 +41,12 @@ _MAX_NAME = 250
 _ESCAPED_OR_QUOTE = re.compile(r'\\.|"', re.DOTALL)
 
 
-class RowsPlace(Struct, frozen=True, kw_only=True):
-    """What the rows of one source have in common."""
-
-    url: str
-    #: The table's name, which is also the queue.
-    name: str
-    is_built_in: bool
-    recipients_format: str
-    delimiter: str
-
-
-def identity(place: RowsPlace, row: Mapping[str, Any], arrived: datetime) -> str:
+def identity(mapping: TableMapping, row: Mapping[str, Any], arrived: datetime) -> str:
     """Return the message's id: 32 hex digits."""
     head = bytes_of(row["head"], lenient=True)[:HEAD_BYTES]
     name = str(row.get("message_id") or "")
     id_ = str(row["id"]).encode(errors="replace")
-    if place.is_built_in:
+    if mapping.is_built_in:
         if imported := IMPORTED.fullmatch(name):
             return imported[1]
         if name:
@@ -66,7 +54,7 @@ def identity(place: RowsPlace, row: Mapping[str, Any], arrived: datetime) -> str
         when = str((arrived - _EPOCH) // timedelta(microseconds=1)).encode()
         sender = str(row["reverse_path"]).encode(errors="replace")
         return _digest(b"database", id_, when, sender, head)
-    table = place.name.encode(errors="replace")
+    table = mapping.name.encode(errors="replace")
     return _digest(b"database-row", table, id_, head)
 
 
@@ -89,19 +77,14 @@ def bytes_of(value: object, *, lenient: bool = False) -> bytes:
         try:
             return value.encode(errors=errors)
         except UnicodeEncodeError as error:
-            code = "corrupt"
-            raise MessageUnreadable(code, f"not UTF-16: {error.reason}") from None
+            raise MessageUnreadable("corrupt", f"not UTF-16: {error.reason}") from None
     if lenient:
         return b""
-    code = "corrupt"
-    raise MessageUnreadable(code, f"the content is {type(value).__name__}")
+    raise MessageUnreadable("corrupt", f"the content is {type(value).__name__}")
 
 
 def arrival(value: object, *, micros: bool = False) -> datetime:
-    """Return a time: a datetime (naive is UTC), seconds since 1970, or ISO 8601.
-
-    Raises ValueError.
-    """
+    """Return a time: datetime (naive is UTC), seconds or ISO 8601; or ValueError."""
     if isinstance(value, datetime):
         moment = value
     elif isinstance(value, int | float | Decimal) and not isinstance(value, bool):
@@ -128,17 +111,20 @@ def mailbox(value: object) -> str:
 
 
 def message_of(
-    place: RowsPlace, row: Mapping[str, Any], children: Sequence[Mapping[str, Any]] = ()
+    url: str,
+    mapping: TableMapping,
+    row: Mapping[str, Any],
+    children: Sequence[Mapping[str, Any]] = (),
 ) -> Message:
     """Return the message of a row (with its recipients' rows); never raises."""
     problem, moment = None, _EPOCH
     try:
-        moment = arrival(row["arrived"], micros=place.is_built_in)
+        moment = arrival(row["arrived"], micros=mapping.is_built_in)
     except (ValueError, OverflowError, ArithmeticError) as error:
         problem = Problem(code="corrupt", detail=f"arrived: {error}")
     envelope = Envelope()
     try:
-        envelope = _envelope(place, row, children)
+        envelope = _envelope(mapping, row, children)
     except AddressError as error:
         detail = f"its sender: {printable(str(error))}"
         problem = problem or Problem(code="bad-address", detail=detail)
@@ -152,10 +138,10 @@ def message_of(
     head = bytes_of(row["head"], lenient=True)
     native = str(row.get("message_id") or row["id"])
     return Message(
-        identity=identity(place, row, moment),
-        source=place.url,
+        identity=identity(mapping, row, moment),
+        source=url,
         native_id=escape_name(native[:_MAX_NAME]),
-        queue=escape_name(place.name[:_MAX_NAME]),
+        queue=escape_name(mapping.name[:_MAX_NAME]),
         locator=escape_name(str(row["id"])),
         arrived=moment,
         envelope=envelope,
@@ -177,24 +163,24 @@ def _text(row: Mapping[str, Any], name: str) -> str:
 
 
 def _envelope(
-    place: RowsPlace, row: Mapping[str, Any], children: Sequence[Mapping[str, Any]]
+    mapping: TableMapping, row: Mapping[str, Any], children: Sequence[Mapping[str, Any]]
 ) -> Envelope:
     reverse_path = row["reverse_path"]
     if reverse_path is None:
         message = "the reverse path is NULL; the null sender is an empty text"
         raise ValueError(message)
-    collector, done = RecipientCollector(), []
-    for child in children or _children(place, row.get("recipients")):
+    pending, done = [], []
+    for child in children or _children(mapping, row.get("recipients")):
         recipient = _recipient(child)
         if child.get("is_open", True):
-            collector.add(recipient)
+            pending.append(recipient)
         else:
             done.append(recipient.forward_path)
     verp = _text(row, "verp")
     body, ret = _text(row, "body").lower(), _text(row, "ret").upper()
     return Envelope(
         reverse_path=mailbox(reverse_path) if reverse_path not in ("", "<>") else "",
-        recipients=tuple(collector.recipients.values()),
+        recipients=unique_recipients(pending),
         done=tuple(dict.fromkeys(done)),
         body=body if body in ("7bit", "8bit") else "",
         smtputf8=bool(row.get("smtputf8")),
@@ -214,15 +200,15 @@ def _recipient(child: Mapping[str, Any]) -> Recipient:
     )
 
 
-def _children(place: RowsPlace, value: object) -> Iterable[Mapping[str, Any]]:
+def _children(mapping: TableMapping, value: object) -> Iterable[Mapping[str, Any]]:
     """Return the recipients in one column."""
-    if value is None or place.recipients_format == "table":
+    if value is None or mapping.recipients_format == "table":
         return []
     found: object = [value]
-    if place.recipients_format == "delimited" and isinstance(value, str):
-        found = [part.strip() for part in _split(value, place.delimiter)]
+    if mapping.recipients_format == "delimited" and isinstance(value, str):
+        found = [part.strip() for part in _split(value, mapping.recipients_delimiter)]
         found = [part for part in found if part]
-    elif place.recipients_format in ("json", "array"):
+    elif mapping.recipients_format in ("json", "array"):
         found = _json(value) if isinstance(value, str | bytes) else value
     if not isinstance(found, list | tuple):
         message = f"the recipients are {type(found).__name__}, not a list"

@@ -13,7 +13,6 @@ RECIPIENTS = ("one", "delimited", "json", "array", "table")
 
 
 def _make(url: str, **options: Any) -> Source:  # noqa: ANN401 - texts and lists
-    """Return the source of a database URL; UsageError for a bad mapping."""
     from drainer.sources.database.mapping import mapping_of  # noqa: PLC0415
     from drainer.sources.database.queue import DatabaseSettings, DatabaseSource  # noqa: PLC0415
 

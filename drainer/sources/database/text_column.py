@@ -44,10 +44,7 @@ def is_stored_octets(kind: sa.types.TypeEngine[Any]) -> bool:
 
 
 def has_octets(column: sa.ColumnElement[Any], dialect: str) -> bool:
-    """Return whether a column is a text that must be asked for as bytes.
-
-    Any value may be a text in SQLite.
-    """
+    """Return whether a column must be asked for as bytes: a text; any in SQLite."""
     kind = column.type
     is_text = isinstance(kind, sa.String) and not isinstance(kind, sa.Enum)
     return is_text or dialect == "sqlite"

@@ -36,7 +36,7 @@ from drainer.mail.envelope import (
     Client,
     Envelope,
     Recipient,
-    RecipientCollector,
+    unique_recipients,
     wire_mailbox,
 )
 from drainer.mail.reply import printable
@@ -75,8 +75,7 @@ def parse_sidecar(data: bytes) -> Sidecar:
         _refuse("not a JSON object")
     for name in ("reverse_path", "recipients"):
         if parsed.get(name) is None:
-            code, detail = "no-envelope", f"its sidecar has no {name}"
-            raise MessageUnreadable(code, detail)
+            raise MessageUnreadable("no-envelope", f"its sidecar has no {name}")
     client = parsed.get("client") or {}
     if not isinstance(client, dict):
         _refuse("client is not an object")
@@ -95,16 +94,13 @@ def parse_sidecar(data: bytes) -> Sidecar:
 
 def _envelope(parsed: Mapping[str, object]) -> Envelope:
     sender = _text(parsed, "reverse_path")
-    collector = RecipientCollector()
-    for each in _list(parsed, "recipients"):
-        collector.add(_recipient(each))
+    recipients = unique_recipients(map(_recipient, _list(parsed, "recipients")))
     done = [_recipient(each).forward_path for each in _list(parsed, "done")]
-    if not collector.recipients and not done:
-        code, detail = "no-envelope", "its sidecar names no recipient"
-        raise MessageUnreadable(code, detail)
+    if not recipients and not done:
+        raise MessageUnreadable("no-envelope", "its sidecar names no recipient")
     return Envelope(
         reverse_path=NULL_SENDER if sender in ("", "<>") else _reverse_path(sender),
-        recipients=tuple(collector.recipients.values()),
+        recipients=recipients,
         done=tuple(dict.fromkeys(done)),
         body=_one_of(parsed, "body", ("", "7bit", "8bit")),
         smtputf8=_bool(parsed, "smtputf8"),
@@ -148,8 +144,8 @@ def _reverse_path(given: str) -> str:
     try:
         return wire_mailbox(given)
     except AddressError as error:
-        code, detail = "bad-address", f"its sender: {printable(str(error))}"
-        raise MessageUnreadable(code, detail) from error
+        detail = f"its sender: {printable(str(error))}"
+        raise MessageUnreadable("bad-address", detail) from error
 
 
 def _bool(given: Mapping[str, object], name: str) -> bool:
@@ -203,5 +199,4 @@ def _time(text: str) -> datetime | None:
 
 
 def _refuse(reason: str) -> NoReturn:
-    code = "corrupt"
-    raise MessageUnreadable(code, f"its sidecar: {printable(reason)}")
+    raise MessageUnreadable("corrupt", f"its sidecar: {printable(reason)}")

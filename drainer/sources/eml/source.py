@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal
 
 from drainer.errors import MessageUnreadable, SourceError
 from drainer.mail.envelope import Client, Envelope
@@ -36,8 +36,8 @@ from drainer.sources.common.queue_entry import (
     frame,
     time_of,
 )
-from drainer.sources.common.trace_headers import Trace, TraceRules, read_trace
-from drainer.sources.common.trace_options import TRACE_OPTIONS
+from drainer.sources.common.trace_envelope import TraceRules
+from drainer.sources.common.trace_headers import TRACE_OPTIONS, Trace, read_trace
 from drainer.sources.common.walk import FilePlace, NameKind, place_of
 from drainer.sources.eml.sidecar import MAX_SIDECAR_BYTES, Sidecar, parse_sidecar
 from drainer.sources.maildir.file import MaildirFile, file_problem, load, read_content
@@ -47,41 +47,6 @@ from drainer.sources.protocol import SourceFormat, SourceOption, UntakenPart
 
 _SUFFIX = ".eml"
 _SIDECAR_SUFFIX = ".json"
-
-
-class FileNames(NamedTuple):
-    """Which names in the folder are messages."""
-
-    #: In lower case, with its dot; or 'any', or 'none'.
-    suffix: str
-
-    def has(self, name: str) -> bool:
-        """Return whether this is the name of a message."""
-        low = name.lower()
-        if name.startswith(".") or low.endswith(_SIDECAR_SUFFIX):
-            return False
-        if self.suffix == "none":
-            return "." not in name
-        return self.suffix == "any" or low.endswith(self.suffix)
-
-    def stem(self, name: str) -> str:
-        """Return a message's name without its suffix."""
-        is_whole = self.suffix in ("any", "none")
-        return name if is_whole else name[: -len(self.suffix)]
-
-
-def names_of(suffix: str) -> FileNames:
-    """Return the rule for a suffix as the operator writes it."""
-    low = suffix.lower()
-    return FileNames(low if low in ("any", "none") else f".{low.removeprefix('.')}")
-
-
-class _EmlFile(NamedTuple):
-    """A file and its sidecar."""
-
-    file: MaildirFile
-    sidecar: Sidecar | None
-    trace: Trace
 
 
 class EmlDirectory(QueueDirectory[SourceEntry]):
@@ -104,36 +69,39 @@ class EmlDirectory(QueueDirectory[SourceEntry]):
         exists without its envelope. ``rules`` are those of the trace headers.
         """
         self._is_asked = bool(suffix)
-        self._names = names_of(suffix or _SUFFIX)
+        low = (suffix or _SUFFIX).lower()
+        #: In lower case, with its dot; or 'any', or 'none'.
+        self._suffix = low if low in ("any", "none") else f".{low.removeprefix('.')}"
         self._rules = TraceRules(**rules)
         super().__init__(path, acknowledge=acknowledge)
+
+    def _is_mail(self, name: str) -> bool:
+        low = name.lower()
+        if name.startswith(".") or low.endswith(_SIDECAR_SUFFIX):
+            return False
+        if self._suffix == "none":
+            return "." not in name
+        return self._suffix == "any" or low.endswith(self._suffix)
 
     def check_layout(self) -> None:
         """Refuse a folder of something else; an empty one may have been drained."""
         is_empty = True
         try:
             for path in Path(self._root).iterdir():
-                if self._names.has(path.name):
+                if self._is_mail(path.name):
                     return
                 is_ours = path.suffix == _SIDECAR_SUFFIX or path.name == MARKER
                 is_empty = is_empty and is_ours
         except OSError as error:
             raise unusable(self._root, error) from error
         if not is_empty:
-            named = self._names.suffix
-            what = named if named.startswith(".") else "suitable"
+            what = self._suffix if self._suffix.startswith(".") else "suitable"
             message = f"{self._root} contains no {what} file"
             hint = "say how its files are named: eml:DIR?suffix=.msg, or none, or any"
             raise SourceError(message, hint=hint)
 
-    def refuse_if_live(self) -> None:
-        """Never refuse: no server sends mail from such a folder."""
-
     def untaken(self) -> list[UntakenPart]:
-        """Return mail in folders below, and under other names.
-
-        Nothing if the operator has said how the files are named.
-        """
+        """Return mail in folders below and under other names, without ``suffix``."""
         if self._is_asked:
             return []
         others = below = 0
@@ -142,7 +110,7 @@ class EmlDirectory(QueueDirectory[SourceEntry]):
             if folder == self._root:
                 others = sum(map(self._is_other_mail, names))
             else:
-                below += sum(map(self._names.has, names))
+                below += sum(map(self._is_mail, names))
         example = f"a source for each, such as {self.url}/FOLDER"
         parts = (
             UntakenPart("files with other names", "?suffix=any", others),
@@ -152,7 +120,7 @@ class EmlDirectory(QueueDirectory[SourceEntry]):
 
     def _is_other_mail(self, name: str) -> bool:
         """Return whether a file with another name starts with fields of mail."""
-        if name.startswith(".") or self._names.has(name):
+        if name.startswith(".") or self._is_mail(name):
             return False
         try:
             with directory(self._root) as above, OpenFiles() as opened:
@@ -189,22 +157,19 @@ class EmlDirectory(QueueDirectory[SourceEntry]):
 
     def judge(self, place: FilePlace, is_directory: bool) -> NameKind:  # noqa: FBT001
         """Take any such name for a message; only a suffix makes a folder one."""
-        is_named = self._names.suffix.startswith(".")
-        if self._names.has(place.name) and (is_named or not is_directory):
+        is_named = self._suffix.startswith(".")
+        if self._is_mail(place.name) and (is_named or not is_directory):
             return NameKind.MESSAGE
         return NameKind.OTHER
 
-    def key(self, place: FilePlace) -> str:
-        """Return the name without its suffix, which may change its case."""
-        return self.native_id(place)
-
     def native_id(self, place: FilePlace) -> str:
-        """Return the name without its suffix."""
-        return self._names.stem(place.name)
+        """Return the name without its suffix, which may change its case."""
+        is_whole = self._suffix in ("any", "none")
+        return place.name if is_whole else place.name[: -len(self._suffix)]
 
     def load(self, place: FilePlace, descriptor: int, opened: OpenFiles) -> SourceEntry:
         """Read the start of a file, and its sidecar."""
-        if not self._names.has(place.name):
+        if not self._is_mail(place.name):
             raise FileNotFoundError
         file = load(place.name, descriptor, opened)
         beside = self.native_id(place) + _SIDECAR_SUFFIX
@@ -217,8 +182,7 @@ class EmlDirectory(QueueDirectory[SourceEntry]):
             return self._damaged(file, place, file.damage)
         whole = packed or (sidecar is not None and sidecar.whole)
         trace = Trace() if whole else read_trace(file.head, self._rules)
-        loaded = _EmlFile(file, sidecar, trace)
-        envelope = _envelope(loaded)
+        envelope = sidecar.envelope if sidecar else trace.envelope
         files = (place, FilePlace((), beside)) if sidecar else (place,)
         return SourceEntry(
             native_id=self.native_id(place),
@@ -231,7 +195,7 @@ class EmlDirectory(QueueDirectory[SourceEntry]):
             client=sidecar.client if sidecar else Client(),
             login=sidecar.login if sidecar else "",
             problem=file_problem(file, MaildirName(place.name, (), None), packed)
-            or _envelope_problem(loaded),
+            or _envelope_problem(sidecar, trace),
         )
 
     def _damaged(
@@ -255,25 +219,17 @@ def _read_sidecar(name: str, directory_fd: int) -> Sidecar | None:
             detail = f"its sidecar: {error.detail}"
             raise MessageUnreadable(error.code, detail) from error
         if status.st_size > MAX_SIDECAR_BYTES:
-            code = "corrupt"
             detail = f"its sidecar has {status.st_size} bytes"
-            raise MessageUnreadable(code, detail)
+            raise MessageUnreadable("corrupt", detail)
         return parse_sidecar(read_at(descriptor, 0, MAX_SIDECAR_BYTES))
 
 
-def _envelope(loaded: _EmlFile) -> Envelope:
-    if loaded.sidecar is not None:
-        return loaded.sidecar.envelope
-    return loaded.trace.envelope
-
-
-def _envelope_problem(loaded: _EmlFile) -> Problem | None:
+def _envelope_problem(sidecar: Sidecar | None, trace: Trace) -> Problem | None:
     """Judge the sidecar; the fields count only without one."""
-    if loaded.sidecar is None:
-        return loaded.trace.problem
-    envelope = loaded.sidecar.envelope
-    if not envelope.recipients:
-        detail = f"{len(envelope.done)} done, none remain"
+    if sidecar is None:
+        return trace.problem
+    if not sidecar.envelope.recipients:
+        detail = f"{len(sidecar.envelope.done)} done, none remain"
         return Problem(code="done-by-backup", detail=detail)
     return None
 

@@ -261,7 +261,6 @@ class EximConfiguration:
 
 
 def _name(domain: str) -> str:
-    """Return a name that the domain has."""
     return f"{ANY_NAME}{domain}" if domain.startswith(".") else domain
 
 

@@ -6,9 +6,9 @@ have a length, and may contain text that looks like lines.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
-from drainer.errors import MessageUnreadable
+from drainer.sources.common.control_files import fail
 
 MAX_RECIPIENTS = 200_000
 """Most recipients, and most done addresses; Exim stops far below."""
@@ -68,12 +68,6 @@ class EximHeader:
         """Return a variable that is a count; 0 if absent or not a number."""
         text = self.variables.get(name, b"")
         return int(text) if text.isdigit() and len(text) <= _MAX_DIGITS else 0
-
-
-def fail(detail: str) -> NoReturn:
-    """Raise the error for a damaged file."""
-    code = "corrupt"
-    raise MessageUnreadable(code, detail)
 
 
 def parse_header(data: bytes) -> EximHeader:
@@ -242,10 +236,11 @@ def _counted(text: bytes) -> tuple[bytes, bytes, int]:
 def _section(cursor: _Cursor) -> bytes:
     """Read the header fields, each with its length; skip the deleted ones."""
     fields: list[bytes] = []
-    data, size = cursor.data, len(cursor.data)
-    for _ in range(MAX_FIELDS):
-        if cursor.position >= size:
-            return b"".join(fields)
+    data, size, count = cursor.data, len(cursor.data), 0
+    while cursor.position < size:
+        count += 1
+        if count > MAX_FIELDS:
+            fail(f"more than {MAX_FIELDS} header fields")
         start = cursor.position
         end = start
         while end < size and data[end] in b"0123456789":
@@ -259,7 +254,7 @@ def _section(cursor: _Cursor) -> bytes:
             fail("a NUL in a header field")
         if data[end] != _DELETED:
             fields.append(text)
-    fail(f"more than {MAX_FIELDS} header fields")
+    return b"".join(fields)
 
 
 def done_test(addresses: list[bytes]) -> Callable[[bytes], bool]:

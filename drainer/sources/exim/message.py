@@ -16,9 +16,10 @@ from drainer.mail.content import crlf
 from drainer.mail.envelope import (
     Client,
     Envelope,
-    RecipientCollector,
+    Recipient,
     decode_orcpt,
     from_xtext,
+    unique_recipients,
 )
 from drainer.mail.message import Problem
 from drainer.mail.reply import printable
@@ -29,6 +30,7 @@ from drainer.sources.common.stored_text import (
     envelope_problem,
     flags_of,
     mailbox_of,
+    notify_of,
     recipient_of,
     text_of,
 )
@@ -37,7 +39,7 @@ from drainer.sources.exim.header import EximHeader, EximRecipient, done_test
 from drainer.sources.exim.layout import stem_of
 
 _RET = {b"1": "FULL", b"2": "HDRS"}
-_NOTIFY = ((2, "NEVER"), (4, "SUCCESS"), (8, "FAILURE"), (16, "DELAY"))
+_NOTIFY = {2: "NEVER", 4: "SUCCESS", 8: "FAILURE", 16: "DELAY"}
 _MICROSECONDS = 6
 
 
@@ -77,8 +79,8 @@ class EximEntry(SourceEntry, frozen=True, kw_only=True):
 class _Addresses:
     """The envelope while it is built, and the fault of its sender."""
 
-    faults: list[str] = field(default_factory=list)
-    recipients: RecipientCollector = field(default_factory=RecipientCollector)
+    fault: str = ""
+    recipients: list[Recipient] = field(default_factory=list)
     #: The errors_to of the pending recipients.
     errors_to: set[bytes] = field(default_factory=set)
     done: dict[str, None] = field(default_factory=dict)
@@ -91,10 +93,7 @@ class _Addresses:
 def describe(
     files: EximFiles, place: FilePlace, chunks: Callable[[], Iterator[bytes]]
 ) -> EximEntry:
-    """Return the message of these files, with its problem if it has one.
-
-    ``chunks`` yields the content.
-    """
+    """Return the message of these files; ``chunks`` yields its content."""
     header = files.header or EximHeader(b"", b"", 0, 0)
     addresses = _sort(header, files.journal)
     envelope = _envelope(header, addresses)
@@ -159,7 +158,7 @@ def _mail_problem(
     header: EximHeader, envelope: Envelope, addresses: _Addresses
 ) -> Problem | None:
     done = f"{len(header.recipients)} recipients, all of them done"
-    problem = envelope_problem(envelope, addresses.faults, done)
+    problem = envelope_problem(envelope, addresses.fault, done)
     if problem is not None:
         return problem
     if b"N" in header.variables:
@@ -209,9 +208,9 @@ def _sort(header: EximHeader, journal: Sequence[bytes]) -> _Addresses:
 
 
 def _add(raw: EximRecipient, result: _Addresses) -> None:
-    notify = tuple(name for bit, name in _NOTIFY if raw.notify & bit)
+    notify = notify_of(raw.notify, _NOTIFY)
     orcpt = decode_orcpt(raw.orcpt)
-    result.recipients.add(recipient_of(raw.address, orcpt=orcpt, notify=notify))
+    result.recipients.append(recipient_of(raw.address, orcpt=orcpt, notify=notify))
     result.errors_to.add(raw.errors_to)
     result.has_parents = result.has_parents or not raw.is_child
 
@@ -226,9 +225,10 @@ def _envelope(header: EximHeader, addresses: _Addresses) -> Envelope:
     if sender and len(addresses.errors_to) == 1:
         sender = next(iter(addresses.errors_to)) or sender
     variables = header.variables
+    reverse_path, addresses.fault = mailbox_of(sender) if sender else ("", "")
     return Envelope(
-        reverse_path=mailbox_of(sender, addresses.faults) if sender else "",
-        recipients=tuple(addresses.recipients.recipients.values()),
+        reverse_path=reverse_path,
+        recipients=unique_recipients(addresses.recipients),
         done=tuple(addresses.done),
         smtputf8=b"smtputf8" in variables,
         envid=from_xtext(variables.get(b"dsn_envid", b"")),

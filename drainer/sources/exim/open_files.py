@@ -11,9 +11,10 @@ from itertools import chain
 
 from drainer.errors import MessageUnreadable
 from drainer.mail.content import crlf
+from drainer.sources.common.control_files import fail
 from drainer.sources.common.files import CHUNK_BYTES, OpenFiles, read_at
 from drainer.sources.common.queue_entry import IDENTITY_BYTES
-from drainer.sources.exim.header import EximHeader, fail, parse_header, parse_journal
+from drainer.sources.exim.header import EximHeader, parse_header, parse_journal
 from drainer.sources.exim.locks import is_locked
 from drainer.sources.exim.message import EximFiles
 
@@ -95,8 +96,8 @@ def _open_body(files: EximFiles, name: str, directory: int, opened: OpenFiles) -
     try:
         body, status = opened.open(name, directory)
     except FileNotFoundError as error:
-        code, detail = "vanished", "there is no -D file, which has the body"
-        raise MessageUnreadable(code, detail) from error
+        detail = "there is no -D file, which has the body"
+        raise MessageUnreadable("vanished", detail) from error
     files.body = body
     first, end, _ = read_at(body, 0, _MAX_FIRST_LINE).partition(b"\n")
     files.start = len(first) + len(end)

@@ -25,7 +25,7 @@ def pending_paths(files: EximFiles) -> dict[bytes, str]:
     header = files.header or EximHeader(b"", b"", 0, 0)
     is_done = done_test([*header.done, *files.journal])
     return {
-        raw.address: mailbox_of(raw.address, [])
+        raw.address: mailbox_of(raw.address)[0]
         for raw in header.recipients
         if not is_done(raw.address)
     }

@@ -22,7 +22,12 @@ from typing import ClassVar, Literal
 from drainer.errors import MessageUnreadable, SourceError, UsageError
 from drainer.mail.message import Message, SpooledMessage
 from drainer.sources.common.files import OpenFiles, directory, has_name
-from drainer.sources.common.hold_outcome import HoldOutcome, batches, match_recorded
+from drainer.sources.common.hold_outcome import (
+    HoldOutcome,
+    count_outcomes,
+    find_settled,
+    match_recorded,
+)
 from drainer.sources.common.queue_directory import QueueDirectory, Touched
 from drainer.sources.common.queue_entry import OpenEntry, raise_damage
 from drainer.sources.common.walk import FilePlace, NameKind, QueueEntry
@@ -127,16 +132,13 @@ class EximSpool(QueueDirectory[EximEntry]):
         return stem_of(place.name)
 
     def entries(self) -> Iterator[QueueEntry]:
-        """Yield each ``-H``, each ``-D`` without one, and what is not a regular file.
-
-        Other files are temporary, or not Exim's.
-        """
+        """Yield each ``-H``, each ``-D`` without one, and what is no regular file."""
         for entry in super().entries():
             parts, name = entry.place
             stem = stem_of(name)
             header = header_beside(name)
             if entry.is_file and stem == name:
-                continue
+                continue  # temporary, or not Exim's
             if header and has_name(header, entry.descriptor):
                 continue
             if entry.is_file and header:
@@ -149,9 +151,10 @@ class EximSpool(QueueDirectory[EximEntry]):
         spooled = super().list_entry(entry)
         body = f"{self.native_id(entry.place)}-D"
         if spooled is None and has_name(body, entry.descriptor):
-            code = "incomplete"
             detail = "it has a -D file and no -H: being received, or left by a crash"
-            return self.list_broken(entry.place, MessageUnreadable(code, detail))
+            return self.list_broken(
+                entry.place, MessageUnreadable("incomplete", detail)
+            )
         return spooled
 
     def load(self, place: FilePlace, descriptor: int, opened: OpenFiles) -> EximEntry:
@@ -171,8 +174,8 @@ class EximSpool(QueueDirectory[EximEntry]):
         """
         with self._found(message) as found:
             if found.draft.parsed.is_locked and message.problem is None:
-                code, detail = "locked", "a process has locked its -D file since"
-                raise MessageUnreadable(code, detail)
+                detail = "a process has locked its -D file since"
+                raise MessageUnreadable("locked", detail)
             yield from found.draft.chunks()
 
     def elsewhere(self, first: FilePlace) -> Iterator[FilePlace]:
@@ -214,20 +217,10 @@ class EximSpool(QueueDirectory[EximEntry]):
         self.refuse_if_live()
         outcomes: Counter[HoldOutcome | None] = Counter()
         touched: Touched = set()
-        for batch in batches(entry.place for entry in self.entries() if entry.is_file):
-            identities = {place: self.identity_at(place) for place in batch}
-            known = ledger.statuses([*filter(None, identities.values())])
-            for place, identity in identities.items():
-                same = known.get(identity, ())
-                if any(each.final or each.is_open for each in same):
-                    outcomes[self._settle(place, same, touched, dry_run=dry_run)] += 1
+        for place, known in find_settled(self, self.entries(), ledger):
+            outcomes[self._settle(place, known, touched, dry_run=dry_run)] += 1
         self.sync(touched)
-        return ReleasedCount(
-            released=outcomes[HoldOutcome.RELEASE],
-            waiting=outcomes[HoldOutcome.WAIT],
-            removed=outcomes[HoldOutcome.REMOVE],
-            unlike=outcomes[None],
-        )
+        return count_outcomes(outcomes)
 
     def _settle(
         self,

@@ -15,13 +15,13 @@ from drainer.mail.envelope import (
     AddressError,
     Envelope,
     Recipient,
-    RecipientCollector,
     parse_mailbox,
     quote_mailbox,
+    unique_recipients,
     wire_mailbox,
 )
 from drainer.mail.reply import printable
-from drainer.sources.common.stored_text import recipient_of
+from drainer.sources.common.stored_text import mailbox_of, recipient_of
 
 LENGTH_BYTES = 4
 
@@ -41,8 +41,8 @@ class HarakaTodo(Struct, frozen=True, kw_only=True):
     uuid: str
     #: Haraka was configured to use TLS or not to send.
     needs_tls: bool
-    #: The fault of its sender, if it has one.
-    faults: tuple[str, ...]
+    #: The fault of its sender; '' = none.
+    fault: str
     #: The data that are part of the identity.
     stable: tuple[bytes, ...]
 
@@ -79,38 +79,34 @@ def _is_number(text: str) -> bool:
 
 def parse_todo(data: bytes) -> HarakaTodo:
     """Parse the JSON; raises MessageUnreadable('corrupt')."""
-    code = "corrupt"
     try:
         found = json.loads(data)
     except (ValueError, RecursionError) as error:
         detail = f"its JSON: {printable(str(error))[:200]}"
-        raise MessageUnreadable(code, detail) from error
+        raise MessageUnreadable("corrupt", detail) from error
     if not isinstance(found, dict):
-        raise MessageUnreadable(code, "its JSON is not an object")
+        raise MessageUnreadable("corrupt", "its JSON is not an object")
     sender, listed = found.get("mail_from"), found.get("rcpt_to")
     if not isinstance(sender, dict) or not isinstance(listed, list):
-        raise MessageUnreadable(code, "its JSON names no sender or recipients")
+        raise MessageUnreadable("corrupt", "its JSON names no sender or recipients")
     return _explain(found, sender, listed)
 
 
 def _explain(
     found: Mapping[str, object], sender: Mapping[str, object], listed: list[object]
 ) -> HarakaTodo:
-    faults: list[str] = []
-    collector = RecipientCollector()
-    for each in listed:
-        collector.add(_recipient(each))
-    reverse_path = "" if _is_null(sender) else _reverse_path(sender, faults)
+    recipients = unique_recipients(map(_recipient, listed))
+    reverse_path, fault = "", ""
+    if sender.get("user") or sender.get("host"):
+        reverse_path, fault = mailbox_of("", lambda _: _wire_form(sender))
     seconds, name = _seconds(found.get("queue_time")), _name(found.get("uuid"))
-    paths = sorted(collector.recipients)
+    paths = sorted(each.forward_path for each in recipients)
     return HarakaTodo(
-        envelope=Envelope(
-            reverse_path=reverse_path, recipients=tuple(collector.recipients.values())
-        ),
+        envelope=Envelope(reverse_path=reverse_path, recipients=recipients),
         queued=seconds,
         uuid=name,
         needs_tls=found.get("force_tls") is True,
-        faults=tuple(faults),
+        fault=fault,
         stable=tuple(map(_octets, (name, repr(seconds), reverse_path, *paths))),
     )
 
@@ -135,19 +131,6 @@ def _name(value: object) -> str:
 
 def _octets(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
-
-
-def _is_null(address: Mapping[str, object]) -> bool:
-    return not address.get("user") and not address.get("host")
-
-
-def _reverse_path(address: object, faults: list[str]) -> str:
-    """Return the wire form of the sender, or '' and a fault."""
-    try:
-        return _wire_form(address)
-    except AddressError as error:
-        faults.append(printable(str(error)))
-        return ""
 
 
 def _recipient(address: object) -> Recipient:
@@ -183,10 +166,7 @@ def _wire_form(address: object) -> str:
 
 
 def unstuff(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Remove the dot that was added at the start of a line (RFC 5321 4.5.2).
-
-    The last line is completed with CRLF.
-    """
+    """Remove the added dots (RFC 5321 4.5.2); complete the last line with CRLF."""
     at_start, tail = True, b"\r\n"
     for chunk in chunks:
         if not chunk:

@@ -99,8 +99,8 @@ class HarakaQueue(QueueDirectory[SourceEntry]):
     def load(self, place: FilePlace, descriptor: int, opened: OpenFiles) -> SourceEntry:
         """Read the start of a queue file."""
         if place.name.startswith(_TEMPORARY):
-            code, detail = "incomplete", "Haraka gives a temporary name to such a file"
-            raise MessageUnreadable(code, detail)
+            detail = "Haraka gives a temporary name to such a file"
+            raise MessageUnreadable("incomplete", detail)
         file, status = opened.open(place.name, descriptor)
         size = status.st_size
         try:
@@ -129,14 +129,13 @@ def _is_mark(name: str) -> bool:
 
 def _start(file: int, size: int) -> int:
     """Return where the content starts; raises MessageUnreadable('corrupt')."""
-    code = "corrupt"
     if not size:
-        raise MessageUnreadable(code, "it is empty")
+        raise MessageUnreadable("corrupt", "it is empty")
     length = int.from_bytes(read_at(file, 0, LENGTH_BYTES), "big")
     start = LENGTH_BYTES + length
     if start >= size or length > MAX_CONTROL_BYTES:
         detail = f"{length} bytes of JSON in a file of {size}"
-        raise MessageUnreadable(code, detail)
+        raise MessageUnreadable("corrupt", detail)
     return start
 
 
@@ -160,7 +159,7 @@ def _flags(place: FilePlace, todo: HarakaTodo) -> tuple[str, ...]:
 def _problem(place: FilePlace, todo: HarakaTodo) -> Problem | None:
     if place.name.startswith(_MARKED):
         return Problem(code="marked-corrupt", detail="Haraka renamed it to error.")
-    return envelope_problem(todo.envelope, todo.faults)
+    return envelope_problem(todo.envelope, todo.fault)
 
 
 FORMAT = SourceFormat(

@@ -5,13 +5,13 @@ content are those of the unpacked bytes.
 """
 
 import os
-import re
 from collections.abc import Iterator
 
 from msgspec import Struct
 
 from drainer.errors import MessageUnreadable
 from drainer.mail.content import MAX_HEADER_BYTES, crlf
+from drainer.mail.header import HEADER_END
 from drainer.mail.message import Problem
 from drainer.sources.archive.compression import PACKINGS, unpack
 from drainer.sources.common.files import (
@@ -22,8 +22,6 @@ from drainer.sources.common.files import (
 )
 from drainer.sources.common.trace_headers import Trace, cut
 from drainer.sources.maildir.layout import MaildirName, compression
-
-_HEADER_END = re.compile(rb"\n\r?\n|\A\r?\n")
 
 
 class MaildirFile(Struct, frozen=True):
@@ -65,7 +63,7 @@ def load(name: str, directory_fd: int, opened: OpenFiles) -> MaildirFile:
     packed = compression(head)
     if packed in PACKINGS:
         return _load_packed(descriptor, status, packed)
-    if size > length and not _HEADER_END.search(head):
+    if size > length and not HEADER_END.search(head):
         head = read_at(descriptor, 0, MAX_HEADER_BYTES)
     return MaildirFile(descriptor, status, head, len(head) >= size)
 
@@ -128,7 +126,7 @@ def file_problem(file: MaildirFile, name: MaildirName, packed: str) -> Problem |
     if differs_in_size(file, name) and not _ends_a_line(file):
         detail = f"truncated: {size} bytes, its name says {name.size_bytes}"
         return Problem(code="corrupt", detail=detail)
-    if not file.is_whole and not _HEADER_END.search(file.head):
+    if not file.is_whole and not HEADER_END.search(file.head):
         detail = f"no end of the header section in {len(file.head)} bytes"
         return Problem(code="corrupt", detail=detail)
     for flag in ("trashed", "draft"):

@@ -30,8 +30,8 @@ from drainer.sources.common.queue_entry import (
     raise_damage,
     time_of,
 )
-from drainer.sources.common.trace_headers import Trace, TraceRules, read_trace
-from drainer.sources.common.trace_options import TRACE_OPTIONS
+from drainer.sources.common.trace_envelope import TraceRules
+from drainer.sources.common.trace_headers import TRACE_OPTIONS, Trace, read_trace
 from drainer.sources.common.walk import FilePlace, NameKind
 from drainer.sources.maildir.file import (
     MaildirFile,
@@ -105,9 +105,6 @@ class Maildir(QueueDirectory[SourceEntry]):
             for each in there:
                 yield f"folder {name}", option, (*parts, each)
 
-    def refuse_if_live(self) -> None:
-        """Never refuse: no server sends mail from a Maildir."""
-
     def roots(self) -> tuple[Path, ...]:
         """Return the inbox and the folders: each is a separate Maildir."""
         return tuple(Path(self._root, *folder) for folder in self._folders)
@@ -116,10 +113,6 @@ class Maildir(QueueDirectory[SourceEntry]):
         """Take everything but control files for a message."""
         is_hidden = place.name.startswith(".")
         return NameKind.OTHER if is_hidden else NameKind.MESSAGE
-
-    def key(self, place: FilePlace) -> str:
-        """Return the base name."""
-        return parse_name(place.name).base
 
     def native_id(self, place: FilePlace) -> str:
         """Return the base name."""

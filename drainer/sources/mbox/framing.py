@@ -13,10 +13,13 @@ whatever the length of a line.
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from drainer.mail.content import MAX_HEADER_BYTES
+from drainer.mail.header import HEADER_END
+from drainer.sources.common.files import ReadAt
+from drainer.sources.common.queue_entry import IDENTITY_BYTES
 from drainer.sources.mbox.separator import (
     OVERLAP_BYTES,
     WINDOW_BYTES,
@@ -25,20 +28,14 @@ from drainer.sources.mbox.separator import (
     separator_at,
 )
 
-IDENTITY_BYTES = 4096
-"""Bytes of a message that are part of the identity."""
-
 BLOCK_BYTES = 1024 * 1024
 """Bytes that are searched at a time."""
 
 _TAG = b"drainer mbox 1\n"
-_HEADER_END = re.compile(rb"\n\r?\n|\A\r?\n")
 _CONTENT_LENGTH = re.compile(
     rb"^content-length[ \t]*:[ \t]*([0-9]{1,15})[ \t]*\r?$",
     re.IGNORECASE | re.MULTILINE,
 )
-ReadAt = Callable[[int, int], bytes]
-"""(offset, length) -> bytes; fewer only at the end of the file."""
 
 
 class Span(NamedTuple):
@@ -143,9 +140,9 @@ class Spans:
     def _lengths(self, start: int) -> list[int]:
         """Return where the content ends by its Content-Length fields, each once."""
         head = self.read(start, BLOCK_BYTES // 64)
-        if not _HEADER_END.search(head):
+        if not HEADER_END.search(head):
             head = self.read(start, MAX_HEADER_BYTES)
-        end = _HEADER_END.search(head)
+        end = HEADER_END.search(head)
         if end is None:
             return []
         found = _CONTENT_LENGTH.findall(head[: end.end()])
@@ -227,7 +224,7 @@ class Spans:
 
 def has_header_end(head: bytes) -> bool:
     """Return whether a header section ends in the start of a message."""
-    return bool(_HEADER_END.search(head))
+    return bool(HEADER_END.search(head))
 
 
 def identity(from_line: bytes, head: bytes) -> str:

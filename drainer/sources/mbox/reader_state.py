@@ -7,7 +7,8 @@ fields that Thunderbird writes on top of a message.
 import re
 from typing import NamedTuple
 
-_HEADER_END = re.compile(rb"\n\r?\n|\A\r?\n")
+from drainer.mail.header import HEADER_END
+
 _RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _VALUE = rb"[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)(?:\n|\Z)"
 _STATE = re.compile(
@@ -42,7 +43,7 @@ def reader_state(head: bytes, *, has_lengths: bool = False) -> ReaderState:
     ``has_lengths``: the writer of the mbox added the Content-Length. Thunderbird's
     fields count only above the first Received; below it, they came with the mail.
     """
-    end = _HEADER_END.search(head)
+    end = HEADER_END.search(head)
     section = head[: end.start() + 1] if end else head
     received = _RECEIVED.search(section)
     top = section[: received.start()] if received else section

@@ -31,8 +31,8 @@ from drainer.sources.common.files import (
     has_content,
 )
 from drainer.sources.common.queue_entry import time_of
-from drainer.sources.common.trace_headers import Trace, TraceRules, cut, read_trace
-from drainer.sources.common.trace_options import TRACE_OPTIONS
+from drainer.sources.common.trace_envelope import TraceRules
+from drainer.sources.common.trace_headers import TRACE_OPTIONS, Trace, cut, read_trace
 from drainer.sources.maildir.layout import compression
 from drainer.sources.mbox.file import MboxSnapshot, canonical_file, open_mbox, signature
 from drainer.sources.mbox.framing import Span, Spans, has_header_end, identity
@@ -190,8 +190,9 @@ class Mbox:
                     yield held
                 held = chunk
             if not file.is_same() and self._at(file, item.span.start) != item:
-                code = "vanished"
-                raise MessageUnreadable(code, f"{self._path} was rewritten meanwhile")
+                raise MessageUnreadable(
+                    "vanished", f"{self._path} was rewritten meanwhile"
+                )
             yield held
 
     def _contents(self, file: MboxSnapshot, item: _Item) -> Iterator[bytes]:
@@ -219,10 +220,9 @@ class Mbox:
         item = self._at(file, _offset(message, file.size))
         if item is not None and item.identity == message.identity:
             return item
-        code = "vanished"
         if message.has_twin:
             detail = f"{self._path} has changed, and now contains a similar one"
-            raise MessageUnreadable(code, detail)
+            raise MessageUnreadable("vanished", detail)
         if self._index.signature != signature(file.status):
             places: dict[str, tuple[int, ...]] = {}
             for each in self._items(file):
@@ -235,7 +235,9 @@ class Mbox:
                 message, partial(self._contents, file, item)
             ):
                 return item
-        raise MessageUnreadable(code, f"{self._path} does not contain it any more")
+        raise MessageUnreadable(
+            "vanished", f"{self._path} does not contain it any more"
+        )
 
     def acknowledge(self, messages: Sequence[Message]) -> list[str]:
         """Do nothing: an mbox is never changed."""
@@ -244,7 +246,6 @@ class Mbox:
 
 
 def _load(spans: Spans, span: Span) -> _Item:
-    """Read the start of a message."""
     line = spans.from_line(span.start)
     start = span.start + len(line)
     size = max(span.content_end - start, 0)

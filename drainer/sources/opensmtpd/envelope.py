@@ -19,6 +19,7 @@ from drainer.mail.message import Problem
 from drainer.sources.common.stored_text import (
     MailboxForm,
     mailbox_of,
+    notify_of,
     parameter_of,
     recipient_of,
     text_of,
@@ -31,7 +32,7 @@ _GZIP = b"\x1f\x8b"
 _CRYPTO_VERSION = b"\x01"  # API_VERSION in crypto.c
 _REQUIRED = ("version", "type", "sender", "dest", "ctime")
 _TYPES = ("mta", "mda", "bounce")
-_NOTIFY = ((1, "SUCCESS"), (2, "FAILURE"), (4, "DELAY"), (8, "NEVER"))
+_NOTIFY = {1: "SUCCESS", 2: "FAILURE", 4: "DELAY", 8: "NEVER"}
 _LINE = re.compile(r"([A-Za-z0-9-]+)[ \t]*:[ \t]*(.*)")
 _MAX_DIGITS = 11
 
@@ -59,46 +60,38 @@ def find_packing(head: bytes) -> str:
 
 
 def parse(data: bytes) -> EnvelopeFile:
-    """Parse an envelope file.
-
-    Raises MessageUnreadable: 'incomplete' when empty, 'compressed', 'corrupt'.
-    """
-    code = "corrupt"
+    """Parse a file; MessageUnreadable('incomplete', 'compressed' or 'corrupt')."""
     if not data:
-        code, detail = "incomplete", "its envelope file is empty"
-        raise MessageUnreadable(code, detail)
+        raise MessageUnreadable("incomplete", "its envelope file is empty")
     packed = find_packing(data)
     if packed:
-        code = "compressed"
-        raise MessageUnreadable(code, packed)
+        raise MessageUnreadable("compressed", packed)
     if not data.endswith(b"\n") or b"\0" in data:
         detail = "its envelope file is cut off" if b"\0" not in data else "a NUL in it"
-        raise MessageUnreadable(code, detail)
+        raise MessageUnreadable("corrupt", detail)
     return _explain(_fields(data))
 
 
 def _fields(data: bytes) -> dict[str, str]:
-    code = "corrupt"
     fields: dict[str, str] = {}
     for line in data[:-1].decode("utf-8", "surrogateescape").split("\n"):
         match = _LINE.fullmatch(line)
         if match is None:
-            raise MessageUnreadable(code, f"not an envelope line: {line[:60]!r}")
+            raise MessageUnreadable("corrupt", f"not an envelope line: {line[:60]!r}")
         fields[match[1].lower()] = match[2]
     missing = [name for name in _REQUIRED if name not in fields]
     if missing:
-        raise MessageUnreadable(code, f"no {missing[0]} in its envelope file")
+        raise MessageUnreadable("corrupt", f"no {missing[0]} in its envelope file")
     version, kind, created = fields["version"], fields["type"], fields["ctime"]
     if version not in VERSIONS or kind.lower() not in _TYPES:
         detail = f"version {version[:20]!r}, type {kind[:20]!r}"
-        raise MessageUnreadable(code, detail)
+        raise MessageUnreadable("corrupt", detail)
     if not (created.isascii() and created.isdigit() and len(created) < _MAX_DIGITS):
-        raise MessageUnreadable(code, f"ctime {created[:20]!r}")
+        raise MessageUnreadable("corrupt", f"ctime {created[:20]!r}")
     return fields
 
 
 def _explain(fields: dict[str, str]) -> EnvelopeFile:
-    faults: list[str] = []
     is_local = fields["type"].lower() == "mda"
     target = fields.get("rcpt", fields["dest"]) if is_local else fields["dest"]
     sender, orcpt = fields["sender"], _parameter(fields.get("dsn-orcpt", ""))
@@ -109,10 +102,11 @@ def _explain(fields: dict[str, str]) -> EnvelopeFile:
         notify=_notify(fields.get("dsn-notify", "")),
     )
     ret = fields.get("dsn-ret", "").upper()
+    reverse_path, fault = "", ""
+    if sender != "@":
+        reverse_path, fault = mailbox_of(_octets(sender), _form(sender))
     envelope = Envelope(
-        reverse_path=""
-        if sender == "@"
-        else mailbox_of(_octets(sender), faults, _form(sender)),
+        reverse_path=reverse_path,
         recipients=(recipient,),
         envid=_parameter(fields.get("dsn-envid", "")),
         ret=ret if ret in ("FULL", "HDRS") else "",
@@ -123,18 +117,18 @@ def _explain(fields: dict[str, str]) -> EnvelopeFile:
         created=int(fields["ctime"]),
         client=_client(fields),
         login=_text(fields.get("username", "")),
-        problem=_problem(fields, faults),
+        problem=_problem(fields, fault),
         stable=tuple(map(_octets, stable)),
     )
 
 
-def _problem(fields: dict[str, str], faults: list[str]) -> Problem | None:
+def _problem(fields: dict[str, str], fault: str) -> Problem | None:
     kind = fields["type"].lower()
     if kind == "bounce":
         detail = _text(fields.get("errorline", "")) or "no reason is given"
         return Problem(code="bounce-due", detail=detail)
-    if faults:
-        return Problem(code="bad-address", detail=f"its sender: {faults[0]}")
+    if fault:
+        return Problem(code="bad-address", detail=f"its sender: {fault}")
     if kind == "mda":
         detail = f"to {_text(fields['dest'])}"
         return Problem(code="local-delivery", detail=detail)
@@ -152,7 +146,7 @@ def _client(fields: dict[str, str]) -> Client:
 
 def _notify(text: str) -> tuple[str, ...]:
     flags = int(text) if re.fullmatch("[0-9]{1,3}", text) else 0
-    return tuple(name for bit, name in _NOTIFY if flags & bit)
+    return notify_of(flags, _NOTIFY)
 
 
 def _octets(stored: str) -> bytes:

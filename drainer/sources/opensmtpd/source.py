@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import ClassVar
 
 from drainer.errors import MessageUnreadable, SourceError
-from drainer.mail.content import crlf
 from drainer.mail.message import Problem
 from drainer.runtime.folders import owner_of
 from drainer.sources.common.control_files import read_capped
@@ -26,8 +25,8 @@ from drainer.sources.common.queue_directory import QueueDirectory
 from drainer.sources.common.queue_entry import (
     IDENTITY_BYTES,
     SourceEntry,
+    crlf_chunks,
     damaged_entry,
-    file_chunks,
     frame,
     raise_damage,
     time_of,
@@ -83,7 +82,7 @@ class OpensmtpdQueue(QueueDirectory[SourceEntry]):
         size = 0
         try:
             content, size = _open_content(descriptor, opened)
-            chunks = partial(_content, content, size)
+            chunks = partial(crlf_chunks, content, size)
         except MessageUnreadable as error:
             chunks = partial(raise_damage, error)
         return SourceEntry(
@@ -115,27 +114,17 @@ class OpensmtpdQueue(QueueDirectory[SourceEntry]):
 
 
 def _open_content(descriptor: int, opened: OpenFiles) -> tuple[int, int]:
-    """Open the content: (descriptor, bytes).
-
-    Raises MessageUnreadable: 'corrupt' when it is missing, 'compressed'.
-    """
+    """Open the content: (descriptor, bytes); raises MessageUnreadable."""
     try:
         content, status = opened.open(_CONTENT, descriptor)
     except FileNotFoundError as error:
-        code, detail = "corrupt", "its content is missing"
-        raise MessageUnreadable(code, detail) from error
+        raise MessageUnreadable("corrupt", "its content is missing") from error
     if not status.st_size:
-        code, detail = "corrupt", "its content is empty"
-        raise MessageUnreadable(code, detail)
+        raise MessageUnreadable("corrupt", "its content is empty")
     packed = find_packing(read_at(content, 0, 2))
     if packed:
-        code = "compressed"
-        raise MessageUnreadable(code, packed)
+        raise MessageUnreadable("compressed", packed)
     return content, status.st_size
-
-
-def _content(content: int, size: int) -> Iterator[bytes]:
-    return crlf(file_chunks(content, size))
 
 
 def _problem(place: FilePlace, found: EnvelopeFile) -> Problem | None:

@@ -14,18 +14,15 @@ drainer accepts a dump only if nothing in it is ambiguous:
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple, NoReturn
 
 from drainer.errors import MessageUnreadable
-from drainer.sources.common.files import CHUNK_BYTES
+from drainer.sources.common.files import CHUNK_BYTES, ReadAt
 from drainer.sources.postfix.segments import EnvelopeRecords, gather
 
 MAX_SECTION_BYTES = 16 * 1024 * 1024
 """Largest envelope or extracted segment; each recipient takes about 100 bytes."""
-
-ReadAt = Callable[[int, int], bytes]
-"""(offset, length) -> bytes; fewer only at the end."""
 
 _START = re.compile(rb"\*\*\* ENVELOPE RECORDS ([^\0\n]{1,300}) \*\*\*\n")
 _RECORD_LINE = re.compile(rb"([a-z_]+):(?: (.*))?", re.DOTALL)
@@ -155,8 +152,7 @@ def _without(dump: DumpFile, content: DumpFile, path: bytes, start: int) -> int:
         is_there = dump.read_at(end, len(marker)) == marker
         if is_there and _same(dump, start, content, skipped):
             return end
-    code, detail = "corrupt", "the dump and the content next to it differ"
-    raise MessageUnreadable(code, detail)
+    raise MessageUnreadable("corrupt", "the dump and the content next to it differ")
 
 
 def _body(content: DumpFile) -> int:

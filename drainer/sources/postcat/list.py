@@ -91,5 +91,4 @@ def parse_line(line: bytes) -> PostqueueEntry:
 
 
 def _refuse(what: str) -> NoReturn:
-    code = "corrupt"
-    raise MessageUnreadable(code, f"a line of the list {what}")
+    raise MessageUnreadable("corrupt", f"a line of the list {what}")

@@ -93,9 +93,6 @@ class PostcatExport(QueueDirectory[SourceEntry]):
             hint = "create one with: postqueue -j > queue.json"
             raise SourceError(message, hint=hint)
 
-    def refuse_if_live(self) -> None:
-        """Never refuse: the output does not say which server it came from."""
-
     def judge(self, place: FilePlace, is_directory: bool) -> NameKind:  # noqa: ARG002, FBT001
         """Never called: messages are found by their ids, not by names of files."""
         return NameKind.OTHER
@@ -239,7 +236,6 @@ def _signature(descriptor: int, lists: Sequence[str]) -> tuple[tuple[str, int], 
 def _listed(
     line: _Line | None, descriptor: int, opened: OpenFiles
 ) -> PostqueueEntry | None:
-    """Read a message's line of the list again."""
     if line is None:
         return None
     file, status = opened.open(line.name, descriptor)

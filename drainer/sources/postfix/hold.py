@@ -15,9 +15,14 @@ from pathlib import Path
 from typing import Literal
 
 from drainer.errors import MessageUnreadable
-from drainer.mail.message import Message
-from drainer.sources.common.files import OpenFiles, directory
-from drainer.sources.common.hold_outcome import HoldOutcome, batches, match_recorded
+from drainer.mail.message import Message, SpooledMessage
+from drainer.sources.common.files import OpenFiles, batches, directory
+from drainer.sources.common.hold_outcome import (
+    HoldOutcome,
+    count_outcomes,
+    find_settled,
+    match_recorded,
+)
 from drainer.sources.common.queue_directory import EntryGone
 from drainer.sources.common.queue_entry import OpenEntry
 from drainer.sources.common.walk import FilePlace, place_of
@@ -39,14 +44,11 @@ from drainer.sources.protocol import (
 
 UNREADABLE = "unreadable"
 """Stands for the identity of a message that cannot be read at the moment."""
-ROUTINE_SECONDS = 3600.0
-"""There is no lease to renew, but the protocol needs a time."""
 
 
 class PostfixHold(PostfixQueue):
     """The queue of a Postfix, with our held messages in it."""
 
-    lease_seconds = ROUTINE_SECONDS
     #: Whether a message that was tried and is not finished stays on hold.
     _keeps_open_messages = True
 
@@ -114,13 +116,21 @@ class PostfixHold(PostfixQueue):
         self._note.back(name for name in others if not self._identity_in_hold(name))
         return held
 
-    # --- before a final dot is sent (leasing)
+    # --- held messages
 
-    def lease(self, owner: str) -> None:
-        """Do nothing: our held messages are ours, whatever their owner is."""
+    def open(self, message: Message) -> SpooledMessage:
+        """Find a message again; after ``take``, no other process may send it."""
+        with self._found(message) as found:
+            if self._note is not None:
+                self._refuse_unless_ours(found.place)
+            return self._spooled(found)
 
-    def renew(self) -> None:
-        """Do nothing: see ``lease``."""
+    def _refuse_unless_ours(self, place: FilePlace) -> None:
+        if place.parts[0] != HELD or place.name not in self._ours():
+            detail = "Postfix has it: it is not on hold for us"
+            raise MessageUnreadable("locked", detail)
+
+    # --- before a final dot is sent
 
     def _is_from_copy(self, message: Message) -> bool:
         """Return whether it is sent from a copy in quarantine: no server has it.
@@ -136,10 +146,6 @@ class PostfixHold(PostfixQueue):
             return True
         except MessageUnreadable:
             return False
-
-    def leased_elsewhere(self) -> int:
-        """Return 0: another drain of this Postfix has the note, and refuses us."""
-        return 0
 
     # --- finished
 
@@ -289,7 +295,6 @@ class PostfixHold(PostfixQueue):
     def _decide(
         self, found: OpenEntry[PostfixEntry], status: LedgerStatus, *, everything: bool
     ) -> HoldOutcome:
-        """Return what becomes of a recorded message."""
         if self._may_remove(found, status):
             return HoldOutcome.REMOVE
         waits = status.waits or (status.is_open and self._keeps_open_messages)
@@ -322,16 +327,12 @@ class PostfixHold(PostfixQueue):
         return self.give_back(note, ledger)._replace(unlike=self._unlike)
 
     def _forecast(self, ledger: SettlementLedger) -> ReleasedCount:
-        outcomes = Counter(
+        outcomes: Counter[HoldOutcome | None] = Counter(
             self._decide(found, status, everything=False)
             for found, status in self._known(ledger)
         )
-        return ReleasedCount(
-            released=outcomes[HoldOutcome.RELEASE],
-            waiting=outcomes[HoldOutcome.WAIT],
-            removed=outcomes[HoldOutcome.REMOVE],
-            unlike=self._unlike,
-        )
+        outcomes[None] = self._unlike
+        return count_outcomes(outcomes)
 
     def _known(
         self, ledger: SettlementLedger
@@ -339,12 +340,8 @@ class PostfixHold(PostfixQueue):
         """Yield what the ledger knows more of than the queue: done, or tried."""
         starts = (*DEFAULT_QUEUES, UNCLEANED, HELD)
         entries = (entry for queue in starts for entry in self.walk((queue,)))
-        for batch in batches(entry.place for entry in entries if entry.is_file):
-            identities = {place: self.identity_at(place) for place in batch}
-            known = ledger.statuses([*filter(None, identities.values())])
-            for place, identity in identities.items():
-                if any(s.final or s.is_open for s in known.get(identity, ())):
-                    yield from self._recognise(place, known[identity])
+        for place, known in find_settled(self, entries, ledger):
+            yield from self._recognise(place, known)
 
     def _recognise(
         self, place: FilePlace, known: Sequence[LedgerStatus]
@@ -368,10 +365,7 @@ class PostfixHold(PostfixQueue):
 
     @contextmanager
     def _in_hold(self, name: str) -> Iterator[OpenEntry[PostfixEntry] | None]:
-        """Keep the file of that name in hold open; None when there is none.
-
-        Raises MessageUnreadable.
-        """
+        """Keep a file in hold open; None without one. Raises MessageUnreadable."""
         places = (FilePlace((HELD, *below), name) for below in hash_directories(name))
         with OpenFiles() as opened:
             found = (self._try(place, opened) for place in places)

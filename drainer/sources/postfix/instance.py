@@ -353,5 +353,4 @@ def _run(
 
 
 def _said(done: "subprocess.CompletedProcess[str]") -> str:
-    """Return the last complaint of a program."""
     return " ".join((done.stderr.splitlines() or ["no answer"])[-1].split())[:300]

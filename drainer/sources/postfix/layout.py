@@ -25,7 +25,6 @@ def hash_directories(queue_id: str) -> Iterator[tuple[str, ...]]:
 
 
 def _hash_string(queue_id: str) -> str:
-    """Return the characters that name the directories of an id."""
     mark = queue_id.rfind("z")
     if mark < _LONG_ID_SECONDS + _LONG_ID_MICROSECONDS:
         return queue_id

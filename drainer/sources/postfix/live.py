@@ -14,7 +14,6 @@ import re
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -24,8 +23,7 @@ from drainer.errors import MessageUnreadable, UsageError
 from drainer.mail.message import Message, Problem, SpooledMessage
 from drainer.policy.admission.admit import Admission
 from drainer.runtime.process import utcnow
-from drainer.sources.common.files import OpenFiles, directory, sync_directory
-from drainer.sources.common.hold_outcome import BATCH
+from drainer.sources.common.files import OpenFiles, batches, directory, sync_directory
 from drainer.sources.common.processes import is_locked
 from drainer.sources.common.walk import FilePlace, QueueEntry, place_of
 from drainer.sources.postfix.hold import PostfixHold
@@ -61,10 +59,7 @@ class PostfixLive(PostfixHold):
         queues: Sequence[str] = DEFAULT_QUEUES,
         acknowledge: Literal["remove"] = "remove",
     ) -> None:
-        """Ask the Postfix of this configuration directory; '' = the default one.
-
-        Raises SourceError.
-        """
+        """Ask the Postfix of a configuration directory ('' = default); SourceError."""
         del acknowledge  # it has only one value
         self._postfix = PostfixInstance(str(path))
         super().__init__(self._postfix.queue_directory, queues=queues)
@@ -129,8 +124,7 @@ class PostfixLive(PostfixHold):
         for _ in range(PASSES):
             total = 0
             with self._look_for_reports():
-                wanted = self._wanted(rules, left)
-                while batch := list(islice(wanted, BATCH)):
+                for batch in batches(self._wanted(rules, left)):
                     held = self._hold({place: each for place, each, _ in batch})
                     over = {place.name for place, _, is_over in batch if is_over}
                     total += len(held)
@@ -232,22 +226,13 @@ class PostfixLive(PostfixHold):
             if spooled and spooled.message.identity == ours[name].identity:
                 yield _still_sent(spooled) if locked else spooled
 
-    def open(self, message: Message) -> SpooledMessage:
-        """Find a message again; it must be on hold, so that no other one sends it."""
-        with self._found(message) as found:
-            if self._note is not None:
-                self._refuse_unless_held(found.place)
-            return self._spooled(found)
-
-    def _refuse_unless_held(self, place: FilePlace) -> None:
-        code, detail = "locked", "Postfix has it: it is not on hold for us"
-        if place.parts[0] != HELD or place.name not in self._ours():
-            raise MessageUnreadable(code, detail)
+    def _refuse_unless_ours(self, place: FilePlace) -> None:
+        super()._refuse_unless_ours(place)
         with directory(self._root, place.parts) as descriptor:
             if _is_sent(place.name, descriptor):
-                raise MessageUnreadable(code, "Postfix is still delivering it")
+                raise MessageUnreadable("locked", "Postfix is still delivering it")
 
-    # --- before a final dot is sent (leasing)
+    # --- before a final dot is sent
 
     def begin(self, messages: Sequence[Message]) -> set[str]:
         """Return those that are still on hold for us, or that no server has."""

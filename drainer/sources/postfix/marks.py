@@ -14,12 +14,14 @@ from drainer.mail.envelope import quote_mailbox
 from drainer.runtime.folders import open_in
 from drainer.runtime.locks import try_lock
 from drainer.sources.common.files import read_at
-from drainer.sources.common.stored_text import recipient_of
+from drainer.sources.common.stored_text import done_path_of
 from drainer.sources.postfix.message import QueueFile
 from drainer.sources.postfix.records import RecordReader
 from drainer.sources.postfix.segments import pending_places
 
 _PENDING, _DONE = b"R", b"D"
+_path = partial(done_path_of, form=quote_mailbox)
+"""The forward-path of a stored address, as the listing has it."""
 
 
 def mark_done(
@@ -68,8 +70,3 @@ def _mark(descriptor: int, offset: int) -> bool:
     if os.pread(descriptor, 1, offset) != _PENDING:
         return False
     return os.pwrite(descriptor, _DONE, offset) == 1
-
-
-def _path(stored: bytes) -> str:
-    """Return a stored address as a forward-path, as the listing has it."""
-    return recipient_of(stored, quote_mailbox).forward_path

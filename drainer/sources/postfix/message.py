@@ -22,11 +22,11 @@ from drainer.mail.envelope import (
     Client,
     Envelope,
     Recipient,
-    RecipientCollector,
-    notify_names,
     quote_mailbox,
+    unique_recipients,
 )
 from drainer.mail.message import Problem
+from drainer.sources.common.files import ReadAt
 from drainer.sources.common.queue_entry import (
     SourceEntry,
     frame_damage,
@@ -37,12 +37,13 @@ from drainer.sources.common.stored_text import (
     done_path_of,
     flags_of,
     mailbox_of,
+    notify_of,
     recipient_of,
     text_of,
 )
 from drainer.sources.common.walk import FilePlace
 from drainer.sources.postfix.layout import UNCLEANED
-from drainer.sources.postfix.records import ReadAt, RecordReader
+from drainer.sources.postfix.records import RecordReader
 from drainer.sources.postfix.segments import (
     EnvelopeRecords,
     PostfixRecipient,
@@ -51,6 +52,7 @@ from drainer.sources.postfix.segments import (
 )
 
 _HEAD_BYTES = 64 * 1024
+_NOTIFY = {1: "NEVER", 2: "SUCCESS", 4: "FAILURE", 8: "DELAY"}
 _RET = {b"1": "FULL", b"2": "HDRS"}
 _PROBE = 256 | 512  # DEL_REQ_FLAG_USR_VRFY, DEL_REQ_FLAG_MTA_VRFY
 _SMTPUTF8, _REQUIRETLS = 1, 32  # sendopts.h
@@ -138,8 +140,8 @@ def _stream(read_at: ReadAt, size: int, offset: int) -> Iterator[bytes]:
 
 def _explain(parsed: QueueFile) -> QueueFile:
     if parsed.records.being_written:
-        code, detail = "incomplete", "its size record is not filled in yet"
-        parsed.error = MessageUnreadable(code, detail)
+        detail = "its size record is not filled in yet"
+        parsed.error = MessageUnreadable("incomplete", detail)
     return parsed
 
 
@@ -151,11 +153,11 @@ def describe(
     ``bounce_log`` says that a report to the sender is pending.
     """
     records = parsed.records
-    envelope, faults = _envelope(records)
+    envelope, fault = _envelope(records)
     problem = (
         _queue_problem(parsed, place)
         or _file_problem(parsed, place)
-        or _mail_problem(records, faults)
+        or _mail_problem(records, fault)
     )
     if problem is None and not envelope.recipients:
         detail = f"{len(records.done)} done, {records.cancelled} cancelled, none remain"
@@ -235,12 +237,12 @@ def _file_problem(parsed: QueueFile, place: FilePlace) -> Problem | None:
     return None
 
 
-def _mail_problem(records: EnvelopeRecords, faults: list[str]) -> Problem | None:
+def _mail_problem(records: EnvelopeRecords, fault: str) -> Problem | None:
     trace_flags = records.attributes.get(b"trace_flags", b"")[:9]
     if trace_flags.isdigit() and int(trace_flags) & _PROBE:
         return Problem(code="probe", detail=f"trace_flags {int(trace_flags)}")
-    if faults:
-        return Problem(code="bad-address", detail=f"its sender: {faults[0]}")
+    if fault:
+        return Problem(code="bad-address", detail=f"its sender: {fault}")
     if records.number(6) & _REQUIRETLS:
         return Problem(code="requires-tls", detail="its sender asked for REQUIRETLS")
     if records.filter:
@@ -262,12 +264,11 @@ def _flags(parsed: QueueFile, place: FilePlace, *, bounce_log: bool) -> tuple[st
     )
 
 
-def _envelope(records: EnvelopeRecords) -> tuple[Envelope, list[str]]:
+def _envelope(records: EnvelopeRecords) -> tuple[Envelope, str]:
     """Return the envelope, and the fault of its sender."""
-    faults: list[str] = []
-    reverse_path = ""
+    reverse_path, fault = "", ""
     if records.sender:
-        reverse_path = mailbox_of(records.sender, faults, quote_mailbox)
+        reverse_path, fault = mailbox_of(records.sender, quote_mailbox)
     attributes = records.attributes
     encoding = attributes.get(b"encoding", b"").lower()
     return (
@@ -283,7 +284,7 @@ def _envelope(records: EnvelopeRecords) -> tuple[Envelope, list[str]]:
             ret=_RET.get(attributes.get(b"ret_flags", b""), ""),
             verp=text_of(records.verp),
         ),
-        faults,
+        fault,
     )
 
 
@@ -298,14 +299,13 @@ def _recipients(records: EnvelopeRecords) -> tuple[Recipient, ...]:
     pending = records.pending
     if records.redirect:
         pending = [_redirected(records.redirect, first) for first in pending[:1]]
-    collector = RecipientCollector()
-    for raw in pending:
-        notify = notify_names(raw.notify) if raw.notify else ()
-        orcpt = _strict_text(raw.orcpt) if raw.orcpt else ""
-        collector.add(
-            recipient_of(raw.address, quote_mailbox, orcpt=orcpt, notify=notify)
-        )
-    return tuple(collector.recipients.values())
+    return unique_recipients(map(_recipient, pending))
+
+
+def _recipient(raw: PostfixRecipient) -> Recipient:
+    notify = notify_of(raw.notify, _NOTIFY) if raw.notify else ()
+    orcpt = _strict_text(raw.orcpt) if raw.orcpt else ""
+    return recipient_of(raw.address, quote_mailbox, orcpt=orcpt, notify=notify)
 
 
 def _redirected(target: bytes, first: PostfixRecipient) -> PostfixRecipient:

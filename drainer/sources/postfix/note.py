@@ -167,7 +167,6 @@ def _line(name: str, entry: HoldEntry) -> str:
 
 
 def _locked(path: Path) -> int:
-    """Open the file, created if necessary, and lock it."""
     try:
         return lock_private(path, os.O_APPEND, patience=PATIENCE)
     except BlockingIOError:

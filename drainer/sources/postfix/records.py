@@ -12,15 +12,12 @@ One parser serves two ways of access: the whole file in memory, or a window that
 over it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import NoReturn
 
-from drainer.errors import MessageUnreadable
-from drainer.sources.common.files import CHUNK_BYTES
-
-ReadAt = Callable[[int, int], bytes]
-"""(offset, length) -> bytes; fewer than asked for only at the end."""
+from drainer.sources.common.control_files import fail
+from drainer.sources.common.files import CHUNK_BYTES, ReadAt
 
 MAX_BACKWARD_JUMPS = 10_000
 """Postfix's own limit in a file (global/record.c)."""
@@ -38,12 +35,6 @@ _CRLF = b"\r\n"
 _FEW_LINES, _MANY_LINES = 8, 512
 _TEXT, _PART, _POINTER, _PADDING = b"NLpw"
 _MESSAGE, _EXTRACTED, _END = b"MXE"
-
-
-def fail(detail: str) -> NoReturn:
-    """Raise the error for a file with invalid records."""
-    code = "corrupt"
-    raise MessageUnreadable(code, detail)
 
 
 class RecordReader:
@@ -226,7 +217,6 @@ class RecordReader:
         return kind, length
 
     def _take(self, length: int) -> bytes:
-        """Return the next bytes of a payload."""
         if length > MAX_RECORD_BYTES:
             fail(f"a record of {length} bytes at offset {self.offset}")
         if len(self._buffer) - self._position < length:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from drainer.sources.postfix.records import RecordReader, fail
+from drainer.sources.common.control_files import fail
+from drainer.sources.postfix.records import RecordReader
 
 _RECIPIENT, _DONE, _CANCELLED = b"RD/"
 _SIZE, _TIME, _SENDER, _ORIGINAL, _ATTRIBUTE = b"CTSOA"

@@ -18,6 +18,7 @@ from drainer.mail.message import SpooledMessage
 from drainer.sources.common.files import (
     SMALL_FILE_BYTES,
     OpenFiles,
+    ReadAt,
     canonical,
     read_at,
 )
@@ -39,7 +40,6 @@ from drainer.sources.postfix.message import (
     parse_large,
     parse_whole,
 )
-from drainer.sources.postfix.records import ReadAt
 
 
 class PostfixQueue(QueueDirectory[PostfixEntry]):

@@ -21,13 +21,13 @@ from drainer.mail.message import Message, SpooledMessage
 from drainer.policy.admission.admit import Admission
 from drainer.runtime.folders import hand_over, owner_of, refuse_another_owner
 from drainer.sources.common.files import (
+    batches,
     directory,
     has_name,
     is_directory,
     open_directory,
     source_error,
 )
-from drainer.sources.common.hold_outcome import batches
 from drainer.sources.common.queue_directory import Touched
 from drainer.sources.common.walk import FilePlace
 from drainer.sources.postfix.hold import PostfixHold
@@ -166,19 +166,11 @@ class PostfixSpool(PostfixHold):
                 yield held
         yield from super()._candidates(first, message)
 
-    def open(self, message: Message) -> SpooledMessage:
-        """Find a message again; while Postfix runs, it must be on hold for us."""
-        with self._found(message) as found:
-            if self._note is not None and not self._may_send(found.place):
-                code, detail = "locked", "Postfix has it: it is not on hold for us"
-                raise MessageUnreadable(code, detail)
-            return self._spooled(found)
+    def _refuse_unless_ours(self, place: FilePlace) -> None:
+        if not self._is_exclusive:
+            super()._refuse_unless_ours(place)
 
-    def _may_send(self, place: FilePlace) -> bool:
-        is_held = place.parts[0] == HELD and place.name in self._ours()
-        return self._is_exclusive or is_held
-
-    # --- before a final dot is sent (leasing)
+    # --- before a final dot is sent
 
     def begin(self, messages: Sequence[Message]) -> set[str]:
         """Put them on hold, durably; return the ids of those that may be sent.

@@ -12,13 +12,10 @@ DSN, 8BITMIME and SMTPUTF8 are not recorded, nor is the client.
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from drainer.errors import MessageUnreadable
-from drainer.mail.envelope import (
-    Envelope,
-    RecipientCollector,
-    quote_mailbox,
-)
+from drainer.mail.envelope import Envelope, quote_mailbox, unique_recipients
 from drainer.mail.message import Problem
 from drainer.sources.common.stored_text import (
     done_path_of,
@@ -30,6 +27,7 @@ from drainer.sources.common.stored_text import (
 DOUBLE_BOUNCE = b"#@[]"
 """The sender of a report on a report; outside of qmail it is the null sender."""
 
+_done_path = partial(done_path_of, form=quote_mailbox)
 _VERP_MARK = b"-@[]"
 _LETTERS = {
     "info": frozenset(b"F"),
@@ -51,15 +49,11 @@ class QmailRecords:
 
 
 def read(kind: str, data: bytes, records: QmailRecords) -> None:
-    """Add the data of one file; ``kind`` is the directory that it is in.
-
-    Raises MessageUnreadable('corrupt').
-    """
+    """Add the data of one file of the directory ``kind``; raises MessageUnreadable."""
     for letter, value in _split(kind, data):
         if letter == b"F":
             if records.sender is not None:
-                code, detail = "corrupt", f"two senders in {kind}"
-                raise MessageUnreadable(code, detail)
+                raise MessageUnreadable("corrupt", f"two senders in {kind}")
             records.sender = value
         elif letter == b"D":
             records.done.append(value)
@@ -67,20 +61,18 @@ def read(kind: str, data: bytes, records: QmailRecords) -> None:
             target = records.local if kind == "local" else records.pending
             target.append(value)
     if kind == "todo" and not records.pending:
-        code, detail = "corrupt", "todo names no recipient"
-        raise MessageUnreadable(code, detail)
+        raise MessageUnreadable("corrupt", "todo names no recipient")
 
 
 def _split(kind: str, data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    code = "corrupt"
     if not data:  # qmail makes a file only when it has a record for it
-        raise MessageUnreadable(code, f"{kind} is empty")
+        raise MessageUnreadable("corrupt", f"{kind} is empty")
     if not data.endswith(b"\0"):
-        raise MessageUnreadable(code, f"{kind} is cut off")
+        raise MessageUnreadable("corrupt", f"{kind} is cut off")
     for record in data[:-1].split(b"\0"):
         letter = record[:1]
         if not letter or letter[0] not in _LETTERS[kind]:
-            raise MessageUnreadable(code, f"{kind} has a record {record[:40]!r}")
+            raise MessageUnreadable("corrupt", f"{kind} has a record {record[:40]!r}")
         yield letter, record[1:]
 
 
@@ -89,22 +81,21 @@ def explain(records: QmailRecords, prefix: str) -> tuple[Envelope, Problem | Non
 
     ``prefix`` is what a virtual domain puts before the local part and a dash.
     """
-    faults: list[str] = []
-    collector = RecipientCollector()
     local = [_bare(each, prefix) for each in records.local]
-    for raw in (*records.pending, *filter(None, local)):
-        collector.add(recipient_of(raw, quote_mailbox))
-    reverse_path, verp = _sender(records.sender or b"", faults)
+    pending = (*records.pending, *filter(None, local))
+    reverse_path, verp, fault = _sender(records.sender or b"")
     envelope = Envelope(
         reverse_path=reverse_path,
-        recipients=tuple(collector.recipients.values()),
+        recipients=unique_recipients(
+            recipient_of(raw, quote_mailbox) for raw in pending
+        ),
         done=tuple(dict.fromkeys(map(_done_path, records.done))),
         verp=verp,
     )
     if records.sender is None:
         return envelope, Problem(code="corrupt", detail="its files name no sender")
-    if faults:
-        detail = f"its sender: {faults[0]}"
+    if fault:
+        detail = f"its sender: {fault}"
         return envelope, Problem(code="bad-address", detail=detail)
     strange = [raw for raw, bare in zip(records.local, local, strict=True) if not bare]
     return envelope, _recipient_problem(records, strange)
@@ -120,29 +111,26 @@ def _recipient_problem(records: QmailRecords, strange: list[bytes]) -> Problem |
     return None
 
 
-def _sender(stored: bytes, faults: list[str]) -> tuple[str, str]:
-    """Return the reverse path and VERP delimiters.
+def _sender(stored: bytes) -> tuple[str, str, str]:
+    """Return the reverse path, VERP delimiters, and the fault.
 
     ``list-@host-@[]`` is sent as ``list-user=domain@host`` (qmail-send.c,
     senderadd): with our delimiters, ``list@host`` and ``-=``.
     """
     if stored in (b"", DOUBLE_BOUNCE):
-        return "", ""
+        return "", "", ""
     if not stored.endswith(_VERP_MARK):
-        return mailbox_of(stored, faults, quote_mailbox), ""
+        path, fault = mailbox_of(stored, quote_mailbox)
+        return path, "", fault
     local, at, host = stored.removesuffix(_VERP_MARK).rpartition(b"@")
     mark = local[-1:].decode("latin-1")
     if not at or len(local) < len("x-") or not mark.isascii() or not mark.isprintable():
-        faults.append(f"VERP sender {text_of(stored)}")
-        return "", ""
-    return mailbox_of(local[:-1] + at + host, faults, quote_mailbox), f"{mark}="
+        return "", "", f"VERP sender {text_of(stored)}"
+    path, fault = mailbox_of(local[:-1] + at + host, quote_mailbox)
+    return path, f"{mark}=", fault
 
 
 def _bare(stored: bytes, prefix: str) -> bytes:
     """Return a local recipient without its prefix; b'' if it has another one."""
     start = os.fsencode(f"{prefix}-")
     return stored.removeprefix(start) if prefix and stored.startswith(start) else b""
-
-
-def _done_path(stored: bytes) -> str:
-    return done_path_of(stored, quote_mailbox)

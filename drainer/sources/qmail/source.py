@@ -14,14 +14,12 @@ time of qmail-queue.
 
 import os
 import re
-from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from drainer.errors import MessageUnreadable, SourceError, UsageError
-from drainer.mail.content import crlf
 from drainer.mail.message import Problem
 from drainer.sources.common.control_files import read_capped
 from drainer.sources.common.files import OpenFiles, directory, read_at
@@ -30,8 +28,8 @@ from drainer.sources.common.queue_directory import EntryGone, QueueDirectory
 from drainer.sources.common.queue_entry import (
     IDENTITY_BYTES,
     SourceEntry,
+    crlf_chunks,
     damaged_entry,
-    file_chunks,
     frame,
     time_of,
 )
@@ -113,7 +111,7 @@ class QmailQueue(QueueDirectory[SourceEntry]):
             native_id=place.name,
             arrived=time_of(status.st_mtime),
             envelope=envelope,
-            chunks=partial(_content, content, size),
+            chunks=partial(crlf_chunks, content, size),
             raw_bytes=size,
             stable=frame(records.sender or b""),
             files=() if has_report else (*files, place),  # removal loses the report
@@ -141,11 +139,9 @@ class QmailQueue(QueueDirectory[SourceEntry]):
                 read(kind, found[0], records)
                 files.append(found[1])
         if not files or files[-1].parts[0] != "info":
-            code, detail = "incomplete", "a content without an envelope"
-            raise EntryGone(code, detail)
+            raise EntryGone("incomplete", "a content without an envelope")
         if len(files) == 1 and not Path(self._root, "remote").is_dir():
-            code, detail = "unreadable", "the queue has no directory remote"
-            raise MessageUnreadable(code, detail)
+            raise MessageUnreadable("unreadable", "the queue has no directory remote")
         return records, tuple(files)
 
     def _read(
@@ -165,8 +161,9 @@ class QmailQueue(QueueDirectory[SourceEntry]):
                 self._refuse_link(parts)  # else it is a message of a flat queue
                 continue
             except OSError as error:
-                code = "unreadable"
-                raise MessageUnreadable(code, f"{kind}: {error.strerror}") from error
+                raise MessageUnreadable(
+                    "unreadable", f"{kind}: {error.strerror}"
+                ) from error
             return read_capped(file, status.st_size), FilePlace(parts, place.name)
         return None
 
@@ -177,12 +174,8 @@ class QmailQueue(QueueDirectory[SourceEntry]):
         """
         for depth in range(1, len(parts) + 1):
             if Path(self._root, *parts[:depth]).is_symlink():
-                code, detail = "unreadable", f"{'/'.join(parts[:depth])} is a link"
-                raise MessageUnreadable(code, detail)
-
-
-def _content(content: int, size: int) -> Iterator[bytes]:
-    return crlf(file_chunks(content, size))
+                detail = f"{'/'.join(parts[:depth])} is a link"
+                raise MessageUnreadable("unreadable", detail)
 
 
 FORMAT = SourceFormat(

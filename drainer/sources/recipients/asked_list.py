@@ -2,11 +2,13 @@
 
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import timedelta
+from functools import partial
+from pathlib import Path
 
 from drainer.mail.mailbox import mailbox_key, readable
 from drainer.policy.census.address_table import AddressTable
 from drainer.policy.census.existence import ExistenceAnswer
+from drainer.sources.recipients.recipient_list import age_of
 
 Ask = Callable[[Sequence[str]], Iterable[str]]
 """Returns which of these keys (addresses, and @domain) the list has."""
@@ -19,12 +21,10 @@ class AskedList:
     of which it has a random address is one of which it has every address.
     """
 
-    def __init__(
-        self, table: AddressTable, ask: Ask, age: Callable[[], timedelta | None]
-    ) -> None:
+    def __init__(self, table: AddressTable, ask: Ask, path: Path | None = None) -> None:
         """Start with an empty table; ask nothing yet."""
         self.name = table.name
-        self.age = age
+        self.age = partial(age_of, path)
         self._table = table
         self._ask = ask
         self._asked: set[str] = set()
@@ -63,5 +63,4 @@ class AskedList:
 
 
 def _is_plain(key: str) -> bool:
-    """Return whether a key can be a line for a program."""
     return key.isprintable() and " " not in key and len(key) > 1

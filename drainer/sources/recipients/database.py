@@ -10,7 +10,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from drainer.errors import UsageError
 from drainer.policy.census.address_table import AddressTable
 from drainer.runtime import databases
-from drainer.sources.recipients.file import refuse_empty
 from drainer.sources.recipients.list_spec import UNREADABLE, ListSpec
 from drainer.sources.recipients.recipient_list import LoadedList
 
@@ -42,8 +41,7 @@ def read_database_list(spec: ListSpec, delimiters: str) -> LoadedList:
     except (SQLAlchemyError, sqlite3.Error, OSError) as error:
         message = f"cannot read recipients from {name}: {databases.reason(error)}"
         raise UsageError(message, hint=UNREADABLE) from None
-    refuse_empty(table, ignored)
-    return LoadedList(table, lambda: None)
+    return LoadedList(table, ignored)
 
 
 def _engine(url: URL) -> sa.Engine:

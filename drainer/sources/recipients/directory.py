@@ -54,10 +54,7 @@ class RecipientDirectory:
                 )
 
     def lookup(self, mailboxes: Sequence[str]) -> dict[str, ExistenceAnswer]:
-        """Return what is known of each; it may block.
-
-        Raises UsageError if a list cannot be read.
-        """
+        """Return what is known of each; it may block. Raises UsageError."""
         found: dict[str, list[ExistenceAnswer]] = {each: [] for each in mailboxes}
         for known in self._lists:
             is_old = self._is_too_old(known)

@@ -20,7 +20,6 @@ from drainer.policy.census.address_table import AddressTable
 from drainer.runtime.private_files import read_password
 from drainer.runtime.redaction import redact, redact_url
 from drainer.sources.recipients.asked_list import AskedList
-from drainer.sources.recipients.file import refuse_empty
 from drainer.sources.recipients.list_spec import UNREADABLE, ListSpec
 from drainer.sources.recipients.recipient_list import LoadedList, RecipientList
 
@@ -44,10 +43,9 @@ def open_ldap_list(spec: ListSpec, delimiters: str) -> RecipientList:
     search = LdapSearch(spec)
     table = AddressTable(search.name, delimiters)
     if search.has_placeholder:
-        return AskedList(table, search.find, lambda: None)
+        return AskedList(table, search.find)
     ignored = sum(not table.add(value) for value in search.values())
-    refuse_empty(table, ignored)
-    return LoadedList(table, lambda: None)
+    return LoadedList(table, ignored)
 
 
 class LdapSearch:
@@ -132,10 +130,7 @@ class LdapSearch:
             session.simple_bind_s(self._spec.bind_dn, self._password())
 
     def _password(self) -> str:
-        """Return the password.
-
-        Without one a server would accept an anonymous login (RFC 4513 5.1.2).
-        """
+        """Return the password; an empty one is an anonymous login (RFC 4513 5.1.2)."""
         path = self._spec.password_file
         try:
             password = read_password(Path(path)).decode().strip("\r\n") if path else ""

@@ -5,13 +5,16 @@ servers of which only Postfix's own lookup is known.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from drainer.policy.census.address_table import AddressTable, add_lines, refuses
 from drainer.sources.recipients.asked_list import AskedList
-from drainer.sources.recipients.file import age_of, refuse_empty
 from drainer.sources.recipients.program import run_program
-from drainer.sources.recipients.recipient_list import LoadedList, RecipientList
+from drainer.sources.recipients.recipient_list import (
+    LoadedList,
+    RecipientList,
+)
 
 _SUFFIXES = {
     "hash": ".db",
@@ -35,16 +38,12 @@ def open_postfix_table(kind: str, name: str, delimiters: str) -> RecipientList:
     """
     url = f"{kind}:{name}"
     table = AddressTable(url, delimiters)
-    path = Path(name + _SUFFIXES.get(kind, ""))
+    is_file = kind in _SUFFIXES or kind in _PATTERNS
+    path = Path(name + _SUFFIXES.get(kind, "")) if is_file else None
     if kind in _SUFFIXES:
         lines = run_program(["postmap", "-s", url], fails_with=_NOT_FOUND)
-        refuse_empty(table, add_lines(table, lines))
-        return LoadedList(table, lambda: age_of(path))
-    return AskedList(
-        table,
-        lambda keys: _ask(url, keys),
-        lambda: age_of(path) if kind in _PATTERNS else None,
-    )
+        return LoadedList(table, add_lines(table, lines), path)
+    return AskedList(table, partial(_ask, url), path)
 
 
 def _ask(url: str, keys: Sequence[str]) -> Iterator[str]:

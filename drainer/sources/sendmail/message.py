@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 
 from drainer.errors import MessageUnreadable
-from drainer.mail.envelope import Client, Envelope, RecipientCollector
+from drainer.mail.envelope import Client, Envelope, Recipient, unique_recipients
 from drainer.mail.reply import printable
 from drainer.sources.common.stored_text import (
     flags_of,
@@ -53,8 +53,8 @@ class ControlFile:
     quarantine: str
     #: Last two names of the directory with the body; () = not given.
     body_directory: tuple[str, ...]
-    #: The fault of its sender, if it has one.
-    faults: list[str]
+    #: The fault of its sender; '' = none.
+    fault: str
     #: The sender as stored; a part of the identity.
     sender: bytes
 
@@ -74,8 +74,7 @@ class _Lines:
 def parse(data: bytes) -> ControlFile:
     """Parse a control file; raises MessageUnreadable('corrupt', 'incomplete')."""
     if not data:
-        code, detail = "incomplete", "its control file is empty"
-        raise MessageUnreadable(code, detail)
+        raise MessageUnreadable("incomplete", "its control file is empty")
     found = _Lines()
     for line in _unfold(data):
         _read(line, found)
@@ -87,12 +86,10 @@ def _unfold(data: bytes) -> list[bytes]:
     """Split into lines with their continuations; the final dot must be there."""
     text, end, rest = (b"\n" + data).partition(b"\n.\n")
     if not end or rest:
-        code = "corrupt"
         detail = "cut off: no final dot" if not end else "text after its final dot"
-        raise MessageUnreadable(code, detail)
+        raise MessageUnreadable("corrupt", detail)
     if b"\0" in text:
-        code, detail = "corrupt", "a NUL in its control file"
-        raise MessageUnreadable(code, detail)
+        raise MessageUnreadable("corrupt", "a NUL in its control file")
     return re.split(rb"\n(?![ \t])", text[1:])
 
 
@@ -118,26 +115,26 @@ def _read(line: bytes, found: _Lines) -> None:
 
 def _check(found: _Lines) -> None:
     """Refuse a file that is not a control file, or one of a future sendmail."""
-    code = "corrupt"
     missing = [kind for kind in "VTS" if kind not in found.single]
     if missing:
-        raise MessageUnreadable(code, f"no {missing[0]} line")
+        raise MessageUnreadable("corrupt", f"no {missing[0]} line")
     version, arrived = found.single["V"], found.single["T"]
     if not (version.isdigit() and len(version) <= 3):  # noqa: PLR2004
-        raise MessageUnreadable(code, f"version {version[:20]!r}")
+        raise MessageUnreadable("corrupt", f"version {version[:20]!r}")
     if int(version) > NEWEST_VERSION:
         detail = f"version {int(version)}, known is {NEWEST_VERSION}"
-        raise MessageUnreadable(code, detail)
+        raise MessageUnreadable("corrupt", detail)
     if not (arrived.isdigit() and len(arrived) < 11):  # noqa: PLR2004 - 2**35
-        raise MessageUnreadable(code, f"arrival time {arrived[:20]!r}")
+        raise MessageUnreadable("corrupt", f"arrival time {arrived[:20]!r}")
 
 
 def _explain(found: _Lines) -> ControlFile:
-    single, faults = found.single, list[str]()
+    single = found.single
     flags = single.get("F", b"").decode("latin-1")
     directory = single.get("d", b"").decode("utf-8", "surrogateescape")
+    envelope, fault = _envelope(found, flags)
     return ControlFile(
-        envelope=_envelope(found, flags, faults),
+        envelope=envelope,
         header=b"".join(_headers(found)),
         arrived=min(int(single["T"]), _MAX_SECONDS),
         client=_client(found.macros),
@@ -145,29 +142,31 @@ def _explain(found: _Lines) -> ControlFile:
         flags=_flags(flags, is_quarantined="q" in single),
         quarantine=text_of(single["q"]) or "no reason" if "q" in single else "",
         body_directory=tuple(directory.split("/")[-2:]) if directory else (),
-        faults=faults,
+        fault=fault,
         sender=single["S"],
     )
 
 
-def _envelope(found: _Lines, flags: str, faults: list[str]) -> Envelope:
-    collector = RecipientCollector()
-    for letters, address, orcpt in found.recipients:
-        notify = _notify(letters.decode("latin-1"))
-        orcpt_text = parameter_of(orcpt)
-        collector.add(recipient_of(address, orcpt=orcpt_text, notify=notify))
+def _envelope(found: _Lines, flags: str) -> tuple[Envelope, str]:
     sender = found.single["S"]
-    reverse_path = "" if sender.strip() == b"<>" else mailbox_of(sender, faults)
+    reverse_path, fault = ("", "") if sender.strip() == b"<>" else mailbox_of(sender)
     body = found.single.get("B", b"").upper()
     ret = ("HDRS" if "n" in flags else "FULL") if "d" in flags else ""
-    return Envelope(
+    envelope = Envelope(
         reverse_path=reverse_path,
-        recipients=tuple(collector.recipients.values()),
+        recipients=unique_recipients(map(_recipient, found.recipients)),
         body={b"8BITMIME": "8bit", b"7BIT": "7bit"}.get(body, ""),
         smtputf8="e" in flags,
         envid=parameter_of(found.single.get("Z", b"")),
         ret=ret,
     )
+    return envelope, fault
+
+
+def _recipient(stored: tuple[bytes, bytes, bytes]) -> Recipient:
+    letters, address, orcpt = stored
+    notify = _notify(letters.decode("latin-1"))
+    return recipient_of(address, orcpt=parameter_of(orcpt), notify=notify)
 
 
 def _notify(letters: str) -> tuple[str, ...]:

@@ -136,8 +136,7 @@ class SendmailQueue(QueueDirectory[SourceEntry]):
         os.stat(place.name, dir_fd=descriptor, follow_symlinks=False)  # still there?
         if self.native_id(place) in self._ids:
             raise FileNotFoundError
-        code, detail = "incomplete", "a body without a control file"
-        raise MessageUnreadable(code, detail)
+        raise MessageUnreadable("incomplete", "a body without a control file")
 
     def _draft(
         self, place: FilePlace, control: ControlFile, opened: OpenFiles
@@ -169,10 +168,7 @@ class SendmailQueue(QueueDirectory[SourceEntry]):
     def _open_body(
         self, place: FilePlace, control: ControlFile, opened: OpenFiles
     ) -> tuple[FilePlace, int, int]:
-        """Open the body: (its place, a descriptor, bytes).
-
-        Raises MessageUnreadable, 'corrupt' when it is missing.
-        """
+        """Open the body: (its place, a descriptor, bytes); raises MessageUnreadable."""
         name = _BODY + self.native_id(place)
         for parts in _body_directories(place.parts, control.body_directory):
             try:
@@ -181,11 +177,11 @@ class SendmailQueue(QueueDirectory[SourceEntry]):
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
-                code = "unreadable"
-                raise MessageUnreadable(code, f"{name}: {error.strerror}") from error
+                raise MessageUnreadable(
+                    "unreadable", f"{name}: {error.strerror}"
+                ) from error
             return FilePlace(parts, name), body, status.st_size
-        code, detail = "corrupt", f"its body {name} is missing"
-        raise MessageUnreadable(code, detail)
+        raise MessageUnreadable("corrupt", f"its body {name} is missing")
 
     def remove(self, found: OpenEntry[SourceEntry], touched: Touched) -> bool:
         """Remove the control file under its lock: flock or fcntl, by the build."""
@@ -208,7 +204,6 @@ class SendmailQueue(QueueDirectory[SourceEntry]):
 
 
 def _is_mark(entry: os.DirEntry[str]) -> bool:
-    """Return whether a name shows that this is a queue of sendmail."""
     if entry.name in _DIRECTORIES:
         return entry.is_dir(follow_symlinks=False)
     if entry.is_dir(follow_symlinks=False):
@@ -250,7 +245,7 @@ def _problem(place: FilePlace, control: ControlFile) -> Problem | None:
         return Problem(code="marked-corrupt", detail="sendmail renamed it to Qf")
     if control.quarantine or place.name.startswith("hf"):
         return Problem(code="quarantined", detail=control.quarantine or "no reason")
-    return envelope_problem(control.envelope, control.faults)
+    return envelope_problem(control.envelope, control.fault)
 
 
 FORMAT = SourceFormat(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from drainer.errors import SourceError, UsageError
-from drainer.mail.envelope import Recipient, notify_names, quote_mailbox
+from drainer.mail.envelope import Recipient, quote_mailbox
 from drainer.mail.message import Message, SpooledMessage
 from drainer.sources.common.files import unescape_name
 from drainer.sources.postfix.layout import QUEUES
@@ -57,6 +57,9 @@ def oracle_of(name: str) -> Oracle:
     return oracle
 
 
+NOTIFY = {1: "NEVER", 2: "SUCCESS", 4: "FAILURE", 8: "DELAY"}
+
+
 def expected_recipients(oracle: Oracle) -> tuple[Recipient, ...]:
     """Return the recipients by the oracle: each forward path once."""
     if "redirect_to" in oracle:
@@ -66,7 +69,8 @@ def expected_recipients(oracle: Oracle) -> tuple[Recipient, ...]:
     recipients: dict[str, Recipient] = {}
     for each in oracle["recipients"]:
         path = quote_mailbox(each["address"])
-        notify = notify_names(int(each.get("notify", "0")))
+        flags = int(each.get("notify", "0"))
+        notify = tuple(name for bit, name in NOTIFY.items() if flags & bit)
         recipient = Recipient(
             forward_path=path, orcpt=each.get("orcpt", ""), notify=notify
         )

@@ -37,7 +37,7 @@ ANNA: Final = RecipientStatus(
 )
 REPORT: Final = Dsn(
     envelope=Envelope(reverse_path="Bob+x@sender.example"),
-    fates=(ANNA,),
+    statuses=(ANNA,),
     hostname="mx2.example",
     primary="mx1.primary.example",
     message_id="<report-0123@mx2.example>",
@@ -148,7 +148,7 @@ def test_the_fields() -> None:
     report = replace(
         REPORT,
         envelope=replace(REPORT.envelope, envid="QQ314159"),
-        fates=(
+        statuses=(
             replace(
                 ANNA,
                 recipient=replace(ANNA.recipient, orcpt="rfc822;Anna@list.example"),
@@ -192,7 +192,7 @@ def test_an_mta_without_a_name_is_a_literal(host: str, name: str) -> None:
 def test_without_a_reply_there_is_no_remote_mta() -> None:
     """Both or neither; expired is class 4."""
     fate = replace(ANNA, reply="", status="4.4.7")
-    data = build(replace(REPORT, fates=(fate,)))
+    data = build(replace(REPORT, statuses=(fate,)))
     recipient = groups_of(data)[1]
     assert recipient["Status"] == "4.4.7"
     assert not {"Remote-MTA", "Diagnostic-Code"} & recipient.keys()
@@ -216,7 +216,7 @@ def test_the_class_of_the_status_fits_the_action(
 ) -> None:
     """RFC 3464 2.3.4."""
     fate = replace(ANNA, status=given)
-    data = build(replace(REPORT, action=action, fates=(fate,)))
+    data = build(replace(REPORT, action=action, statuses=(fate,)))
     assert groups_of(data)[1]["Status"] == status
 
 
@@ -279,12 +279,12 @@ def test_a_list_manager_finds_the_recipients() -> None:
 
 def test_a_hundred_recipients_are_one_report() -> None:
     """Each with its own fields; those with the same fate are told together."""
-    fates = tuple(
+    statuses = tuple(
         replace(ANNA, recipient=Recipient(forward_path=f"user{n}@primary.example"))
         for n in range(100)
     )
     full = replace(ANNA, status="5.2.2", reply="552 5.2.2 Mailbox full")
-    data = build(replace(REPORT, fates=(*fates, full)))
+    data = build(replace(REPORT, statuses=(*statuses, full)))
     assert len(groups_of(data)) == 102
     assert len(bounces(data)[1]) == 101
     text = text_of(data)
@@ -298,9 +298,9 @@ def test_notify_never_is_not_listed() -> None:
     silent = replace(
         ANNA, recipient=Recipient(forward_path="hidden@x.example", notify=("NEVER",))
     )
-    assert b"hidden" not in build(replace(REPORT, fates=(ANNA, silent)))
+    assert b"hidden" not in build(replace(REPORT, statuses=(ANNA, silent)))
     with pytest.raises(CannotReport):
-        build(replace(REPORT, fates=(silent,)))
+        build(replace(REPORT, statuses=(silent,)))
 
 
 @pytest.mark.parametrize("sender", ["", "bob", "bob@x\r\nBcc: eve@x", "a b@x.example"])
@@ -440,7 +440,9 @@ def test_no_original_can_end_its_part() -> None:
 
 def test_without_the_time_of_an_attempt() -> None:
     """The field is left out."""
-    data = build(replace(REPORT, fates=(replace(ANNA, last_attempt=None),), log_id=""))
+    data = build(
+        replace(REPORT, statuses=(replace(ANNA, last_attempt=None),), log_id="")
+    )
     assert not {"Last-Attempt-Date", "Final-Log-Id"} & groups_of(data)[1].keys()
 
 
@@ -456,7 +458,7 @@ JOERG: Final = replace(
 
 def test_utf8_addresses_are_escaped_for_others() -> None:
     """RFC 6533 3: the sender is ASCII, the report stays so."""
-    data = build(replace(REPORT, fates=(JOERG,)))
+    data = build(replace(REPORT, statuses=(JOERG,)))
     assert data.isascii()
     recipient = groups_of(data)[1]
     assert recipient["Final-Recipient"] == "utf-8; j\\x{F6}rg@b\\x{FC}cher.example"
@@ -469,7 +471,7 @@ def test_the_internationalised_form() -> None:
     envelope = Envelope(reverse_path="b\u00e4r@sender.example", smtputf8=True)
     head = "Subject: Gr\u00fc\u00dfe\r\n".encode() + HEAD
     report = replace(
-        REPORT, envelope=envelope, fates=(JOERG,), head=head, smtputf8=True
+        REPORT, envelope=envelope, statuses=(JOERG,), head=head, smtputf8=True
     )
     data = build(report)
     raw = data.decode()
@@ -532,7 +534,7 @@ def places(text: str) -> Iterator[Dsn]:
         replace(ANNA, recipient=replace(ANNA.recipient, orcpt=f"utf-8;{text}")),
         replace(ANNA, recipient=replace(ANNA.recipient, orcpt=f"{text};x")),
     ):
-        yield replace(REPORT, fates=(changed,))
+        yield replace(REPORT, statuses=(changed,))
     raw = text.encode("utf-8", "surrogateescape")
     yield replace(REPORT, head=raw)
     yield replace(REPORT, head=b"Message-ID: " + raw + b"\r\n" + HEAD)

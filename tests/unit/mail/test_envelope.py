@@ -10,14 +10,13 @@ from hypothesis import strategies as st
 from drainer.mail.envelope import (
     AddressError,
     Recipient,
-    RecipientCollector,
     ascii_form,
     domain_of,
     from_xtext,
     is_ascii,
-    notify_names,
     parse_mailbox,
     quote_mailbox,
+    unique_recipients,
     utf8_xtext,
     verp_sender,
     wire_mailbox,
@@ -139,13 +138,6 @@ def test_orcpt_is_encoded_by_its_type() -> None:
     assert utf8_xtext("a\\b") == "a\\x{5C}b"
 
 
-def test_notify_flags_have_names() -> None:
-    """The bits that Postfix stores."""
-    assert notify_names(1) == ("NEVER",)
-    assert notify_names(14) == ("SUCCESS", "FAILURE", "DELAY")
-    assert notify_names(0) == ()
-
-
 @pytest.mark.parametrize(
     ("sender", "recipient", "delimiters", "expected"),
     [
@@ -165,11 +157,12 @@ def test_verp_names_the_recipient_in_the_sender(
 
 def test_a_recipient_is_collected_once() -> None:
     """The first one with its parameters stays, the order too."""
-    collector = RecipientCollector()
-    for path, notify in (("a@b", ("NEVER",)), ("c@d", ()), ("a@b", ())):
-        collector.add(Recipient(forward_path=path, notify=notify))
-    assert list(collector.recipients) == ["a@b", "c@d"]
-    assert collector.recipients["a@b"].notify == ("NEVER",)
+    given = (("a@b", ("NEVER",)), ("c@d", ()), ("a@b", ()))
+    found = unique_recipients(
+        Recipient(forward_path=path, notify=notify) for path, notify in given
+    )
+    assert [each.forward_path for each in found] == ["a@b", "c@d"]
+    assert found[0].notify == ("NEVER",)
 
 
 def test_a_domain_is_no_longer_than_a_name_can_be() -> None:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drainer.sources.common.trace_headers import Trace, TraceRules, cut, read_trace
+from drainer.sources.common.trace_envelope import TraceRules
+from drainer.sources.common.trace_headers import TRACE_OPTIONS, Trace, cut, read_trace
 
 RECEIVED = (
     "Received: from client.example (client.example [192.0.2.7])\n"
@@ -25,7 +26,7 @@ def read(head: str, rules: TraceRules = TraceRules(), from_line: bytes = b"") ->
 
 def paths(trace: Trace) -> list[str]:
     """Return the forward paths."""
-    return [each.forward_path for each in trace.recipients]
+    return [each.forward_path for each in trace.envelope.recipients]
 
 
 def left(head: str, rules: TraceRules = TraceRules()) -> str:  # noqa: B008
@@ -70,7 +71,7 @@ def test_recipients_come_from_the_best_field_above_received(
 def test_to_and_cc_are_never_recipients() -> None:
     """They are the author's text."""
     trace = read(f"Return-Path: <s@e.com>\nTo: t@p.org\nCc: c@p.org\n{RECEIVED}{BODY}")
-    assert trace.recipients == ()
+    assert trace.envelope.recipients == ()
     assert trace.problem is not None
     assert trace.problem.code == "no-envelope"
 
@@ -82,7 +83,7 @@ def test_fields_below_received_are_the_clients() -> None:
         f"X-Original-To: forged@p.org\nReturn-Path: <forged@e.com>\n{BODY}"
     )
     assert paths(trace) == ["real@p.org"]
-    assert trace.reverse_path == "s@e.com"
+    assert trace.envelope.reverse_path == "s@e.com"
 
 
 def test_fields_above_another_hosts_received_count_when_the_backup_is_named() -> None:
@@ -97,7 +98,7 @@ def test_without_the_named_backup_nothing_is_trusted() -> None:
     """A host that is not in the trace did not write it."""
     head = f"Return-Path: <s@e.com>\nX-Original-To: x@p.org\n{RECEIVED}{BODY}"
     trace = read(head, TraceRules(backup_host="other.example"))
-    assert trace.recipients == ()
+    assert trace.envelope.recipients == ()
     assert trace.stripped == ()
     assert trace.problem is not None
     assert "other.example" in trace.problem.detail
@@ -184,7 +185,7 @@ def test_an_unusable_recipient_holds_itself(value: str) -> None:
     head = f"Return-Path: <>\nDelivered-To: {value}\nDelivered-To: d@p.org\n{RECEIVED}"
     trace = read(head + BODY)
     assert trace.problem is None
-    assert [bool(each.fault) for each in trace.recipients] == [True, False]
+    assert [bool(each.fault) for each in trace.envelope.recipients] == [True, False]
     assert paths(trace)[1:] == ["d@p.org"]
 
 
@@ -205,7 +206,7 @@ def test_an_unusable_recipient_holds_itself(value: str) -> None:
 def test_the_sender_comes_from_return_path_first(field: str, expected: str) -> None:
     """The null sender stays the null sender."""
     trace = read(f"{field}Delivered-To: d@p.org\n{RECEIVED}{BODY}")
-    assert trace.reverse_path == expected
+    assert trace.envelope.reverse_path == expected
     assert trace.problem is None
 
 
@@ -213,10 +214,10 @@ def test_the_from_line_is_the_last_resort() -> None:
     """An mbox From_ line, given apart or still on top; MAILER-DAEMON is null."""
     head = f"Delivered-To: d@p.org\n{RECEIVED}{BODY}"
     line = "From s@e.com Mon Nov 23 17:06:59 2026\n"
-    assert read(line + head).reverse_path == "s@e.com"
-    assert read(head, from_line=line.encode()).reverse_path == "s@e.com"
+    assert read(line + head).envelope.reverse_path == "s@e.com"
+    assert read(head, from_line=line.encode()).envelope.reverse_path == "s@e.com"
     null = read(head, from_line=b"From MAILER-DAEMON Mon Nov 23 17:06:59 2026\n")
-    assert (null.reverse_path, null.problem) == ("", None)
+    assert (null.envelope.reverse_path, null.problem) == ("", None)
 
 
 def test_an_unknown_sender_is_not_the_null_sender() -> None:
@@ -271,7 +272,11 @@ def test_sender_and_recipients_come_from_one_delivery(
 ) -> None:
     """Named fields outrank those of a later local delivery, in any order."""
     trace = read(head + RECEIVED + BODY, rules)
-    assert (trace.reverse_path, paths(trace), trace.problem) == (sender, expected, None)
+    assert (trace.envelope.reverse_path, paths(trace), trace.problem) == (
+        sender,
+        expected,
+        None,
+    )
     assert left(head + RECEIVED + BODY, rules) == RECEIVED + BODY
 
 
@@ -312,7 +317,7 @@ def test_a_named_sender_field_is_the_only_one() -> None:
     rules = TraceRules(sender_header="X-Real-From")
     head = f"Delivered-To: d@p.org\n{RECEIVED}{BODY}"
     trace = read(f"X-Real-From: <r@e.com>\nReturn-Path: <s@e.com>\n{head}", rules)
-    assert (trace.reverse_path, paths(trace)) == ("r@e.com", ["d@p.org"])
+    assert (trace.envelope.reverse_path, paths(trace)) == ("r@e.com", ["d@p.org"])
     line = b"From s@e.com Mon Nov 23 17:06:59 2026\n"
     problem = read(f"Return-Path: <s@e.com>\n{head}", rules, from_line=line).problem
     assert problem is not None
@@ -324,7 +329,7 @@ def test_the_block_next_to_the_backups_received_counts() -> None:
     later = f"{QUARANTINE}Received: from mx2 by store.example\n\tid x; Mon\n"
     head = f"{later}Return-Path: <s@e.com>\nX-Original-To: u@p.org\n{RECEIVED}{BODY}"
     trace = read(head, OURS)
-    assert (trace.reverse_path, paths(trace)) == ("s@e.com", ["u@p.org"])
+    assert (trace.envelope.reverse_path, paths(trace)) == ("s@e.com", ["u@p.org"])
     assert left(head, OURS).startswith("Received: from mx2 by store.example")
 
 
@@ -357,7 +362,7 @@ def test_x_sender_is_a_field_of_clients_elsewhere() -> None:
     top = "Return-Path: <s@e.com>\nDelivered-To: d@p.org\n"
     client = "X-Sender: a@e.com\nX-Receiver: forged@p.org\n"
     trace = read(top + client + BODY)
-    assert (trace.reverse_path, paths(trace)) == ("s@e.com", ["d@p.org"])
+    assert (trace.envelope.reverse_path, paths(trace)) == ("s@e.com", ["d@p.org"])
     assert left(top + client + BODY) == client + BODY
 
 
@@ -366,7 +371,7 @@ def test_a_named_x_receiver_brings_its_x_sender() -> None:
     head = "X-Spool: 1\nX-Sender: a@e.com\nX-Receiver: c@p.org\n"
     rules = TraceRules(recipient_header="X-Receiver")
     trace = read(head + RECEIVED + BODY, rules)
-    assert (trace.reverse_path, paths(trace)) == ("a@e.com", ["c@p.org"])
+    assert (trace.envelope.reverse_path, paths(trace)) == ("a@e.com", ["c@p.org"])
     assert left(head + RECEIVED + BODY, rules) == f"X-Spool: 1\n{RECEIVED}{BODY}"
 
 
@@ -432,3 +437,10 @@ def test_hostile_values_are_read_in_linear_time(value: str) -> None:
     """Half a megabyte of quotes or brackets stalls nobody."""
     read(f"Delivered-To: {value}\nReceived: {value}\n{BODY}")
     read(f"Received: from a by mx2.backup.example for {value}\n{BODY}", OURS)
+
+
+def test_each_option_is_a_rule() -> None:
+    """So a source passes its options on as they are."""
+    rules = TraceRules(**dict.fromkeys(TRACE_OPTIONS, "x"))
+    assert set(TRACE_OPTIONS) == set(TraceRules.__struct_fields__)
+    assert rules.sender_header == "x"

@@ -9,10 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drainer.errors import MessageUnreadable, UsageError
-from drainer.mail.message import PROBLEMS
-from drainer.sources.database.mapping import mapping_of
+from drainer.mail.message import PROBLEMS, Message
+from drainer.sources.database.mapping import TableMapping, mapping_of
 from drainer.sources.database.rows import (
-    RowsPlace,
     arrival,
     bytes_of,
     mailbox,
@@ -29,10 +28,16 @@ KEYS = ("reverse_path", "recipients", "arrived", "client_address", "login",
         "message_id", "body", "smtputf8", "envid", "ret", "verp")  # fmt: skip
 
 
-def place(kind: str = "one", *, built_in: bool = False) -> RowsPlace:
-    """Return a source's common facts."""
-    return RowsPlace(url="sqlite:////x", name="t", is_built_in=built_in,
-                 recipients_format=kind, delimiter=",")  # fmt: skip
+def read(
+    kind: str,
+    row: dict[str, Any],
+    children: list[dict[str, Any]] | None = None,
+    *,
+    built_in: bool = False,
+) -> Message:
+    """Return the message of a row of a table."""
+    mapping = TableMapping(table="t", is_built_in=built_in, recipients_format=kind)
+    return message_of("sqlite:////x", mapping, row, children or [])
 
 
 @given(
@@ -52,7 +57,7 @@ def test_any_row_is_a_message(
 ) -> None:
     """With a problem that is known, or with an envelope that may be sent."""
     row |= {"id": 7, "size": 3, "head": head}
-    message = message_of(place(kind, built_in=built_in), row, children)
+    message = read(kind, row, children, built_in=built_in)
     assert len(message.id) == 32
     assert message.native_id.isprintable()
     assert message.arrived.tzinfo is not None
@@ -104,9 +109,9 @@ def test_the_identity_of_an_imported_message_is_its_own() -> None:
     """So that a ledger knows it from the spool it came from."""
     row = {"id": 1, "size": 0, "head": b"", "arrived": 0, "reverse_path": ""}
     name = "0123456789abcdef" * 2
-    found = message_of(place(built_in=True), row | {"message_id": f"drainer:{name}"})
+    found = read("one", row | {"message_id": f"drainer:{name}"}, built_in=True)
     assert found.id == name
-    other = message_of(place(built_in=True), row | {"message_id": f"drainer:{name}0"})
+    other = read("one", row | {"message_id": f"drainer:{name}0"}, built_in=True)
     assert other.id != name
 
 
@@ -123,7 +128,7 @@ def test_a_quoted_delimiter_is_part_of_an_address(
 ) -> None:
     """RFC 5321 4.1.2; a quote alone hides nobody beside it."""
     row = {"id": 1, "size": 1, "head": b"", "arrived": 0, "reverse_path": ""}
-    found = message_of(place("delimited"), row | {"recipients": listed})
+    found = read("delimited", row | {"recipients": listed})
     assert [each.forward_path for each in found.envelope.recipients] == paths
 
 
@@ -131,7 +136,7 @@ def test_a_row_without_a_content_is_no_message() -> None:
     """Neither NULL nor nothing at all: a backup adds a field to each mail."""
     row = {"id": 1, "head": None, "arrived": 0, "reverse_path": "", "recipients": "a@b"}
     for size in (None, 0):
-        found = message_of(place("one"), row | {"size": size})
+        found = read("one", row | {"size": size})
         assert found.problem is not None
         assert found.problem.detail == "its content is empty"
 

@@ -111,14 +111,14 @@ def test_dsn_parameters_are_read() -> None:
         attribute("envelope_id=QQ+1=x y"),
         attribute("ret_flags=2"),
         attribute("dsn_orig_rcpt=rfc822;Bob+tag@d.org"),
-        attribute("notify_flags=6"),
+        attribute("notify_flags=14"),
         record("O", "bob@d.org"),
         record("R", "r@d.org"),
     )
     envelope = message.envelope
     assert (envelope.envid, envelope.ret) == ("QQ+1=x y", "HDRS")
     assert envelope.recipients[0].orcpt_xtext() == "rfc822;Bob+2Btag@d.org"
-    assert envelope.recipients[0].notify == ("SUCCESS", "FAILURE")
+    assert envelope.recipients[0].notify == ("SUCCESS", "FAILURE", "DELAY")
 
 
 def test_no_orcpt_is_invented() -> None:
