@@ -36,6 +36,8 @@ SECONDS ?= 300
 WORDS ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Every test process loads the same modules: they are compiled once, and tests too.
+export PYTHONDONTWRITEBYTECODE :=
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
@@ -68,17 +70,18 @@ check: setup ## formatting, lint, strict types: fast, changes nothing
 fast: setup ## the tests that need no server: seconds
 	$(BIN)/python -m pytest -q tests/unit tests/contract tests/test_layers.py tests/test_docs.py
 
-# Many tests wait for servers, so that four run on two processors; whoever has none left
-# takes over another's. What counts time or memory runs after that, alone. Servers and
-# ledgers wait for a disk all the time, so that their files are in memory, if 4 GB are free.
+# Tests wait for servers more than half of their time, so that six run on two processors;
+# whoever has none left takes over another's. What counts time or memory runs before that,
+# alone; this also leaves the compiled tests for the six. Servers and ledgers wait for a
+# disk all the time, so that their files are in memory, if 4 GB are free.
 MEMORY := /dev/shm
 test: setup services ## every test; as root it installs what is missing, and nothing is skipped
 	free=$$(df --output=avail $(MEMORY) 2>/dev/null | sed 1d); \
 	[ "$${free:-0}" -lt 4000000 ] || { \
 	  TMPDIR=$$(mktemp -d $(MEMORY)/drainer-XXXXXX) && export TMPDIR && \
 	  chmod 1777 "$$TMPDIR" && trap 'rm -rf "$$TMPDIR"' EXIT INT TERM; }; \
-	$(BIN)/python -m pytest -m "not alone" -n 4 --dist worksteal && \
-	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest -m alone && \
+	$(BIN)/python -m pytest -m "not alone" -n 6 --dist worksteal
 
 # The extra is no part of `setup`: atheris has no wheel for every Python. Without it
 # inputs are drawn by chance.
