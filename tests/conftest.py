@@ -1,6 +1,7 @@
 """Fixtures: real servers, scripted peers. And the rule that CI skips nothing."""
 
 import contextlib
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.command import runner, worker_server
 from tests.support.databases import servers
 from tests.support.mta import postfix, roles
 from tests.support.mta.postfix import PrivatePostfix, instance_directory
@@ -25,6 +27,8 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("drainer")
+gc.set_threshold(*runner.GARBAGE)
+worker_server.install()
 _skipped: list[str] = []
 
 # ---- a skipped test is a failed run where everything is installed

@@ -49,6 +49,8 @@ SETTINGS: Final[Mapping[str, Mapping[str, object]]] = {
     "breaker": {"pauses": ["20ms"], "give_up_after": "0s"},
 }
 TIMEOUT: Final = 60
+#: A process of tests has a million objects: it looks for cycles less often than usual.
+GARBAGE: Final = (10_000, 10, 10)
 NO_DNS: Final[Mapping[str, str]] = {
     "DRAINER_BOUNCE__DNS_SERVERS": '["127.0.0.1"]',
     "DRAINER_BOUNCE__DNS_PORT": "9",
@@ -90,7 +92,7 @@ def call(*args: object) -> Result:
             code = 0
         finally:  # a drain sets the collector as suits a process that ends
             gc.unfreeze()
-            gc.set_threshold(700, 10, 10)
+            gc.set_threshold(*GARBAGE)
     return Result(code, out.getvalue(), err.getvalue())
 
 
