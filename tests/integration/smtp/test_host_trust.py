@@ -9,9 +9,16 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.command.runner import Bench
-from tests.support.scenarios.sessions import PATIENT, PIPELINING, StartPeer, sent
+from tests.support.scenarios.sessions import PATIENT, PLAIN, StartPeer, sent
 from tests.support.smtp_peer.peer import PeerThread
-from tests.support.smtp_peer.script import Drop, ReplyThenDrop, Reset, Step, View
+from tests.support.smtp_peer.script import (
+    EXTENSIONS,
+    Drop,
+    ReplyThenDrop,
+    Reset,
+    Step,
+    View,
+)
 
 PATHS = [f"user{n}@example.org" for n in range(30)]
 BYE = ReplyThenDrop("421 4.7.0 too many messages in this session")
@@ -26,9 +33,12 @@ ENDS: dict[str, Step] = {
 NO_PAUSE = PATIENT | {"breaker": {"pauses": ["1h"], "give_up_after": "30s"}}
 
 
-@PIPELINING
 @pytest.mark.parametrize("step", ENDS.values(), ids=list(ENDS))
-@pytest.mark.parametrize("limit", [1, 3, 10])
+@pytest.mark.parametrize(
+    ("limit", "extensions"),
+    [(1, EXTENSIONS), (3, EXTENSIONS), (10, EXTENSIONS), (3, PLAIN)],
+    ids=["1", "3", "10", "3-one-by-one"],
+)
 def test_a_limit_of_messages_in_a_session_is_learned(
     peer: StartPeer,
     bench: Bench,

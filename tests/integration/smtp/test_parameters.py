@@ -33,6 +33,12 @@ WORDS = {
     "NOTIFY": "rcpt",
     "ORCPT": "rcpt",
 }
+#: Each reply about a parameter of MAIL and one of RCPT, each parameter more than once.
+ROWS = [
+    pair
+    for n, reply in enumerate(REPLIES)
+    for pair in ((list(WORDS)[n % 4], reply), (list(WORDS)[4 + n % 2], reply))
+]
 
 
 def add_with_parameters(bench: Bench) -> str:
@@ -57,8 +63,7 @@ def add_with_parameters(bench: Bench) -> str:
 
 
 @PIPELINING
-@pytest.mark.parametrize("reply", REPLIES)
-@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize(("word", "reply"), ROWS)
 def test_a_refused_parameter_is_left_out(
     peer: StartPeer, bench: Bench, word: str, reply: str, extensions: tuple[str, ...]
 ) -> None:

@@ -186,7 +186,6 @@ async def busy(per_second: float, seconds: float, sessions: int, dot: float) -> 
     return len(sent) - before
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     rates(),
     st.lists(st.tuples(st.floats(0.1, 1), st.sampled_from([0, 0.3, 0.5])), max_size=8),
