@@ -56,7 +56,7 @@ def approvals(
         permit = ask(bounce_decider, each, now)
         event = _EVENTS.get(permit.decision.answer)
         if event is not None:
-            yield OperatorDecision(resting=each, event=event, permit=permit)
+            yield OperatorDecision(pending=each, event=event, permit=permit)
 
 
 def keep_copies(
@@ -69,8 +69,8 @@ def keep_copies(
 
     Raises UsageError if a copy cannot be made; then nothing may become final.
     """
-    for id_, some in groupby(rulings, key=lambda ruling: ruling.resting.row["id"]):
-        claimed = tuple(claimed_of(ruling.resting.row) for ruling in some)
+    for id_, some in groupby(rulings, key=lambda ruling: ruling.pending.row["id"]):
+        claimed = tuple(claimed_of(ruling.pending.row) for ruling in some)
         recipients = tuple(each.recipient for each in claimed)
         message = message_of(report.message(id_), recipients)
         try:

@@ -49,9 +49,9 @@ from drainer.ledger.reader import LedgerReader
 from drainer.ledger.reports.pending_bounces import (
     OperatorDecision,
     PendingBounce,
-    drained,
+    find_drained_sources,
+    find_pending,
     limits_now,
-    resting,
     rule,
 )
 from drainer.mail.message import Message, SpooledMessage
@@ -130,7 +130,7 @@ def approve(asked: OperatorRequest) -> None:
         chosen = _select_pending(report, "approve", asked)
         if bounce_decider is None:
             rulings = [
-                OperatorDecision(resting=r, event=Event.APPROVED_REFUSED)
+                OperatorDecision(pending=r, event=Event.APPROVED_REFUSED)
                 for r in chosen
             ]
         else:
@@ -150,7 +150,7 @@ def cancel(asked: OperatorRequest) -> None:
     with open_decider(asked.config) as (report, _):
         chosen = _select_pending(report, "cancel", asked)
         rulings = [
-            OperatorDecision(resting=each, event=Event.CANCELLED) for each in chosen
+            OperatorDecision(pending=each, event=Event.CANCELLED) for each in chosen
         ]
         _carry_out("cancel", asked, report, rulings)
 
@@ -160,7 +160,9 @@ def _select_pending(
 ) -> list[PendingBounce]:
     chosen = select_messages(report, asked.ids, asked.filters, verb)
     pending = State.BOUNCE_PENDING.value
-    return [each for each in resting(report, chosen) if each.row["state"] == pending]
+    return [
+        each for each in find_pending(report, chosen) if each.row["state"] == pending
+    ]
 
 
 def _carry_out(
@@ -175,7 +177,7 @@ def _carry_out(
         limits = limits_now(report, utcnow())
         done = [each.stood(limits) for each in rulings]
         if not asked.as_json:
-            show_touched(each.resting.row for each in rulings)
+            show_touched(each.pending.row for each in rulings)
     elif rulings:
         asked.insist(verb, len(rulings))
         url = ledger_url(asked.config)
@@ -273,7 +275,7 @@ def _open_sources(config: Config) -> list[Source]:
     """
     names = [str(make_route(each)) for each in routes_now(config)]
     with LedgerReader(ledger_url(config)) as report:
-        urls = drained(report, names)
+        urls = find_drained_sources(report, names)
         waiting = {url for url in urls if report.sums([url]).messages["remaining"]}
     named = {
         source.url: name

@@ -130,7 +130,7 @@ def config(
         return
     facts: dict[str, Any] = redact_all(known.model_dump(mode="json"))
     routes = facts.pop("routes")
-    facts["ledger"]["url"] = databases.shown(ledger_url(known))
+    facts["ledger"]["url"] = databases.safe_url(ledger_url(known))
     own = [{k: v for k, v in each.items() if v is not None} for each in routes]
     if json_:
         print_json(facts | {"routes": own})

@@ -233,7 +233,7 @@ def worker_processes(config: Config) -> Iterator[WorkerProcesses]:
 async def run_drain(request: DrainRequest, workers: WorkerProcesses) -> int:
     """Check the primary and drain, print how it ended; return the exit status."""
     names = ", ".join(request.settings.names)
-    say(f"draining to {names}; ledger {databases.shown(request.url)}")
+    say(f"draining to {names}; ledger {databases.safe_url(request.url)}")
     _warn_of_defaults(request.config)
     for source in request.sources if request.settings.scans else ():
         introduce(source)

@@ -30,7 +30,7 @@ from drainer.ledger.retention import (
     PruneCount,
     PruneRequest,
     count_prunable,
-    known_sources,
+    find_sources,
     prune,
 )
 from drainer.mail.reply import printable
@@ -174,7 +174,7 @@ def _refuse_marked(url: LedgerURL) -> None:
     """Refuse while a source has a marker of this ledger; UsageError."""
     with LedgerReader(url) as report:
         identity = report.identity()
-    for marked in marked_sources(identity, known_sources(url), marker_folders(url)):
+    for marked in marked_sources(identity, find_sources(url), marker_folders(url)):
         place = printable(os.fspath(marked.place.folder / marked.place.name))
         message = (
             f"{printable(marked.url)} may still hold mail that this ledger knows as"
@@ -189,7 +189,7 @@ def _refuse_marked(url: LedgerURL) -> None:
 
 def _refuse_present(url: LedgerURL, gone: list[str]) -> None:
     """Refuse to call a source gone that the ledger lacks, or that is still there."""
-    known = known_sources(url)
+    known = find_sources(url)
     for each in gone:
         if each not in known:
             message = f"the ledger knows no source {printable(each)}"

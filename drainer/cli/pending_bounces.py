@@ -19,8 +19,8 @@ from drainer.ledger.reports.limits import LimitCheck
 from drainer.ledger.reports.pending_bounces import (
     PendingBounce,
     apply_limits,
+    find_pending,
     limits_now,
-    resting,
 )
 from drainer.policy.recipient.state import State
 from drainer.runtime.process import utcnow
@@ -39,7 +39,7 @@ def bounce_facts(
 ) -> Iterator[dict[str, Any]]:
     """Yield recipients for scripts, as if every pending bounce were final now."""
     limits = limits_now(report, utcnow())
-    for each in resting(report, filters):
+    for each in find_pending(report, filters):
         yield _facts(bounce_decider, limits, each)
 
 

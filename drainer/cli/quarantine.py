@@ -34,7 +34,7 @@ from drainer.errors import MessageUnreadable, UsageError
 from drainer.ledger.columns import from_json
 from drainer.ledger.filters import Filters
 from drainer.ledger.operator_actions import PURGE, VERBS
-from drainer.ledger.query.quarantine import quarantined
+from drainer.ledger.query.quarantine import find_quarantined
 from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import Row, from_micros
 from drainer.policy.bounce.decision import RULES as BOUNCE_RULES
@@ -109,7 +109,7 @@ def _list_facts(config: Config, filters: Filters) -> Iterator[dict[str, Any]]:
     rules = make_rules(config)
     with LedgerReader(ledger_url(config)) as report:
         contents = ContentFinder(config, report)
-        for row in quarantined(report, filters):
+        for row in find_quarantined(report, filters):
             reason = meaning_of(row["rule"], rules)
             yield _facts(row, contents.where(row["id"]), reason)
 

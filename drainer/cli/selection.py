@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from drainer.cli.output import say, warn
 from drainer.config import Config
 from drainer.config.build.paths import ledger_url
-from drainer.delivery.loader import chosen
+from drainer.delivery.loader import select_messages
 from drainer.errors import LedgerError
 from drainer.ledger import engine
 from drainer.ledger.query.message_states import RecordedStates, find_recorded
@@ -67,7 +67,7 @@ class SourceList:
         self, sources: Sequence[Source], rules: Admission
     ) -> Iterator[ScannedMessage]:
         for source in sources:
-            for scanned in chosen(
+            for scanned in select_messages(
                 source, rules, self._choice.selection, digest=self._digest
             ):
                 if scanned is None:

@@ -20,7 +20,7 @@ from drainer.config.build.paths import kept_folder, ledger_url, lock_folder
 from drainer.config.build.spools import make_sources
 from drainer.delivery.holds import SpoolHolds
 from drainer.errors import LedgerError, UsageError
-from drainer.ledger.query.status import expiry, replayable, standing
+from drainer.ledger.query.status import expiry, replayable, status_facts
 from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import Row, from_micros
 from drainer.ledger.reserve import LeftReserve
@@ -68,7 +68,7 @@ def status(
     urls = [o.url for o in opened]
     url = ledger_url(config)
     with LedgerReader(url) as report:
-        facts = standing(report, config.retry.lifetime, urls)
+        facts = status_facts(report, config.retry.lifetime, urls)
         all_kept = not urls and not facts["messages"]["acknowledged"]
         found = replayable(report, all_kept=all_kept)
         facts["replay"] = _replay_facts(found, kept_folder(url))

@@ -64,7 +64,7 @@ def watch(
 async def _watch(plan: WatchPlan, read: Callable[[], WatchPlan]) -> None:
     if "JOURNAL_STREAM" not in os.environ:  # a journal notes the time itself
         stamp_messages()
-    shown = databases.shown(plan.url)
+    shown = databases.safe_url(plan.url)
     say(f"watching {plan.route} for {', '.join(plan.urls)}; ledger {shown}")
     if plan.config.file is not None:
         say(f"configuration: {plan.config.file.absolute()}")

@@ -120,9 +120,9 @@ def _scanner(section: ScannerSection) -> str:
 def _ledger(config: Config) -> str:
     url = ledger_url(config)
     if engine.is_file(url) and engine.file_id(url) is None:
-        return f"{databases.shown(url)}: the first drain makes it"
+        return f"{databases.safe_url(url)}: the first drain makes it"
     with LedgerReader(url):
-        return databases.shown(url)
+        return databases.safe_url(url)
 
 
 def _files(section: str, keys: BaseModel) -> Iterator[ConfigFinding]:

@@ -55,7 +55,7 @@ def examine(
     return admit(spooled, facts, rules)
 
 
-def chosen(
+def select_messages(
     source: Source, rules: Admission, selection: Selection, *, digest: bool = False
 ) -> Iterator[ScannedMessage | None]:
     """Scan a source and examine what is selected; yield None for each of the others.

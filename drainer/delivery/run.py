@@ -43,7 +43,7 @@ from drainer.errors import (
 )
 from drainer.ledger.engine import in_use
 from drainer.ledger.owner import RECONNECT_FOR
-from drainer.ledger.query.selection import remains
+from drainer.ledger.query.selection import has_rest
 from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import Decision, DecisionKind
 from drainer.ledger.repository import Ledger
@@ -393,7 +393,7 @@ def _exit_code(run: Run, error: DrainerError | None) -> tuple[int, DrainerError 
             in_use(request.url),
             LedgerReader(request.url, patience=RECONNECT_FOR) as report,
         ):
-            left = remains(report, urls, request.settings.choice)
+            left = has_rest(report, urls, request.settings.choice)
     except LedgerError as lost:
         return lost.exit_code, lost
     return 5 if left else 0, None

@@ -11,7 +11,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import NamedTuple
 
-from drainer.delivery.loader import chosen
+from drainer.delivery.loader import select_messages
 from drainer.errors import DrainerError, SourceError, SourceLost, UsageError
 from drainer.ledger.codec import listing_of
 from drainer.ledger.records import ScanBatch, ScanRow
@@ -95,7 +95,7 @@ def _listings(
     source: Source, rules: Admission, selection: Selection
 ) -> Iterator[ScanRow | None]:
     """Yield what is selected as rows, and None for each of the others."""
-    for scanned in chosen(source, rules, selection, digest=True):
+    for scanned in select_messages(source, rules, selection, digest=True):
         if scanned is None:
             yield None
             continue

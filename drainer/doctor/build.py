@@ -150,7 +150,7 @@ def _places(config: Config) -> probe_host.HostPlaces:
     if url.get_backend_name() == "sqlite":
         folders = {"ledger": folders["quarantine"].parent, **folders}
     return probe_host.HostPlaces(
-        ledger=databases.shown(url),
+        ledger=databases.safe_url(url),
         write=partial(try_writing, url),
         folders=folders,
         connections=config.primary.connections,

@@ -53,7 +53,7 @@ def back_up(url: URL, target: Path) -> int:
     written; LedgerError, LedgerLost as ``engine.connect`` does.
     """
     if command := dump_command(url):
-        message = f"{databases.shown(url)} is a ledger on a database server"
+        message = f"{databases.safe_url(url)} is a ledger on a database server"
         hint = f"run: {shlex.join(command)} > {shlex.quote(str(target))}"
         raise UsageError(message, hint=hint)
     source = engine.connect_reader(url)

@@ -27,7 +27,7 @@ class BreakerLedger(LedgerPart):
         """Take back the pending bounces behind an opened breaker; return how many."""
         at = now()
         return await self._call(
-            breaker_waits.opened,
+            breaker_waits.take_back_waiting,
             behind=breaker_waits.WaitingScope(mail, breaker.scope),
             run=self._identity.run,
             breaker=breaker,
@@ -56,7 +56,7 @@ class BreakerLedger(LedgerPart):
 
     async def held_groups(self, mail: RouteMail) -> list[MailGroup]:
         """Return the groups of which mail is held."""
-        return await self._call(corrections.held_groups, mail=mail)
+        return await self._call(corrections.find_held_groups, mail=mail)
 
     async def probe_group(self, mail: RouteMail, group: MailGroup) -> None:
         """Make one message that is held with a group pending, to try it again."""
@@ -75,7 +75,7 @@ class BreakerLedger(LedgerPart):
     async def closed(self, mail: RouteMail, scope: str) -> None:
         """Make due what waited for a breaker that closed."""
         behind = breaker_waits.WaitingScope(mail, scope)
-        await self._call(breaker_waits.closed, behind=behind, now=now())
+        await self._call(breaker_waits.make_waiting_due, behind=behind, now=now())
 
     async def wake_one(self, mail: RouteMail, scope: str, since: datetime) -> bool:
         """Make a recipient that waits for a breaker due now, as a probe; False = none.

@@ -65,7 +65,7 @@ class WaitingScope(NamedTuple):
         }
 
 
-def opened(
+def take_back_waiting(
     connection: sa.Connection,
     behind: WaitingScope,
     run: str,
@@ -125,7 +125,7 @@ def _forget_stops(connection: sa.Connection, behind: WaitingScope) -> None:
     )
 
 
-def closed(connection: sa.Connection, behind: WaitingScope, now: int) -> None:
+def make_waiting_due(connection: sa.Connection, behind: WaitingScope, now: int) -> None:
     """Make due what waited for a breaker that closed."""
     connection.execute(
         sa.update(schema.recipients)

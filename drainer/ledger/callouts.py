@@ -50,7 +50,7 @@ def keep(url: URL, route: str, answers: Mapping[str, ExistenceAnswer]) -> None:
     )
     rows = list({row["key"]: row for row in made}.values())
     old = to_micros(now - max(LASTS.values()))
-    with engine.writing(url, create=True) as connection:
+    with engine.open_transaction(url, create=True) as connection:
         connection.execute(sa.delete(schema.callouts).where(_C.at < old))
         for start in range(0, len(rows), MANY):
             some = rows[start : start + MANY]

@@ -179,7 +179,7 @@ def next_due(
     return min((due for due in found if due is not None), default=None)
 
 
-def unfinished(connection: sa.Connection, sources: Sequence[str]) -> int:
+def count_unfinished(connection: sa.Connection, sources: Sequence[str]) -> int:
     """Return how many messages of these sources have recipients to try."""
     found = connection.scalar(
         sa.select(sa.func.count(_R.message.distinct()))
@@ -203,7 +203,7 @@ def stopped_states(
     return {State(state): int(count) for state, count in found}
 
 
-def owned_elsewhere(
+def count_owned_elsewhere(
     connection: sa.Connection, sources: Sequence[str], owner: str
 ) -> int:
     """Return how many messages of these sources another owner holds."""

@@ -57,7 +57,7 @@ def hold_group(
     transition(connection, _pending(connection, keys), change, now)
 
 
-def held_groups(connection: sa.Connection, mail: RouteMail) -> list[MailGroup]:
+def find_held_groups(connection: sa.Connection, mail: RouteMail) -> list[MailGroup]:
     """Return the groups of which mail is held."""
     rows = connection.execute(
         _joined(mail, _R.rule.startswith("group-", autoescape=True))

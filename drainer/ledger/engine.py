@@ -91,7 +91,7 @@ def connect(url: URL, *, create: bool, patience: float = 0) -> sa.Engine:
 
 
 def _connect(url: URL, create: bool) -> sa.Engine:  # noqa: FBT001 - called by tenacity
-    with opening(url):
+    with at_open(url):
         if is_file(url):
             path = Path(str(url.database))
             arguments = _prepare_file(path, create=create)
@@ -110,17 +110,16 @@ def _connect(url: URL, create: bool) -> sa.Engine:  # noqa: FBT001 - called by t
 
 
 @contextlib.contextmanager
-def opening(url: URL) -> Iterator[None]:
+def at_open(url: URL) -> Iterator[None]:
     """Turn a failure to open a ledger into LedgerError, or LedgerLost."""
     try:
         yield
     except ImportError as error:
-        message = (
-            f"the driver of the ledger {databases.shown(url)} is not installed: {error}"
-        )
+        name = databases.safe_url(url)
+        message = f"the driver of the ledger {name} is not installed: {error}"
         raise LedgerError(message, hint=databases.MISSING_DRIVER) from error
     except (SQLAlchemyError, OSError) as error:
-        name, words = databases.shown(url), databases.reason(error)
+        name, words = databases.safe_url(url), databases.reason(error)
         message = f"cannot open the ledger {name}: {words}"
         if not databases.is_refused(error):
             raise LedgerLost(message, hint=databases.remedy(url)) from error
@@ -176,8 +175,8 @@ def _connect_read_only(url: URL) -> sa.Engine:
         return connection
 
     engine = sa.create_engine("sqlite://", creator=open_file, hide_parameters=True)
-    with opening(url):
-        _check_version(engine, create=False, name=databases.shown(url))
+    with at_open(url):
+        _check_version(engine, create=False, name=databases.safe_url(url))
     return engine
 
 
@@ -186,9 +185,11 @@ def is_writable(path: Path) -> bool:
     return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK | os.X_OK)
 
 
-def lost(url: URL, error: BaseException) -> LedgerLost:
+def explain_loss(url: URL, error: BaseException) -> LedgerLost:
     """Return what the operator must know when a ledger that was open fails."""
-    message = f"the ledger {databases.shown(url)} was lost: {databases.reason(error)}"
+    message = (
+        f"the ledger {databases.safe_url(url)} was lost: {databases.reason(error)}"
+    )
     return LedgerLost(message, hint=databases.remedy(url))
 
 
@@ -207,7 +208,7 @@ def in_use(url: URL) -> Iterator[None]:
         message = f"the ledger was lost: {error}"
         raise LedgerLost(message, hint=databases.remedy(url)) from error
     except SQLAlchemyError as error:
-        raise lost(url, error) from error
+        raise explain_loss(url, error) from error
 
 
 @contextlib.contextmanager
@@ -236,7 +237,7 @@ def repeatable(engine: sa.Engine) -> Iterator[sa.Connection]:
 
 
 @contextlib.contextmanager
-def writing(url: URL, *, create: bool = False) -> Iterator[sa.Connection]:
+def open_transaction(url: URL, *, create: bool = False) -> Iterator[sa.Connection]:
     """Run one transaction of a command's own, and close the ledger after it.
 
     Raises LedgerError as ``connect``, LedgerLost when it fails later.
@@ -303,7 +304,7 @@ def _look_first(url: URL, arguments: dict[str, Any]) -> None:
     """Refuse a database of another program before its journal mode is changed."""
     plain = sa.create_engine(url, hide_parameters=True, connect_args=arguments)
     try:
-        _is_ledger(plain, databases.shown(url))
+        _is_ledger(plain, databases.safe_url(url))
     finally:
         plain.dispose()
 
@@ -345,7 +346,7 @@ def _use_wal(cursor: Cursor) -> None:
 
 
 def _check_version(engine: sa.Engine, *, create: bool, name: str = "") -> None:
-    name = name or databases.shown(engine.url)
+    name = name or databases.safe_url(engine.url)
     with _alone(engine, create=create):
         if not _is_ledger(engine, name):
             if not create:

@@ -34,7 +34,7 @@ class MessageLedger(LedgerPart):
             claim=messages.NewClaims(self._identity, frozenset(routes), most),
             now=now(),
         )
-        return messages.recorded_part(outcome, listings, routes)
+        return messages.find_recorded_part(outcome, listings, routes)
 
     async def hold_unknown(self, review: unknown_recipients.RecipientReview) -> None:
         """Hold recipients that a census finds unknown."""
@@ -97,7 +97,7 @@ class MessageLedger(LedgerPart):
 
     async def unfinished(self, sources: Sequence[str]) -> int:
         """Return how many messages of these sources have recipients to try."""
-        return await self._call(claims.unfinished, sources=sources)
+        return await self._call(claims.count_unfinished, sources=sources)
 
     async def stopped_states(self, sources: Sequence[str]) -> dict[State, int]:
         """Return the recipients of these sources that were tried or held, by state."""
@@ -106,15 +106,15 @@ class MessageLedger(LedgerPart):
     async def owned_elsewhere(self, sources: Sequence[str]) -> int:
         """Return how many messages of these sources another owner works on."""
         return await self._call(
-            claims.owned_elsewhere, sources=sources, owner=self._identity.owner
+            claims.count_owned_elsewhere, sources=sources, owner=self._identity.owner
         )
 
     async def finished(self, ids: Sequence[str]) -> dict[str, bool]:
         """Return those whose recipients are all final; True where there is a twin."""
-        return await self._call(messages.finished, ids=ids)
+        return await self._call(messages.find_finished, ids=ids)
 
     async def acknowledged(self, ids: Sequence[str]) -> None:
         """Remember that the source has dropped these messages."""
         await self._call(
-            messages.acknowledged, ids=ids, run=self._identity.run, now=now()
+            messages.record_acknowledged, ids=ids, run=self._identity.run, now=now()
         )

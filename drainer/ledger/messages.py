@@ -259,7 +259,7 @@ class RecordedBatch(NamedTuple):
     unsure: list[tuple[ScanRow, dict[int, Message]]]
 
 
-def recorded_part(
+def find_recorded_part(
     outcome: RecordOutcome, listings: Sequence[ScanRow], routes: Collection[str]
 ) -> RecordedBatch:
     """Return what was recorded of these listings."""
@@ -310,7 +310,7 @@ def seqs_of(connection: sa.Connection, ids: Sequence[str]) -> dict[str, int]:
     return {row.id: row.seq for row in rows}
 
 
-def finished(connection: sa.Connection, ids: Sequence[str]) -> dict[str, bool]:
+def find_finished(connection: sa.Connection, ids: Sequence[str]) -> dict[str, bool]:
     """Return those of the messages whose recipients are all final.
 
     True for each that has a twin: then only its locator identifies it.
@@ -326,7 +326,7 @@ def finished(connection: sa.Connection, ids: Sequence[str]) -> dict[str, bool]:
     return {row.id: bool(row.has_twin) for row in rows}
 
 
-def acknowledged(
+def record_acknowledged(
     connection: sa.Connection, ids: Sequence[str], run: str, now: int
 ) -> None:
     """Remember that the source has dropped these messages."""

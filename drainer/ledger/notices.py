@@ -33,7 +33,7 @@ def update_told(
     result, after = decide(before)
     if after == before:
         return result
-    with engine.writing(url) as connection:
+    with engine.open_transaction(url) as connection:
         result, after = decide(_read(connection))
         value = json.encode(after).decode()
         name = _META.name == _NAME

@@ -48,7 +48,7 @@ PURGE = OperatorAction(name="purge", event=Event.OPERATOR_PURGE, done="purged")
 def apply_verb(url: URL, verb: OperatorAction, filters: Filters, reason: str) -> int:
     """Apply a verb to every recipient it may touch; return how many it changed."""
     now, count = to_micros(datetime.now(UTC)), 0
-    with engine.writing(url) as connection:
+    with engine.open_transaction(url) as connection:
         for rows in _touched(connection, verb, filters):
             for same in _alike(rows, verb):
                 change = Transition(

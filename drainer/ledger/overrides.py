@@ -32,7 +32,7 @@ def give(url: URL, route: str, control: Override) -> Override:
     LedgerError.
     """
     row = _row(route, control)
-    with engine.writing(url, create=True) as connection:
+    with engine.open_transaction(url, create=True) as connection:
         result = connection.execute(sa.insert(schema.controls), row)
         key = result.inserted_primary_key
         connection.execute(sa.insert(schema.decisions), [_decision(row)])

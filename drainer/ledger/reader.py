@@ -19,7 +19,7 @@ from drainer.ledger.columns import from_json
 from drainer.ledger.filters import ASKED, SORT_COLUMNS, Filters
 from drainer.ledger.owner import wait_for_last_commits
 from drainer.ledger.records import Row, from_micros
-from drainer.ledger.reserve import LeftReserve, place_of, unread
+from drainer.ledger.reserve import LeftReserve, find_unread, place_of
 from drainer.mail.message import Message
 from drainer.policy.breaker.breaker import BreakerState
 from drainer.policy.breaker.remedies import remedy
@@ -90,7 +90,7 @@ class LedgerReader:
 
     def reserves(self, folder: Path) -> list[LeftReserve]:
         """Return the reserves in a folder that the next run will read."""
-        return unread(folder, place_of(self._engine, self._url))
+        return find_unread(folder, place_of(self._engine, self._url))
 
     # --- the sum of promise P1
 

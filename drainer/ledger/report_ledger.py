@@ -17,7 +17,7 @@ class ReportLedger(LedgerPart):
     ) -> list[Row]:
         """Return messages with a refusal and too little known about their sender."""
         which = evidence.MissingEvidence(sources, limit, but)
-        return await self._call(evidence.lacking, which=which, now=now())
+        return await self._call(evidence.find_unproven, which=which, now=now())
 
     async def keep_evidence(self, seq: int, found: Row) -> None:
         """Record what was found about a sender (bounce.evidence.codec)."""
@@ -28,7 +28,9 @@ class ReportLedger(LedgerPart):
         self, sources: Sequence[str]
     ) -> list[success_reports.SuccessReportRequest]:
         """Return reports of deliveries that the bounce rules may be asked about now."""
-        return await self._call(success_reports.asked, sources=sources, now=now())
+        return await self._call(
+            success_reports.find_requested, sources=sources, now=now()
+        )
 
     async def answer(
         self,
@@ -41,11 +43,11 @@ class ReportLedger(LedgerPart):
 
     async def needless(self, ids: Sequence[str]) -> list[str]:
         """Return those of the messages of which no copy is needed any more."""
-        return await self._call(quarantine.needless_now, ids=ids)
+        return await self._call(quarantine.find_needless, ids=ids)
 
     async def due_senders(self, waits: outbox.ReportDelays) -> list[str]:
         """Return the senders that get the reports that are due now."""
-        return await self._call(outbox.due_senders, waits=waits, now=now())
+        return await self._call(outbox.due_senders_of, waits=waits, now=now())
 
     async def take(
         self, waits: outbox.ReportDelays, hostname: str

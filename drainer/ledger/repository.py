@@ -39,7 +39,7 @@ from drainer.ledger.scan_answers import ScanLedger
 from drainer.ledger.writer.batch import (
     DecisionRows,
     WriterIdentity,
-    opening,
+    opening_rows,
 )
 from drainer.ledger.writer.client import Then, WriterClient
 from drainer.runtime.workers import WorkerProcess
@@ -102,7 +102,7 @@ class Ledger(LedgerPart):
 
         ``facts`` are kept with the run: its version, and the trace of its caller.
         """
-        with engine.opening(self.url), self._engine.connect() as connection:
+        with engine.at_open(self.url), self._engine.connect() as connection:
             await wait_for_last_commits(connection)
         await self._writer.start()
         at, left = now(), self.reserve.unread()
@@ -140,9 +140,9 @@ class Ledger(LedgerPart):
     def _rows(self, operation: AttemptStart | AttemptEnd) -> object:
         match operation:
             case AttemptStart():
-                return opening(operation, self._identity)
+                return opening_rows(operation, self._identity)
             case AttemptEnd():
-                return limits.ending(operation, self._identity)
+                return limits.make_ending(operation, self._identity)
 
     def note(self, *decisions: Decision) -> asyncio.Future[None]:
         """Append decisions that belong to no attempt."""

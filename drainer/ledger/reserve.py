@@ -78,10 +78,10 @@ class ReserveRecord(Struct, frozen=True, kw_only=True):
 def place_of(database: sa.Engine, url: URL) -> ReservePlace:
     """Return which ledger this is."""
     salt = sa.select(schema.meta.c.value).where(schema.meta.c.name == "salt")
-    with engine.opening(url), database.connect() as connection:
+    with engine.at_open(url), database.connect() as connection:
         text = f"reserve {connection.scalar(salt)}"
     digest = hashlib.sha256(text.encode()).hexdigest()[:32]
-    return ReservePlace(digest, databases.shown(url))
+    return ReservePlace(digest, databases.safe_url(url))
 
 
 class Reserve:
@@ -141,7 +141,7 @@ class Reserve:
 
     def unread(self) -> "list[LeftReserve]":
         """Return what earlier runs left for the same ledger."""
-        return unread(self.path.parent, self._place)
+        return find_unread(self.path.parent, self._place)
 
     def put_away(self, left: "list[LeftReserve]") -> None:
         """Remove what has been read, and keep aside what could not be used."""
@@ -227,7 +227,7 @@ def records_of(left: Iterable[LeftReserve]) -> Iterator[ReserveRecord]:
     return (record for each in left for record in each.records)
 
 
-def unread(folder: Path, place: ReservePlace) -> list[LeftReserve]:
+def find_unread(folder: Path, place: ReservePlace) -> list[LeftReserve]:
     """Return what runs that have ended left for this ledger."""
     try:
         paths = sorted(folder.glob(f"*{SUFFIX}"))

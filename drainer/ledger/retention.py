@@ -55,7 +55,7 @@ class PruneCount(Struct, frozen=True, kw_only=True):
     kept: dict[str, int]
 
 
-def known_sources(url: URL) -> list[str]:
+def find_sources(url: URL) -> list[str]:
     """Return the URLs of all sources that a ledger knows."""
     reader = engine.connect_reader(url)
     try:

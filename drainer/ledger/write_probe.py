@@ -66,7 +66,7 @@ def _write_on_server(url: URL) -> str:
 
 
 def _write(database: sa.Engine) -> str:
-    shown = databases.shown(database.url)
+    shown = databases.safe_url(database.url)
     row = {"name": "doctor", "value": ""}
     try:
         with database.connect() as connection:

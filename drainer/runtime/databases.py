@@ -131,7 +131,7 @@ def plain(url: URL) -> str:
     return bare.render_as_string(hide_password=True)
 
 
-def shown(url: URL) -> str:
+def safe_url(url: URL) -> str:
     """Return the whole URL as it may be shown: without its secrets."""
     return redact_url(url.render_as_string(hide_password=True))
 

@@ -30,7 +30,7 @@ def refusal_of(code: int, message: str) -> Reply | Lost:
     return Lost(reason="protocol", detail=f"{reply} makes no sense here")
 
 
-def unasked(extra: bytes) -> Reply | Lost:
+def find_extra_refusal(extra: bytes) -> Reply | Lost:
     """Return a refusal that came behind a reply; else that the peer is out of step."""
     try:
         reply = parse_reply(extra)
@@ -42,7 +42,7 @@ def unasked(extra: bytes) -> Reply | Lost:
     return Lost(reason="protocol", detail=detail)
 
 
-def lost_of(error: BaseException) -> Lost:
+def loss_of(error: BaseException) -> Lost:
     """Return why no reply came, in one word and the system's words."""
     cause = error.__cause__ or error
     words = str(cause) or str(error) or type(error).__name__

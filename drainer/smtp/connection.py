@@ -18,7 +18,12 @@ from msgspec.structs import replace
 
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.runtime.host_limits import limit_behind
-from drainer.smtp.aiosmtplib_reply import lost_of, refusal_of, reply_of, unasked
+from drainer.smtp.aiosmtplib_reply import (
+    find_extra_refusal,
+    loss_of,
+    refusal_of,
+    reply_of,
+)
 from drainer.smtp.certificate import key_digest
 from drainer.smtp.dane import DaneFailure, Tlsa, TlsaSilence, chain_of
 from drainer.smtp.dialogue import LoggedProtocol, session_log, wire_class
@@ -196,7 +201,7 @@ class _Handshake:
                     await connect_socket(sock, address, self.route)
             except (OSError, TimeoutError) as error:
                 sock.close()
-                self._fail(Stage.CONNECT, lost_of(error), start)
+                self._fail(Stage.CONNECT, loss_of(error), start)
                 continue
             except BaseException:
                 sock.close()
@@ -322,9 +327,9 @@ class _Handshake:
             raise self._fail(stage, refused, start) from None
         except (aiosmtplib.SMTPException, OSError, ValueError) as error:
             # ValueError: the reply is malformed, or TLS does not take the host name
-            raise self._fail(stage, lost_of(error), start) from None
+            raise self._fail(stage, loss_of(error), start) from None
         if extra := self._unread():
-            raise self._fail(stage, unasked(extra), start)
+            raise self._fail(stage, find_extra_refusal(extra), start)
         self._note(stage, answer, start, facts())
         return answer
 

@@ -32,7 +32,7 @@ _HARMLESS_FIRST = ("size", "8bitmime", "dsn")
 """Without its name in the reply, the extension that is missed least goes first."""
 
 
-def refused_extension(transaction: Transaction, result: RecipientResult) -> str:
+def find_refused_extension(transaction: Transaction, result: RecipientResult) -> str:
     """Return the EHLO keyword of what a reply refuses and may be left out, or ''.
 
     That is a parameter, or commands that were sent together.

@@ -14,7 +14,7 @@ from drainer.mail.reply import EXTENSION, SESSION_END, Lost, Reply, Stage
 from drainer.policy.classify.classifier import Answer
 from drainer.smtp.connection import Connection
 from drainer.smtp.host_trust import PIPELINING, HostTrust
-from drainer.smtp.parameters import refused_extension
+from drainer.smtp.parameters import find_refused_extension
 from drainer.smtp.transaction import Transaction
 
 _GO_AHEAD = 354
@@ -231,7 +231,7 @@ class ReplyReader:
         """
         found = False
         for n, result in transaction.results.items():
-            if extension := refused_extension(transaction, result):
+            if extension := find_refused_extension(transaction, result):
                 why = f"it announces {extension.upper()}, and said: {result.answer}"
                 self._trust.distrust(extension, why)
                 lost = Lost(reason=EXTENSION, detail=why)

@@ -34,7 +34,7 @@ from drainer.smtp.hosts import HostChoice
 from drainer.smtp.reply_reader import NO_PROOF, ReplyReader
 from drainer.smtp.route import Route
 from drainer.smtp.transaction import Transaction
-from drainer.smtp.xclient import ClientIntroduction, narrowed
+from drainer.smtp.xclient import ClientIntroduction, narrow_extensions
 
 _numbers = itertools.count()
 
@@ -176,7 +176,7 @@ class Session:
             reply = await self._welcome(transaction)
             if reply is None:
                 return False
-            self.extensions = narrowed(self.extensions, reply)
+            self.extensions = narrow_extensions(self.extensions, reply)
             self._pipelining = PIPELINING in self.extensions
         elif self._pipelining:
             return True

@@ -135,7 +135,7 @@ def may_speak(message: Message) -> bool:
     return address is not None and not message.login and not is_private(address)
 
 
-def narrowed(extensions: Extensions, ehlo: Reply) -> dict[str, str]:
+def narrow_extensions(extensions: Extensions, ehlo: Reply) -> dict[str, str]:
     """Return those of the extensions that the client is offered as well.
 
     drainer does not use what only the client is offered: nothing needs it.

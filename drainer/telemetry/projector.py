@@ -63,7 +63,7 @@ class Projector(Generic[T]):
         self.name = name
         cursors = schema.cursors.c
         query = sa.select(cursors.position).where(cursors.name == name)
-        with engine.opening(url), self._engine.connect() as connection:
+        with engine.at_open(url), self._engine.connect() as connection:
             position = connection.scalar(query)
         self.is_known = position is not None
         self._position = int(position or 0)

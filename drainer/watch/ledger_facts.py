@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from drainer.ledger.query.status import standing
+from drainer.ledger.query.status import status_facts
 from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import from_micros
 from drainer.policy.classify.describe import meaning_of
@@ -35,4 +35,4 @@ def ledger_facts(report: LedgerReader, lifetime: timedelta) -> Facts:
         for row in report.reasons()
         if row["state"] in REFUSED
     ]
-    return {**standing(report, lifetime), "reasons": reasons}
+    return {**status_facts(report, lifetime), "reasons": reasons}

@@ -24,7 +24,7 @@ from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import AttemptEnd, AttemptStart, to_micros
 from drainer.ledger.reports.evidence import QUEUED, SENT
 from drainer.ledger.reports.outbox import QueuedReport, ReportDelays, ReportResult
-from drainer.ledger.reports.pending_bounces import OperatorDecision, resting, rule
+from drainer.ledger.reports.pending_bounces import OperatorDecision, find_pending, rule
 from drainer.ledger.repository import Ledger
 from drainer.mail.dsn.model import DsnAction
 from drainer.mail.envelope import Recipient
@@ -256,11 +256,11 @@ def test_an_approval_keeps_to_what_a_drain_told_in_between(run: Run) -> None:
         await bench.refused("b@example.org")
         url = bench.ledger.url
         with LedgerReader(url) as report:
-            rests = list(resting(report, Filters()))
+            rests = list(find_pending(report, Filters()))
         mine = [r for r in rests if r.row["source"] == bench.mine]
         rulings = [
             OperatorDecision(
-                resting=r, event=Event.APPROVED, permit=limited(sender_per_hour=2)
+                pending=r, event=Event.APPROVED, permit=limited(sender_per_hour=2)
             )
             for r in mine
         ]

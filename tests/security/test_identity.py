@@ -16,7 +16,12 @@ from hypothesis import strategies as st
 
 from drainer.ledger import schema
 from drainer.ledger.codec import listing_of
-from drainer.ledger.messages import NewClaims, RecordOutcome, acknowledged, record
+from drainer.ledger.messages import (
+    NewClaims,
+    RecordOutcome,
+    record,
+    record_acknowledged,
+)
 from drainer.ledger.writer.batch import WriterIdentity
 from drainer.mail.content import HeldContent, survey
 from drainer.mail.envelope import Envelope, Recipient
@@ -440,7 +445,7 @@ class Drain:
         for row in self.rows(name) if name in self.files else []:
             if row.state == State.DELIVERED and self.files[name][1] in self.sent:
                 del self.files[name]
-                acknowledged(self.connection, [row.id], "r", self.now)
+                record_acknowledged(self.connection, [row.id], "r", self.now)
                 return
 
 

@@ -11,7 +11,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from drainer.errors import DrainerError, UsageError
-from drainer.runtime.databases import parse, plain, shown
+from drainer.runtime.databases import parse, plain, safe_url
 from drainer.runtime.redaction import is_secret, redact, redact_all, redact_url
 from tests.support.command.processes import tree
 from tests.support.command.runner import Bench, call
@@ -119,7 +119,7 @@ def test_what_the_ledger_stores_of_a_database_has_no_query() -> None:
     """It names a source, and a password in it would have to change with it."""
     url = parse("postgresql://u:s3cr3t@h/d?password=s3cr3t&sslpassword=s3cr3t")
     assert plain(url) == "postgresql://u@h/d"
-    assert SECRET not in shown(url)
+    assert SECRET not in safe_url(url)
     with pytest.raises(UsageError) as raised:
         parse("postgresql://u:s3cr3t@h:port/d")
     assert SECRET not in str(raised.value)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from itertools import islice
 
 from drainer.bounce.quarantine.store import Quarantine
-from drainer.ledger.query.quarantine import needless
+from drainer.ledger.query.quarantine import select_needless
 from drainer.ledger.reader import LedgerReader
 from drainer.ledger.repository import Ledger
 from drainer.policy.recipient.settle import Settlement
@@ -68,7 +68,7 @@ class QuarantineCleaner:
 def sweep(report: LedgerReader, quarantine: Quarantine) -> None:
     """Remove every copy that the ledger no longer needs."""
     for batch in _batches(quarantine.messages()):
-        quarantine.forget([row["id"] for row in report.rows(needless(batch))])
+        quarantine.forget([row["id"] for row in report.rows(select_needless(batch))])
 
 
 def _batches(ids: Iterable[str]) -> Iterator[list[str]]:

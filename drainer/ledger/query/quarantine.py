@@ -18,7 +18,7 @@ _N = schema.reports.c
 _DONE = [s.value for s in FINAL - {State.QUARANTINED, State.BOUNCED}]
 
 
-def needless(ids: Sequence[str]) -> sa.Select[tuple[str]]:
+def select_needless(ids: Sequence[str]) -> sa.Select[tuple[str]]:
     """Return a query for those messages of which no copy is needed any more.
 
     A recipient that is quarantined or not final needs the copy, since the source may
@@ -38,12 +38,12 @@ def needless(ids: Sequence[str]) -> sa.Select[tuple[str]]:
     return sa.select(_M.id).where(_M.id.in_(list(ids)), ~needs, ~to_come)
 
 
-def needless_now(connection: sa.Connection, ids: Sequence[str]) -> list[str]:
+def find_needless(connection: sa.Connection, ids: Sequence[str]) -> list[str]:
     """Return those messages; runs inside a transaction of the writer."""
-    return list(connection.scalars(needless(ids)))
+    return list(connection.scalars(select_needless(ids)))
 
 
-def quarantined(report: LedgerReader, filters: Filters) -> Iterator[Row]:
+def find_quarantined(report: LedgerReader, filters: Filters) -> Iterator[Row]:
     """Yield recipients as ``LedgerReader.recipients`` does, with the bounce decision.
 
     ``decision`` is the last decision of the bounce rules about it, as a row; or None.

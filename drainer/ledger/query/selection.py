@@ -92,7 +92,7 @@ def scan_due(report: LedgerReader, asking: DueQuery) -> DueList:
     return found
 
 
-def remains(report: LedgerReader, sources: Sequence[str], choice: Choice) -> bool:
+def has_rest(report: LedgerReader, sources: Sequence[str], choice: Choice) -> bool:
     """Whether anything that was chosen is not final.
 
     With a limit, what was never tried does not count: it was not its turn.

@@ -14,7 +14,7 @@ from drainer.policy.recipient.state import State
 _R, _M, _A = schema.recipients.c, schema.messages.c, schema.attempts.c
 
 
-def standing(
+def status_facts(
     report: LedgerReader, lifetime: timedelta, sources: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Return the facts by their names in `status --json`; ``lifetime`` is [retry]'s.

@@ -34,7 +34,9 @@ class MissingEvidence(NamedTuple):
     but: Sequence[int] = ()
 
 
-def lacking(connection: sa.Connection, which: MissingEvidence, now: int) -> list[Row]:
+def find_unproven(
+    connection: sa.Connection, which: MissingEvidence, now: int
+) -> list[Row]:
     """Return messages whose sender's evidence the bounce rules lack.
 
     They have a refusal to confirm, or a report of another kind to be decided. Those

@@ -22,7 +22,7 @@ from drainer.ledger.writer.batch import (
     WriteBatch,
     WriterCall,
     WriterIdentity,
-    closing,
+    closing_rows,
 )
 from drainer.mail.dsn.model import DsnAction
 from drainer.policy.bounce.limits import DAY, KEEP_KEYS, ReportedRecipient, ReportTally
@@ -62,7 +62,7 @@ class LimitCheck:
         return permit
 
 
-def limiting(
+def make_limits(
     connection: sa.Connection,
     permits: Iterable[BouncePermit | None],
     run: str,
@@ -73,7 +73,7 @@ def limiting(
     some = _of_day(now) | _of_days(now) & _N.key.in_(keys) | (_N.run == run)
     query = lately(now) if len(keys) > MANY else _let_go(some)
     rows = connection.execute(query).mappings()
-    return LimitCheck(ReportTally(map(told_of, rows)), run, now)
+    return LimitCheck(ReportTally(map(reported_of, rows)), run, now)
 
 
 def lately(now: int) -> sa.Select[Any]:
@@ -97,7 +97,7 @@ def _let_go(which: sa.ColumnElement[bool]) -> sa.Select[Any]:
     return query.where(_N.state.in_((QUEUED, SENT, FAILED)), which)
 
 
-def told_of(row: Row | sa.RowMapping) -> ReportedRecipient:
+def reported_of(row: Row | sa.RowMapping) -> ReportedRecipient:
     """Return a row of ``reports``; those of one report have the same ``report``."""
     return ReportedRecipient(
         at=from_micros(row["at"]),
@@ -109,10 +109,12 @@ def told_of(row: Row | sa.RowMapping) -> ReportedRecipient:
     )
 
 
-def ending(closed: AttemptEnd, identity: WriterIdentity) -> AttemptEndRows | WriterCall:
+def make_ending(
+    closed: AttemptEnd, identity: WriterIdentity
+) -> AttemptEndRows | WriterCall:
     """Return what writes an attempt's outcome; check the limits if one is reported."""
     if not any(map(is_told, closed.settlements)):
-        return closing(closed, identity)
+        return closing_rows(closed, identity)
     delivery = replace(
         closed.delivery, spooled=None
     )  # the content stays in this process
@@ -126,7 +128,7 @@ def _close(
     """Settle an attempt that a sender gets a report of, as far as the limits permit."""
     now = to_micros(closed.ended)
     permits = [each.permit for each in closed.settlements]
-    limits = limiting(connection, permits, identity.run, now)
+    limits = make_limits(connection, permits, identity.run, now)
 
     def stand(each: Settlement) -> Settlement:
         if each.permit is None:
@@ -139,5 +141,5 @@ def _close(
 
     settlements = tuple(map(stand, closed.settlements))
     WriteBatch()(
-        connection, [closing(replace(closed, settlements=settlements), identity)]
+        connection, [closing_rows(replace(closed, settlements=settlements), identity)]
     )

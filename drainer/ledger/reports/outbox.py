@@ -81,7 +81,9 @@ MAX_SENDERS = 1000
 """How many due reports DNS is asked about beforehand."""
 
 
-def due_senders(connection: sa.Connection, waits: ReportDelays, now: int) -> list[str]:
+def due_senders_of(
+    connection: sa.Connection, waits: ReportDelays, now: int
+) -> list[str]:
     """Return the senders of reports that are due, those that wait longest first."""
     rows = connection.execute(
         sa.select(_N.sender, sa.func.min(_N.due).label("first"))

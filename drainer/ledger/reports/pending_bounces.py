@@ -22,7 +22,7 @@ from drainer.ledger.filters import Filters
 from drainer.ledger.reader import MANY, LedgerReader
 from drainer.ledger.records import DecisionKind, Row, from_micros, to_micros
 from drainer.ledger.reports.evidence import QUEUED, bounce_decision, report_row
-from drainer.ledger.reports.limits import LimitCheck, lately, limiting, told_of
+from drainer.ledger.reports.limits import LimitCheck, lately, make_limits, reported_of
 from drainer.ledger.transitions import Transition, transition
 from drainer.mail.dsn.model import DsnAction
 from drainer.policy.bounce.limits import ReportTally
@@ -50,7 +50,7 @@ class PendingBounce(NamedTuple):
     sender: str
 
 
-def resting(report: LedgerReader, filters: Filters) -> Iterator[PendingBounce]:
+def find_pending(report: LedgerReader, filters: Filters) -> Iterator[PendingBounce]:
     """Yield pending bounces and what was reported, oldest message first."""
     states = [state.value for state in TOLD]
     wanted = [state for state in filters.states or states if state in states]
@@ -86,7 +86,7 @@ def resting(report: LedgerReader, filters: Filters) -> Iterator[PendingBounce]:
 def limits_now(report: LedgerReader, now: datetime) -> LimitCheck:
     """Return the limits at this moment, for commands that only read."""
     at = to_micros(now)
-    return LimitCheck(ReportTally(map(told_of, report.rows(lately(at)))), "", at)
+    return LimitCheck(ReportTally(map(reported_of, report.rows(lately(at)))), "", at)
 
 
 def apply_limits(
@@ -99,7 +99,7 @@ def apply_limits(
 class OperatorDecision(Struct, frozen=True, kw_only=True):
     """What an operator decided about one recipient."""
 
-    resting: PendingBounce
+    pending: PendingBounce
     event: Event
     #: What the bounce rules said, when they were asked.
     permit: BouncePermit | None = None
@@ -108,7 +108,7 @@ class OperatorDecision(Struct, frozen=True, kw_only=True):
         """Return it as far as the limits permit."""
         if self.permit is None:
             return self
-        permit = apply_limits(self.permit, self.resting, limits)
+        permit = apply_limits(self.permit, self.pending, limits)
         event = self.event if permit.sends else Event.APPROVED_REFUSED
         return replace(self, permit=permit, event=event)
 
@@ -122,8 +122,8 @@ def rule(
     """
     now, why = to_micros(datetime.now(UTC)), (verb, reason)
     run = uuid.uuid4().hex  # whose reports are counted together
-    with engine.writing(url) as connection:
-        limits = limiting(connection, [each.permit for each in rulings], run, now)
+    with engine.open_transaction(url) as connection:
+        limits = make_limits(connection, [each.permit for each in rulings], run, now)
         resting_ = [each for each in rulings if _rests(connection, each)]
         done = [each.stood(limits) for each in resting_]
         for each in done:
@@ -137,7 +137,7 @@ def _rests(connection: sa.Connection, ruling: OperatorDecision) -> bool:
 
 
 def _mine(ruling: OperatorDecision) -> list[sa.ColumnElement[bool]]:
-    row = ruling.resting.row
+    row = ruling.pending.row
     return [_R.message == row["message"], _R.n == row["n"]]
 
 
@@ -148,7 +148,7 @@ def _apply(
     run: str,
     now: int,
 ) -> None:
-    row, (verb, reason) = ruling.resting.row, why
+    row, (verb, reason) = ruling.pending.row, why
     change = Transition(
         event=ruling.event,
         kind=DecisionKind.OPERATOR,
@@ -163,12 +163,12 @@ def _apply(
     state = follow(PENDING, ruling.event)
     if state is State.BOUNCED and ruling.permit is not None:
         about = {name: row[name] for name in ("message", "n", "reply", "rule")}
-        about |= {"sender": ruling.resting.sender, "refused": row["since"]}
+        about |= {"sender": ruling.pending.sender, "refused": row["since"]}
         queued = report_row(about, DsnAction.FAILED, run, now, ruling.permit)
         connection.execute(sa.insert(schema.reports), [queued])
 
 
-def drained(report: LedgerReader, routes: Collection[str]) -> list[str]:
+def find_drained_sources(report: LedgerReader, routes: Collection[str]) -> list[str]:
     """Return the URLs of the sources that were drained by some of these routes."""
     known = schema.sources.c
     rows = report.rows(sa.select(known.url, known.routes).order_by(known.url))

@@ -22,7 +22,7 @@ from drainer.ledger.reports.evidence import (
     bounce_decision,
     evidence_of,
 )
-from drainer.ledger.reports.limits import limiting
+from drainer.ledger.reports.limits import make_limits
 from drainer.mail.dsn.model import DsnAction
 from drainer.policy.bounce.decision import BounceAnswer
 from drainer.policy.recipient.delivery import StoredEvidence
@@ -42,7 +42,7 @@ class SuccessReportRequest(Struct, frozen=True, kw_only=True):
     found: StoredEvidence | None
 
 
-def asked(
+def find_requested(
     connection: sa.Connection, sources: Sequence[str], now: int
 ) -> list[SuccessReportRequest]:
     """Return reports of which the bounce rules may be asked now: there is evidence."""
@@ -83,7 +83,7 @@ def answered(
     now: int,
 ) -> None:
     """Record the bounce decisions; ask again about what is undecided."""
-    limits = limiting(connection, [permit for _, permit in answers], run, now)
+    limits = make_limits(connection, [permit for _, permit in answers], run, now)
     for each, asked_ in answers:
         about = each.report
         permit = limits.stand(

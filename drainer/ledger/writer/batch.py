@@ -161,7 +161,7 @@ def _many(
         statement(connection, rows)
 
 
-def opening(opened: AttemptStart, identity: WriterIdentity) -> AttemptStartRows:
+def opening_rows(opened: AttemptStart, identity: WriterIdentity) -> AttemptStartRows:
     """Return the rows that make an attempt's recipients in-flight."""
     since, seq = to_micros(opened.started), opened.delivery.seq
     claimed = opened.delivery.claimed
@@ -174,7 +174,7 @@ def opening(opened: AttemptStart, identity: WriterIdentity) -> AttemptStartRows:
     return AttemptStartRows(taken, (*start, None, numbers, opened.connection, ""))
 
 
-def closing(closed: AttemptEnd, identity: WriterIdentity) -> AttemptEndRows:
+def closing_rows(closed: AttemptEnd, identity: WriterIdentity) -> AttemptEndRows:
     """Return the rows that settle an attempt's recipients."""
     at, seq = to_micros(closed.ended), closed.delivery.seq
     rows = AttemptEndRows((at, to_json(closed.stages), closed.id))

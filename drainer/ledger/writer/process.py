@@ -155,7 +155,7 @@ class Committer:
 
     def _fail(self, error: Exception) -> WriteOutcome:
         if not isinstance(error, LedgerLost):
-            error = engine.lost(self._url, error)
+            error = engine.explain_loss(self._url, error)
         self._broken = error
         return WriteOutcome(None, self._broken)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from drainer.config import Config
 from drainer.ledger.query.digest import fingerprint
-from drainer.ledger.query.status import standing
+from drainer.ledger.query.status import status_facts
 from drainer.ledger.reader import LedgerReader
 from drainer.policy.pacing.rate import parse_size
 from drainer.policy.recipient.state import FINAL, State
@@ -40,7 +40,7 @@ def find_conditions(
 
     ``folder`` is on the disk of the ledger; ``now`` is a monotonic clock, in seconds.
     """
-    facts = standing(reader, config.retry.lifetime)
+    facts = status_facts(reader, config.retry.lifetime)
     states = facts["states"]
     remaining = sum(states.values()) - sum(states[name] for name in _FINAL)
     numbers = {"delivered": states["delivered"], "remaining": remaining}

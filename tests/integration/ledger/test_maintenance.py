@@ -47,7 +47,7 @@ def age(ledger: Path | str, days: int) -> None:
         "reports": ("at", "refused"),
         "decisions": ("at",),
     }
-    with engine.writing(parse_url(str(ledger))) as connection:
+    with engine.open_transaction(parse_url(str(ledger))) as connection:
         for table, names in columns.items():
             sets = ", ".join(f"{n} = {n} - {days * DAY_MICROSECONDS}" for n in names)
             connection.exec_driver_sql(f"UPDATE {table} SET {sets}")  # noqa: S608

@@ -11,7 +11,11 @@ from drainer.mail.envelope import Client, from_xtext
 from drainer.mail.message import Message
 from drainer.mail.reply import Reply
 from drainer.smtp.route import Login, Route
-from drainer.smtp.xclient import MAX_COMMAND_BYTES, ClientIntroduction, narrowed
+from drainer.smtp.xclient import (
+    MAX_COMMAND_BYTES,
+    ClientIntroduction,
+    narrow_extensions,
+)
 from tests.unit.smtp.test_commands import message
 
 ALL = {"xclient": "NAME ADDR PROTO HELO", "xforward": "NAME ADDR IDENT SOURCE HELO"}
@@ -182,4 +186,4 @@ def test_only_what_the_client_is_offered_as_well_stays() -> None:
     """Limits by address are Postfix's smtpd_discard_ehlo_keyword_address_maps."""
     before = {"pipelining": "", "size": "1000", "xclient": "NAME", "dsn": ""}
     reply = Reply(code=250, text="mx.example PIPELINING SIZE 1000 XCLIENT NAME")
-    assert set(narrowed(before, reply)) == {"pipelining", "size", "xclient"}
+    assert set(narrow_extensions(before, reply)) == {"pipelining", "size", "xclient"}
