@@ -105,10 +105,10 @@ def test_a_dead_drainers_rows_go_to_another(
     url = database_servers(kind).fresh()
     expected = filled(url, tmp_path, 40)
     one, two = drainers(tmp_path)
-    with PeerThread(Script(dot=Delay(0.1, "250 2.0.0 ok"))) as primary:
+    with PeerThread(Script(dot=Delay(0.3, "250 2.0.0 ok"))) as primary:
         arguments = drain_arguments(f"{url}?lease=3s", primary.port, "--no-check")
         process = one.start(*arguments, "--connections", "1")
-        primary.wait(lambda: len(primary.accepted) >= 10, timeout=30)
+        primary.wait(lambda: len(primary.accepted) >= 5, timeout=30)
         busy = two.run(*arguments)
         process.send_signal(signal.SIGKILL)
         process.communicate()

@@ -89,6 +89,7 @@ def test_silent_dns_decides_later_and_then_no(bench: Refusing) -> None:
     assert (last["rule"], last["verdict"]) == ("G12", "no")
     assert "the wait was too long" in last["evidence"]["reason"]
     bench.zone.records["sender.example"] = known
+    bench.configure(bounce={"dns_timeout": "5s", "patience": "5h"})
     age(bench, hours=2.5)
     bench.drain()
     assert bench.drain().code == 0
