@@ -26,13 +26,17 @@ Keys = Sequence[tuple[int, int]]
 
 
 def retry_refused(connection: sa.Connection, keys: Keys, run: str, now: int) -> None:
-    """Try recipients again that only one host of the primary has refused."""
+    """Try recipients again that only one host of the primary has refused.
+
+    The time of the refusal stays: then the next session is asked for a known-good
+    recipient first, also in another run, and a further refusal counts.
+    """
     change = Transition(
         event=Event.REFUSED_BY_NODE,
         kind=DecisionKind.BREAKER,
         rule=BY_NODE,
         run=run,
-        values={"due": now, "refusal": "", "refused": None},
+        values={"due": now, "refusal": ""},
     )
     transition(connection, _pending(connection, keys), change, now)
 

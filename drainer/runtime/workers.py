@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NoReturn
 
+from drainer.errors import DrainerError
 from drainer.runtime.frames import HEAD, frame_pickle, pickle_reader, receive
 from drainer.runtime.host_limits import limit_behind, no_process
 from drainer.runtime.process import (
@@ -241,6 +242,8 @@ def run_child(descriptors: Sequence[int], environment: dict[str, str]) -> NoRetu
         os.environ.update(environment)
         _report(os.getpid())
         status = main()
+    except DrainerError as error:
+        print(f"drainer: {error}; {error.hint}", file=sys.stderr)  # noqa: T201
     except BaseException as error:  # noqa: BLE001 - the parent's code must not run here
         limit = limit_behind(error)
         if limit is None:

@@ -130,7 +130,7 @@ class Backup:
 
     def reported(self) -> list[str]:
         """Drain until all is final; return who got a report, as in the alphabet."""
-        for _ in range(100):  # what was not due in one drain is in the next
+        for _ in range(20):  # what was not due in one drain is in the next
             if self.bench.run("drain", self.url, "--no-check").code == 0:
                 break
         states = self.bench.states()

@@ -303,7 +303,9 @@ def _refusal(
     if isinstance(answer, Problem):
         return claimed.refusal, claimed.refused  # the primary did not see it
     if isinstance(answer, Lost) and answer.reason == SESSION_END:
-        return claimed.refusal or Verdict.STOP.value, claimed.refused  # not refused
+        # It was not refused now.
+        since = claimed.refused if claimed.refusal else None
+        return claimed.refusal or Verdict.STOP.value, since
     breaker = context.breakers.blocking_breaker(claimed.domain)
     match classification.verdict:
         case Verdict.BOUNCE:

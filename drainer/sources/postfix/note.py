@@ -63,16 +63,19 @@ class HoldNote:
             self._size = os.fstat(self.descriptor).st_size
             self._entries = parse_note(path)
         except OSError as error:
-            raise _unwritable(path, error) from error
+            raise _unusable(path, error) from error
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle without the locked descriptor."""
         return {"_path": self._path}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Read the entries up to this time."""
+        """Read the entries up to this time; SourceError when that is impossible."""
         self._path = state["_path"]
-        self._entries = parse_note(self._path)
+        try:
+            self._entries = parse_note(self._path)
+        except OSError as error:
+            raise _unusable(self._path, error) from error
 
     def _cut_torn_line(self) -> None:
         """Remove an incomplete line: nothing was done for it yet."""
@@ -112,7 +115,7 @@ class HoldNote:
             except OSError as error:
                 with suppress(OSError):  # else the next one does it
                     os.ftruncate(self.descriptor, self._size)
-                raise _unwritable(self._path, error) from error
+                raise _unusable(self._path, error) from error
             _apply(lines, self._entries)
 
     def close(self) -> None:
@@ -182,6 +185,6 @@ def _write(descriptor: int, lines: Iterable[str]) -> None:
     os.fsync(descriptor)
 
 
-def _unwritable(path: Path, error: OSError) -> SourceError:
-    message = f"cannot write {path}, the note on held messages: {error.strerror}"
+def _unusable(path: Path, error: OSError) -> SourceError:
+    message = f"cannot use {path}, the note on held messages: {error.strerror}"
     return source_error(message, error, "name another --ledger")

@@ -14,7 +14,7 @@ from tests.support.scenarios.bounces import (
     refusing,
 )
 from tests.support.smtp_peer.peer import PeerThread
-from tests.support.smtp_peer.script import EXTENSIONS, Script
+from tests.support.smtp_peer.script import EXTENSIONS, Delay, Script, Step, View
 
 StartPeer = Callable[..., PeerThread]
 NO_UTF8 = tuple(each for each in EXTENSIONS if each != "SMTPUTF8")
@@ -149,3 +149,22 @@ def test_a_sender_whose_domain_alone_is_not_ascii_gets_a_report(
     assert report.forward_paths == ["amy@xn--snder-gra.example"]
     assert parsed(report)["To"] == "<amy@xn--snder-gra.example>"
     assert "SMTPUTF8" not in report.parameters
+
+
+def test_a_slow_answer_about_a_known_recipient_postpones_no_report_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, peer: StartPeer
+) -> None:
+    """Each drain has many refusals before it: the next drain asks first."""
+
+    def late(view: View) -> Step:
+        step = nobody_unknown(view)
+        return Delay(0.4, step) if view.path.startswith("known") else step
+
+    monkeypatch.chdir(tmp_path)
+    with refusing(tmp_path, peer(), peer(Script(rcpt=late))) as bench:
+        bench.configure(breaker={"brake_share": 1, "brake_least": 1000})
+        for n in range(8):
+            bench.refuse(f"nobody{n}@example.org", sender=f"amy{n}@sender.example")
+        codes = [bench.drain().code for _ in range(4)]
+        assert codes[-1] == 0, codes
+        assert set(bench.states().values()) == {"bounced"}

@@ -1,6 +1,7 @@
 """The note on held messages: a write that fails leaves nothing that counts."""
 
 import os
+import pickle
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ def test_what_a_failed_write_leaves_is_cut_off_by_the_next(tmp_path: Path) -> No
     note.taking({"A1": "one"})
     writable = note.descriptor
     note.descriptor = os.open(path, os.O_RDONLY)
-    with pytest.raises(SourceError, match="cannot write"):
+    with pytest.raises(SourceError, match="cannot use"):
         note.held(["A1"])
     with path.open("ab") as file:
         file.write(b"taking B2 tw")  # a part had been written before it failed
@@ -25,3 +26,13 @@ def test_what_a_failed_write_leaves_is_cut_off_by_the_next(tmp_path: Path) -> No
     note.taking({"C3": "three"})
     assert set(parse_note(path)) == set(note.entries()) == {"A1", "C3"}
     note.close()
+
+
+def test_a_process_that_cannot_read_it_says_so(tmp_path: Path) -> None:
+    """It gets the note by its path, and reads it when the disk may have failed."""
+    note = HoldNote(tmp_path / "note")
+    sent = pickle.dumps(note)
+    note.close()
+    (tmp_path / "note").unlink()
+    with pytest.raises(SourceError, match=r"cannot use .*note"):
+        pickle.loads(sent)  # noqa: S301 - our own
