@@ -238,8 +238,9 @@ class LedgerReader:
         if filters.selection.is_all:  # else the database lets a few too many pass
             query = query.limit(limit)
             if filters.empty and column.table is schema.messages:
-                # each has a recipient: do not join what cannot be among them
-                those = sa.select(_M.seq).order_by(first, _M.arrived, _M.id)
+                # do not join what cannot be among them
+                those = sa.select(_M.seq).where(_M.recipients > 0)
+                those = those.order_by(first, _M.arrived, _M.id)
                 chosen = those.limit(limit).subquery()
                 query = query.join(chosen, chosen.c.seq == _M.seq)
         yield from itertools.islice(filter(filters.takes, self.rows(query)), limit)
