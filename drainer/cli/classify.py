@@ -1,6 +1,5 @@
 """`classify`: which rule a reply would match, and why."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +14,7 @@ from drainer.mail.echo import SentData
 from drainer.mail.reply import Lost, ProtocolError, Reply, Stage, parse_reply
 from drainer.policy.classify.classifier import classify as judge
 from drainer.policy.classify.rules import Rule
+from drainer.runtime.json_input import parse_json
 
 
 def classify(
@@ -84,10 +84,10 @@ def _answer(line: str, stage: str, own: tuple[Rule, ...], *, as_json: bool) -> N
     text, sent = line, SentData()
     if line.lstrip().startswith("{"):
         try:
-            given = json.loads(line)
+            given = parse_json(line)
             text, stage = str(given["reply"]), str(given.get("stage", stage))
             sent = SentData(addresses=tuple(map(str, given.get("sent", ()))))
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError):
             message = f"not a JSON object with a reply: {line[:80]!r}"
             raise UsageError(message) from None
     facts = _facts(text, _stage(stage), own, sent)

@@ -25,7 +25,7 @@ from sqlalchemy.engine import URL
 
 from drainer.errors import LedgerLost
 from drainer.ledger import engine, schema
-from drainer.ledger.columns import from_json, to_json
+from drainer.ledger.columns import to_json
 from drainer.ledger.owner import Owner, lock_is_free, writable
 from drainer.ledger.records import AttemptEnd, Row, WriteOutcome, to_micros
 from drainer.ledger.writer.client import Then
@@ -33,6 +33,7 @@ from drainer.policy.recipient.delivery import ClaimedRecipient, Delivery
 from drainer.policy.recipient.settle import Settlement
 from drainer.policy.recipient.state import State
 from drainer.runtime import databases
+from drainer.runtime.json_input import parse_json
 from drainer.runtime.private_files import (
     open_present,
     open_private,
@@ -277,8 +278,8 @@ def _fact_of(line: bytes) -> dict[str, Any] | None:
     if checksum != b"%08x" % zlib.crc32(text):
         return None
     try:
-        fact = from_json(text.decode())
-    except (ValueError, RecursionError):
+        fact = parse_json(text)
+    except ValueError:
         return None
     return fact if isinstance(fact, dict) else None
 

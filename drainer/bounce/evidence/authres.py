@@ -19,6 +19,7 @@ from drainer.runtime.public_suffixes import organisation_of
 MAX_FIELD_BYTES = 8 * 1024
 """Bytes of one field; authres recurses, so a longer one is not parsed."""
 MAX_FIELDS = 10
+_MAX_COMMENTS = 50
 
 _PROPERTIES = {
     "spf": (("smtp", "mailfrom"),),
@@ -86,12 +87,14 @@ def _own_block(head: bytes) -> list[Field] | None:
 
 def _parse(value: str) -> "authres.AuthenticationResultsHeader | None":
     """Return a field as authres parses it; None if it does not parse."""
-    if len(value) > MAX_FIELD_BYTES or not value.replace("\t", " ").isprintable():
+    if value.count("(") > _MAX_COMMENTS or len(value) > MAX_FIELD_BYTES:
+        return None
+    if not value.replace("\t", " ").isprintable():
         return None
     context = authres.FeatureContext(authres.dmarc)
     try:
         return context.parse(f"Authentication-Results: {value.replace(chr(9), ' ')}")
-    except (AuthResError, RecursionError, ValueError, LookupError):
+    except (AuthResError, ValueError, LookupError):
         return None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
-from msgspec import DecodeError, Struct, json
+from msgspec import Struct, json
 
 from drainer.delivery.content_scan.protocol import (
     ScannerFailure,
@@ -15,6 +15,7 @@ from drainer.delivery.content_scan.protocol import (
 )
 from drainer.delivery.content_scan.stream import connect, content_of, safe
 from drainer.policy.admission.content_scan import MAX_SYMBOLS, ScanAnswer
+from drainer.runtime.json_input import check_depth
 
 NO_ACTION = "no action"
 MAX_RECIPIENTS = 50
@@ -106,8 +107,9 @@ def parse_http(reply: bytes) -> bytes:
 def parse_answer(body: bytes) -> ScanAnswer:
     """Return what the JSON of /checkv2 says; ScannerFailure when it says nothing."""
     try:
+        check_depth(body.decode(errors="replace"))
         found = json.decode(body, type=_Answer)
-    except (DecodeError, RecursionError) as error:
+    except ValueError as error:
         message = f"rspamd's answer is not understood: {safe(str(error))}"
         raise ScannerFailure(message) from None
     ranked = sorted(found.symbols.items(), key=lambda each: -abs(each[1].score))

@@ -21,6 +21,7 @@ from drainer.errors import ClaimConflict
 from drainer.mail.reply import printable
 from drainer.runtime import locks
 from drainer.runtime.folders import find_folder, open_folder_in, open_in, owner_of
+from drainer.runtime.json_input import parse_json
 from drainer.sources.common.files import kind_of
 
 MARKER = ".drainer"
@@ -270,8 +271,8 @@ def is_no_place(error: OSError) -> bool:
 
 def _parse(data: bytes) -> Marker | None:
     try:
-        found = json.loads(data) if len(data) <= MAX_BYTES else None
-    except (ValueError, RecursionError):
+        found = parse_json(data) if len(data) <= MAX_BYTES else None
+    except ValueError:
         return None
     if not isinstance(found, dict):
         return None

@@ -8,7 +8,6 @@ the table's name, the row's id and the first 4 KiB.
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -27,6 +26,7 @@ from drainer.mail.envelope import (
 )
 from drainer.mail.message import Message, Problem
 from drainer.mail.reply import printable
+from drainer.runtime.json_input import parse_json
 from drainer.sources.common.files import escape_name
 from drainer.sources.common.stored_text import recipient_of
 from drainer.sources.database.mapping import TableMapping
@@ -232,7 +232,7 @@ def _split(value: str, delimiter: str) -> list[str]:
 
 def _json(value: str | bytes) -> object:
     try:
-        return json.loads(value)
-    except (ValueError, RecursionError) as error:
+        return parse_json(value)
+    except ValueError as error:
         message = f"the recipients are not valid JSON: {error}"
         raise ValueError(message) from None

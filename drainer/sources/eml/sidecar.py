@@ -20,7 +20,6 @@ Mailboxes are in the form of the wire (RFC 5321 4.1.2), ORCPT and ENVID decoded.
 ``null`` is the same as absent.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -40,6 +39,7 @@ from drainer.mail.envelope import (
     wire_mailbox,
 )
 from drainer.mail.reply import printable
+from drainer.runtime.json_input import parse_json
 from drainer.sources.common.stored_text import recipient_of
 
 MAX_SIDECAR_BYTES = 4 * 1024 * 1024
@@ -68,8 +68,8 @@ def parse_sidecar(data: bytes) -> Sidecar:
     'no-envelope' when a part is missing, 'corrupt' otherwise.
     """
     try:
-        parsed = json.loads(data.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+        parsed = parse_json(data)
+    except ValueError as error:
         _refuse(f"not JSON: {error}")
     if not isinstance(parsed, dict):
         _refuse("not a JSON object")

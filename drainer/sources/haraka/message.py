@@ -21,6 +21,7 @@ from drainer.mail.envelope import (
     wire_mailbox,
 )
 from drainer.mail.reply import printable
+from drainer.runtime.json_input import parse_json
 from drainer.sources.common.stored_text import mailbox_of, recipient_of
 
 LENGTH_BYTES = 4
@@ -80,8 +81,8 @@ def _is_number(text: str) -> bool:
 def parse_todo(data: bytes) -> HarakaTodo:
     """Parse the JSON; raises MessageUnreadable('corrupt')."""
     try:
-        found = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        found = parse_json(data)
+    except ValueError as error:
         detail = f"its JSON: {printable(str(error))[:200]}"
         raise MessageUnreadable("corrupt", detail) from error
     if not isinstance(found, dict):

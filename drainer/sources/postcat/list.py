@@ -6,12 +6,12 @@ sender is MAILER-DAEMON (showq_json.c). It is not a snapshot: a message that mov
 the meantime may occur twice or not at all.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from typing import NamedTuple, NoReturn
 
 from drainer.errors import MessageUnreadable
+from drainer.runtime.json_input import parse_json
 from drainer.sources.common.files import read_at
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
@@ -65,8 +65,8 @@ def parse_line(line: bytes) -> PostqueueEntry:
     if len(line) > MAX_LINE_BYTES:
         _refuse("is too long")
     try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
+        found = parse_json(line)
+    except ValueError:
         _refuse("is not JSON: was it cut off?")
     try:
         queue_id, queue, arrived, sender = (

@@ -1,6 +1,5 @@
 """POST /api/pause, resume and throttle: an operator's orders, with a reason."""
 
-import json
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
@@ -14,6 +13,7 @@ from starlette.routing import Route
 from drainer.mail.reply import printable
 from drainer.policy.pacing.overrides import OverrideKind
 from drainer.policy.pacing.rate import parse_rate
+from drainer.runtime.json_input import parse_json
 from drainer.runtime.units import parse_duration
 from drainer.watch.http.access import open_to_orders
 from drainer.watch.http.context import AppContext
@@ -58,8 +58,8 @@ async def _take(desk: AppContext, ask: OverrideKind, request: Request) -> Respon
 def order_of(body: bytes) -> dict[str, Any]:
     """Return what a body orders; ValueError if it is not an order."""
     try:
-        order = json.loads(body)
-    except (ValueError, RecursionError):
+        order = parse_json(body)
+    except ValueError:
         order = None
     if not isinstance(order, dict):
         message = (

@@ -5,7 +5,6 @@ the news that it is for. Alerts are about trouble: firing is down, resolved is u
 body without news of its own, such as ``{}``, means what its URL says.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -13,6 +12,7 @@ from msgspec import Struct
 
 from drainer.mail.reply import printable
 from drainer.policy.pacing.overrides import OverrideKind
+from drainer.runtime.json_input import parse_json
 
 MAX_WORDS = 300
 
@@ -65,8 +65,8 @@ def _object(body: bytes) -> Body:
     if not body.strip():
         return {}
     try:
-        payload = json.loads(body)
-    except (ValueError, RecursionError):
+        payload = parse_json(body)
+    except ValueError:
         message = "the body is not JSON"
         raise BodyError(message) from None
     if not isinstance(payload, dict):
