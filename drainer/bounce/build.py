@@ -83,8 +83,7 @@ def make_via(config: Config) -> Route:
     try:
         host, port = split_host(bounce.via)
     except UsageError as error:
-        message = f"[bounce] via: {error}"
-        raise UsageError(message, hint=error.hint) from None
+        raise UsageError(f"[bounce] via: {error}", hint=error.hint) from None
     password = bounce.via_password.get_secret_value()
     login = login_of(bounce.via_username, bounce.via_password_file, password)
     return Route(

@@ -93,8 +93,7 @@ def select_messages(
 ) -> Filters:
     """Return the filters for these messages; UsageError without an ID or a filter."""
     if not ids and filters.empty:
-        message = f"{name} needs an ID or a filter"
-        raise UsageError(message, hint="--help lists them")
+        raise UsageError(f"{name} needs an ID or a filter", hint="--help lists them")
     return replace(filters, messages=[report.resolve(each) for each in ids])
 
 

@@ -88,8 +88,7 @@ def _answer(line: str, stage: str, own: tuple[Rule, ...], *, as_json: bool) -> N
             text, stage = str(given["reply"]), str(given.get("stage", stage))
             sent = SentData(addresses=tuple(map(str, given.get("sent", ()))))
         except (ValueError, KeyError, TypeError):
-            message = f"not a JSON object with a reply: {line[:80]!r}"
-            raise UsageError(message) from None
+            raise UsageError(f"not a JSON object with a reply: {line[:80]!r}") from None
     facts = _facts(text, _stage(stage), own, sent)
     if as_json:
         print_json(facts)

@@ -58,8 +58,7 @@ def init(
     Example: drainer init /etc/drainer/drainer.toml
     """
     if from_postfix and from_exim:
-        message = "give --from-postfix or --from-exim, not both"
-        raise UsageError(message)
+        raise UsageError("give --from-postfix or --from-exim, not both")
     text = _text(from_postfix, from_exim)
     try:
         _write(path, text.encode(), force=force)
@@ -67,8 +66,7 @@ def init(
         message = f"{path} exists"
         raise UsageError(message, hint="give another path, or use --force") from None
     except OSError as error:
-        message = f"cannot write {path}: {error.strerror}"
-        raise UsageError(message) from None
+        raise UsageError(f"cannot write {path}: {error.strerror}") from None
     if from_postfix or from_exim:
         say(f"wrote {path}; review it, then run `drainer check`")
         return

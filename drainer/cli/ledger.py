@@ -166,8 +166,7 @@ def _before(older_than: str) -> datetime:
     try:
         return datetime.now(UTC) - age
     except OverflowError:
-        message = f"--older-than {older_than} is before the year 1"
-        raise UsageError(message) from None
+        raise UsageError(f"--older-than {older_than} is before the year 1") from None
 
 
 def _refuse_marked(url: LedgerURL) -> None:

@@ -67,8 +67,7 @@ def _until(now: datetime, text: str) -> datetime | None:
     try:
         return now + parse_duration(text)
     except (ValueError, OverflowError) as error:
-        message = f"--for: {error}"
-        raise UsageError(message) from None
+        raise UsageError(f"--for: {error}") from None
 
 
 def _whom(

@@ -57,10 +57,10 @@ def _sweep(config: Config) -> None:
 def _limit_to_quarantine(filters: Filters) -> Filters:
     """Return the filters for quarantined recipients, and those that a scanner holds."""
     if not set(filters.states) <= {State.QUARANTINED, State.HELD}:
-        message = (
-            "the quarantine has recipients of the states quarantined and held only"
+        raise UsageError(
+            ("the quarantine has recipients of the states quarantined and held only"),
+            hint="`drainer list` shows the others",
         )
-        raise UsageError(message, hint="`drainer list` shows the others")
     return replace(filters, in_quarantine=True)
 
 

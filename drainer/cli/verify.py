@@ -143,8 +143,7 @@ def _from_file(path: Path, given: Mapping[str, str]) -> _Asked:
         with path.open("rb") as stream:
             data = stream.read(MAX_CONTENT_BYTES + 1)
     except OSError as error:
-        message = f"cannot read {path}: {error.strerror}"
-        raise UsageError(message) from None
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
     if data.startswith(b"From "):  # the separator of an mbox, not part of the message
         data = data.partition(b"\n")[2]
     content = b"".join(crlf([data]))

@@ -166,8 +166,7 @@ class BounceSection(Section):
     def _signs(self) -> "BounceSection":
         parse_rate(self.rate)
         if bool(self.dkim_key_file) != bool(self.dkim_selector):
-            message = "set both dkim_key_file and dkim_selector, or neither"
-            raise ValueError(message)
+            raise ValueError("set both dkim_key_file and dkim_selector, or neither")
         return self
 
     @model_validator(mode="after")
@@ -175,8 +174,7 @@ class BounceSection(Section):
         settle_tls(self, "bounce", "via_")
         if self.via == "mx" and self.via_verify:
             key = "via_username" if self.via_username else "via_verify"
-            message = f'{key} needs one relay, but via = "mx" names none'
-            raise ValueError(message)
+            raise ValueError(f'{key} needs one relay, but via = "mx" names none')
         return self
 
     @field_validator("authserv_ids", "backup_hosts")
@@ -189,10 +187,9 @@ class BounceSection(Section):
     def _are_domains(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
             if not ascii_domain(name.removeprefix(".")):
-                message = (
+                raise ValueError(
                     f"{name!r} is not a domain; write example.org, or A-labels (xn--)"
                 )
-                raise ValueError(message)
         return tuple(name.lower().rstrip(".") for name in names)
 
     @field_validator("trusted_spf_domains")

@@ -49,8 +49,7 @@ class HealthSection(Section):
     @model_validator(mode="after")
     def _pauses(self) -> "HealthSection":
         if not timedelta(0) < self.interval <= self.longest:
-            message = "interval must be more than 0s and at most longest"
-            raise ValueError(message)
+            raise ValueError("interval must be more than 0s and at most longest")
         return self
 
     @field_validator("accept", "sender")

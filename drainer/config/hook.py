@@ -50,11 +50,10 @@ class HookSection(Section):
     def _is_place(cls, value: str) -> str:
         if value in ("", "systemd") or _is_place(value):
             return value
-        message = (
+        raise ValueError(
             "legal: systemd, or ADDRESS:PORT, such as 127.0.0.1:8025, [::1]:8025,"
             " 0.0.0.0:8025"
         )
-        raise ValueError(message)
 
     @field_validator("names")
     @classmethod
@@ -62,23 +61,20 @@ class HookSection(Section):
         lowered = tuple(value.lower() for value in values)
         for value in lowered:
             if not _NAME.fullmatch(value):
-                message = f"{value!r} is not a valid host name"
-                raise ValueError(message)
+                raise ValueError(f"{value!r} is not a valid host name")
         return lowered
 
     @field_validator("rate")
     @classmethod
     def _is_rate(cls, value: str) -> str:
         if parse_rate(value) is None:
-            message = "unlimited is not allowed here; write e.g. 120/minute"
-            raise ValueError(message)
+            raise ValueError("unlimited is not allowed here; write e.g. 120/minute")
         return value
 
     @model_validator(mode="after")
     def _belong_together(self) -> "HookSection":
         if bool(self.tls_cert) != bool(self.tls_key):
-            message = "set both tls_cert and tls_key, or neither"
-            raise ValueError(message)
+            raise ValueError("set both tls_cert and tls_key, or neither")
         return self
 
 

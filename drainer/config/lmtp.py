@@ -43,8 +43,7 @@ def settle_lmtp(primary: _Primary) -> None:
     if sockets and "protocol" not in given:
         primary.__dict__["protocol"] = LMTP  # frozen for others
     if sockets and primary.protocol != LMTP:
-        message = f'{sockets[0]} is a Unix socket: set protocol = "lmtp"'
-        raise ValueError(message)
+        raise ValueError(f'{sockets[0]} is a Unix socket: set protocol = "lmtp"')
     if sockets:
         _refuse_tls(primary, sockets[0])
     if primary.protocol != LMTP:
@@ -65,20 +64,18 @@ def _refuse_tls(primary: _Primary, path: str) -> None:
     for name, is_set in needs.items():
         if is_set:
             remedy = 'set tls = "off"' if name.startswith("tls =") else "remove it"
-            message = (
+            raise ValueError(
                 f"{name} requires TLS, which a Unix socket ({path}) does not have:"
                 f" {remedy}, or name the socket in a table of its own"
             )
-            raise ValueError(message)
 
 
 def _refuse_smtp_servers(primary: _Primary) -> None:
     """Raise ValueError for hosts that speak SMTP."""
     if primary.hosts == "mx":
-        message = (
+        raise ValueError(
             'hosts = "mx" names SMTP servers: name the LMTP hosts, or remove protocol'
         )
-        raise ValueError(message)
     for text in primary.named_hosts:
         try:
             port = split_server(text)[1]
@@ -86,8 +83,7 @@ def _refuse_smtp_servers(primary: _Primary) -> None:
             continue
         port = primary.port if port is None else port
         if port == SMTP_PORT and not is_socket(text):
-            message = (
+            raise ValueError(
                 f"LMTP must not go to port 25 of {text} (RFC 2033 section 5): name the"
                 " LMTP port, usually 24, or remove protocol"
             )
-            raise ValueError(message)

@@ -129,8 +129,7 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
         text = read_trusted(path).decode()
         values = tomllib.loads(text)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        message = f"{path}: {error}"
-        raise UsageError(message) from None
+        raise UsageError(f"{path}: {error}") from None
     return text, values
 
 

@@ -64,6 +64,5 @@ class NotifySection(Section):
         if self.mail:
             parse_mailbox(self.mail)
         elif self.via:
-            message = "via needs mail: the address that gets the notifications"
-            raise ValueError(message)
+            raise ValueError("via needs mail: the address that gets the notifications")
         return self

@@ -206,10 +206,9 @@ class PrimarySection(Section):
             return host
         name, port = _check_server(host)
         if port is not None:
-            message = (
+            raise ValueError(
                 f"the port has a key of its own: set host = {name!r}, port = {port}"
             )
-            raise ValueError(message)
         return name
 
     @field_validator("helo")
@@ -218,8 +217,7 @@ class PrimarySection(Section):
         if helo and not re.fullmatch(
             r"[A-Za-z0-9_.:-]{1,253}|\[[A-Za-z0-9.:]+\]", helo
         ):
-            message = "legal: a host name, or an address in brackets"
-            raise ValueError(message)
+            raise ValueError("legal: a host name, or an address in brackets")
         return helo
 
     @property
@@ -230,8 +228,7 @@ class PrimarySection(Section):
     @model_validator(mode="after")
     def _one_way(self) -> "PrimarySection":
         if self.host and self.hosts:
-            message = "set host or hosts, not both"
-            raise ValueError(message)
+            raise ValueError("set host or hosts, not both")
         return self
 
     @field_validator("hosts")
@@ -245,8 +242,7 @@ class PrimarySection(Section):
             for host in (each,) if isinstance(each, str) else each:
                 _check_server(host)
             if not each:
-                message = "a list of equal hosts is empty"
-                raise ValueError(message)
+                raise ValueError("a list of equal hosts is empty")
         return hosts
 
     @field_validator("ignore_extensions")
@@ -265,11 +261,10 @@ class PrimarySection(Section):
         needs = {"STARTTLS": is_tls, "AUTH": bool(self.username)}
         for keyword, is_needed in needs.items():
             if is_needed and keyword in self.ignore_extensions:
-                message = (
+                raise ValueError(
                     f"ignore_extensions names {keyword}, which tls, verify or username"
                     " requires; remove one of them"
                 )
-                raise ValueError(message)
         return self
 
     @field_validator("tls_pin")
@@ -350,17 +345,15 @@ class PrimarySection(Section):
             self.__dict__["verify"] = True  # frozen for others
         settle_tls(self, "primary")
         if self.token_command and not self.username:
-            message = "token_command needs username"
-            raise ValueError(message)
+            raise ValueError("token_command needs username")
         if self.username and self.hosts == BY_MX and self.tls != DANE:
             message = 'username needs named hosts, or DNSSEC: set hosts or tls = "dane"'
             raise ValueError(message)
         if self.username and self.forward_client == "xclient":
-            message = (
+            raise ValueError(
                 'forward_client = "xclient" resets the login that username needs;'
                 ' use "xforward", or remove username'
             )
-            raise ValueError(message)
         return self
 
 
@@ -369,8 +362,7 @@ def _check_server(text: str) -> tuple[str, int | None]:
     try:
         return split_server(text)
     except UsageError as error:
-        message = f"{error}; {error.hint}"
-        raise ValueError(message) from None
+        raise ValueError(f"{error}; {error.hint}") from None
 
 
 def _digest(text: str) -> str:
@@ -383,6 +375,5 @@ def _digest(text: str) -> str:
     except ValueError:
         found = b""
     if len(found) != _DIGEST_BYTES:
-        message = f"{text[:80]!r} is not a SHA-256 digest in hex or base64"
-        raise ValueError(message)
+        raise ValueError(f"{text[:80]!r} is not a SHA-256 digest in hex or base64")
     return found.hex()

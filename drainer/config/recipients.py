@@ -49,6 +49,5 @@ class RecipientsSection(Section):
     ) -> tuple[str | ListSection, ...]:
         names = [each if isinstance(each, str) else each.url for each in values]
         if not all(name.strip() for name in names):
-            message = "an entry is empty; name a file"
-            raise ValueError(message)
+            raise ValueError("an entry is empty; name a file")
         return values

@@ -120,13 +120,11 @@ def route_configs(config: C) -> list[C]:
     for each in found:
         for server in each.primary.servers:
             if server in servers:
-                message = f"two routes have the server {server}: make them one"
-                raise ValueError(message)
+                raise ValueError(f"two routes have the server {server}: make them one")
         servers.update(each.primary.servers)
         for domain in each.primary.domains:
             if domain in seen:
-                message = f"two routes have the domain {domain}"
-                raise ValueError(message)
+                raise ValueError(f"two routes have the domain {domain}")
             seen.add(domain)
     return found
 
@@ -157,11 +155,9 @@ def _derive(config: C, n: int) -> C:
         try:
             changed[name] = kind(**values | own)
         except ValidationError as error:
-            message = f"the route of {domains[0]}: {_words(error)}"
-            raise ValueError(message) from None
+            raise ValueError(f"the route of {domains[0]}: {_words(error)}") from None
     if not getattr(changed["primary"], "is_named", False):
-        message = f"the route of {domains[0]} names no host"
-        raise ValueError(message)
+        raise ValueError(f"the route of {domains[0]} names no host")
     return config.model_copy(update=changed | {"routes": ()})
 
 

@@ -124,8 +124,7 @@ class ScannerSection(Section):
     @classmethod
     def _is_word(cls, value: str) -> str:
         if not _PROFILE.fullmatch(value):
-            message = "profile is one word of printable ASCII characters"
-            raise ValueError(message)
+            raise ValueError("profile is one word of printable ASCII characters")
         return value
 
     @model_validator(mode="after")
@@ -135,15 +134,13 @@ class ScannerSection(Section):
             message = 'command goes with protocol = "command", and only with that'
             raise ValueError(message)
         if is_program and self.address:
-            message = "a program has no address"
-            raise ValueError(message)
+            raise ValueError("a program has no address")
         return self
 
 
 def _check_name(name: str) -> str:
     if not _NAME.fullmatch(name):
-        message = f"{name[:40]!r} is not a name: use up to 30 of a-z, 0-9 and -"
-        raise ValueError(message)
+        raise ValueError(f"{name[:40]!r} is not a name: use up to 30 of a-z, 0-9 and -")
     return name
 
 

@@ -44,8 +44,7 @@ def _domain_names(domains: tuple[str, ...]) -> tuple[str, ...]:
         is_literal = name.startswith("[") and name.endswith("]")
         if not (is_literal or ascii_domain(name)):
             right = "write example.org, or .example.org for the domains below it"
-            message = f"{domain[:80]!r} is not a domain; {right}"
-            raise ValueError(message)
+            raise ValueError(f"{domain[:80]!r} is not a domain; {right}")
     return tuple(map(domain_key, domains))
 
 
@@ -99,9 +98,7 @@ def _check_password(section: Section, name: str, prefix: str) -> None:
     )
     command = getattr(section, "token_command", "")
     if command and any(passwords):
-        message = "set token_command or a password, not both"
-        raise ValueError(message)
+        raise ValueError("set token_command or a password, not both")
     if login and not any(passwords) and not command:
         variable = f"DRAINER_{name}__{prefix}PASSWORD".upper()
-        message = f"{prefix}username needs {prefix}password_file, or {variable}"
-        raise ValueError(message)
+        raise ValueError(f"{prefix}username needs {prefix}password_file, or {variable}")

@@ -97,16 +97,14 @@ class TelemetrySection(Section):
     def _is_collected(cls, value: str) -> str:
         if not value or value.endswith(".prom"):
             return value
-        message = "the node exporter reads only names that end in .prom"
-        raise ValueError(message)
+        raise ValueError("the node exporter reads only names that end in .prom")
 
     @field_validator("traces")
     @classmethod
     def _known(cls, value: str) -> str:
         if value in ("off", "console", "otlp") or value.removeprefix("file:") != value:
             return "off" if _is_disabled() else value
-        message = "legal: off, console, otlp, file:PATH"
-        raise ValueError(message)
+        raise ValueError("legal: off, console, otlp, file:PATH")
 
     @field_validator("endpoint", mode="before")
     @classmethod
@@ -123,8 +121,7 @@ class TelemetrySection(Section):
     def _is_http(cls, value: str) -> str:
         if value.lower().startswith(("http://", "https://")):
             return value
-        message = "legal: http://HOST[:PORT][/PATH], https://HOST[:PORT][/PATH]"
-        raise ValueError(message)
+        raise ValueError("legal: http://HOST[:PORT][/PATH], https://HOST[:PORT][/PATH]")
 
 
 class OtelSource(PydanticBaseSettingsSource):

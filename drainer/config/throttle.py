@@ -120,8 +120,7 @@ class RetrySection(Section):
     def _grows(self) -> "RetrySection":
         for first, last in (("first", "max"), ("long_first", "long_max")):
             if getattr(self, first) > getattr(self, last):
-                message = f"{first} is longer than {last}"
-                raise ValueError(message)
+                raise ValueError(f"{first} is longer than {last}")
         return self
 
 

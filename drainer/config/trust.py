@@ -27,8 +27,7 @@ def read_trusted(path: Path) -> bytes:
         status = os.fstat(file.fileno())
         _check_owner(path, status)
         if not stat.S_ISREG(status.st_mode):
-            message = f"{path} is not a regular file"
-            raise UsageError(message)
+            raise UsageError(f"{path} is not a regular file")
         if status.st_mode & _OTHERS_MAY_WRITE:
             raise _refusal(path, "others can write to it", f"chmod go-w {_quote(path)}")
         if is_shared and status.st_nlink > 1:
@@ -53,8 +52,7 @@ def _resolve(path: Path) -> tuple[Path, bool]:
             return path, bool(shared and shared[0])
         _check_owner(path, path.lstat())
         path = folder / path.readlink()
-    message = f"{path} leads through too many links"
-    raise UsageError(message)
+    raise UsageError(f"{path} leads through too many links")
 
 
 def _is_shared(path: Path, folder: Path) -> bool:

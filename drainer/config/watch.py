@@ -52,8 +52,7 @@ class WatchSection(Section):
     @classmethod
     def _takes_time(cls, value: timedelta) -> timedelta:
         if value <= timedelta(0):
-            message = "rescan must be more than 0s"
-            raise ValueError(message)
+            raise ValueError("rescan must be more than 0s")
         return value
 
     @model_validator(mode="after")
@@ -61,8 +60,7 @@ class WatchSection(Section):
         if self.digest:
             parse_time(self.digest)
         if bool(self.digest) != bool(self.postmaster):
-            message = "set both digest and postmaster, or neither"
-            raise ValueError(message)
+            raise ValueError("set both digest and postmaster, or neither")
         if self.postmaster:
             parse_mailbox(self.postmaster)
         return self

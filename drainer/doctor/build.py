@@ -131,10 +131,10 @@ def _recipient(config: Config, asked: DoctorRequest, domain: str) -> str:
             return f"{local}@{domain}"
     if not asked.recipient:
         return ""
-    message = (
-        f"--recipient {asked.recipient[:60]!r} is not an ASCII address of {domain}"
+    raise UsageError(
+        (f"--recipient {asked.recipient[:60]!r} is not an ASCII address of {domain}"),
+        hint=f"give an address of {domain} that exists",
     )
-    raise UsageError(message, hint=f"give an address of {domain} that exists")
 
 
 def _strict_sender(address: str) -> str:

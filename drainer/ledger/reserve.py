@@ -268,8 +268,7 @@ def _bytes_of(path: Path) -> bytes:
         status = os.fstat(file.fileno())
         owners = (0, os.geteuid(), path.parent.stat().st_uid)
         if not stat.S_ISREG(status.st_mode) or status.st_uid not in owners:
-            message = "the file is not one of ours"
-            raise OSError(message)
+            raise OSError("the file is not one of ours")
         return file.read(MAX_BYTES)
 
 

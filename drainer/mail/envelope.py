@@ -57,11 +57,9 @@ def parse_mailbox(text: str) -> str:
     if not at or local in ("", '""'):
         if text.lower() == "postmaster":  # RFC 5321 4.1.1.3: the one without a domain
             return text
-        message = f"no {'local part' if at else 'domain'} in {text!r}"
-        raise AddressError(message)
+        raise AddressError(f"no {'local part' if at else 'domain'} in {text!r}")
     if not (_DOT_STRING.fullmatch(local) or _QUOTED_STRING.fullmatch(local)):
-        message = f"bad local part in {text!r}"
-        raise AddressError(message)
+        raise AddressError(f"bad local part in {text!r}")
     _check_domain(domain, text)
     return text
 
@@ -80,8 +78,7 @@ def quote_mailbox(text: str) -> str:
     if _DOT_STRING.fullmatch(local):
         return text
     if not local:
-        message = f"no local part in {text!r}"
-        raise AddressError(message)
+        raise AddressError(f"no local part in {text!r}")
     escaped = local.replace("\\", "\\\\").replace('"', '\\"')
     quoted = f'"{escaped}"@{domain}'
     _refuse_unprintable(quoted)  # it is longer now
@@ -112,11 +109,9 @@ def wire_mailbox(text: str) -> str:
 def _refuse_unprintable(text: str) -> None:
     if found := _CONTROL.search(text):
         what = "a control character" if found[0] <= "\x7f" else "bytes outside of UTF-8"
-        message = f"{what} in {text!r}"
-        raise AddressError(message)
+        raise AddressError(f"{what} in {text!r}")
     if len(text.encode()) > MAX_MAILBOX_LENGTH:
-        message = f"longer than {MAX_MAILBOX_LENGTH} bytes: {text[:60]!r}..."
-        raise AddressError(message)
+        raise AddressError(f"longer than {MAX_MAILBOX_LENGTH} bytes: {text[:60]!r}...")
 
 
 def _check_domain(domain: str, text: str) -> None:
@@ -129,8 +124,7 @@ def _check_domain(domain: str, text: str) -> None:
             or all(map(_fits_in_dns, domain.split(".")))
         )
     if not is_good or len(domain.encode()) > MAX_DOMAIN_LENGTH:
-        message = f"bad domain in {text!r}"
-        raise AddressError(message)
+        raise AddressError(f"bad domain in {text!r}")
 
 
 def _fits_in_dns(label: str) -> bool:

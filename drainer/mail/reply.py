@@ -120,8 +120,7 @@ def _parse(raw: bytes) -> Reply:
     for line in raw.removesuffix(b"\n").split(b"\n"):
         match = _LINE.fullmatch(line.strip(b" \t\r"))
         if match is None:
-            message = f"not an SMTP reply: {raw[:200]!r}"
-            raise ProtocolError(message)
+            raise ProtocolError(f"not an SMTP reply: {raw[:200]!r}")
         codes.append(int(match[1]))
         texts.append(_decode(match[3] or b"").strip())
     return _assemble(codes, texts)

@@ -100,8 +100,7 @@ def _open_folder(path: str | os.PathLike[str], flags: int) -> int:
 def refuse_another_owner(here: int, there: int) -> None:
     """Refuse as root to move files from a user's open folder into another's."""
     if is_root() and os.fstat(here).st_uid != os.fstat(there).st_uid:
-        text = "the two folders belong to different users"
-        raise refusal(text)
+        raise refusal("the two folders belong to different users")
 
 
 def hand_over(folder: int, above: int, owned: int) -> None:
@@ -186,8 +185,7 @@ class _Walk:
 
     def _climb(self) -> None:
         if self._foreign is not None:
-            text = f"{self._path}: it climbs out of a folder of another user"
-            raise refusal(text)
+            raise refusal(f"{self._path}: it climbs out of a folder of another user")
         self._enter("..", 0)
         del self._above[-1:]
 
@@ -209,8 +207,7 @@ class _Walk:
         is_safe = self._foreign is None and (is_trusted(self._status) or is_sticky)
         if link.st_uid or not is_safe:
             where = "/".join(["", *self._above, name])
-            text = f"{where} is a link, and others than root could have made it"
-            raise refusal(text)
+            raise refusal(f"{where} is a link, and others than root could have made it")
         target = os.readlink(name, dir_fd=self._here)
         self._names += _names(target)
         if target.startswith("/"):

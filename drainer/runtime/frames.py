@@ -45,8 +45,7 @@ class FrameReader(Generic[T]):
             return HEAD.size - len(self._data)
         (size,) = HEAD.unpack_from(self._data)
         if size > self._max_bytes:
-            message = f"{size} bytes at once"
-            raise FrameError(message)
+            raise FrameError(f"{size} bytes at once")
         return HEAD.size + int(size) - len(self._data)
 
     def feed(self, data: bytes) -> Iterator[T]:

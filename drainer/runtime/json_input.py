@@ -31,7 +31,6 @@ def check_depth(text: str) -> None:
         if first in "[{":
             depth += 1
             if depth > MAX_DEPTH:
-                message = f"nested more than {MAX_DEPTH} deep"
-                raise ValueError(message)
+                raise ValueError(f"nested more than {MAX_DEPTH} deep")
         elif first in "]}":
             depth -= 1

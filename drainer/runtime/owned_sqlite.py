@@ -70,8 +70,7 @@ def _owner(path: Path) -> os.stat_result | None:
             file = os.stat(located.name, dir_fd=located.folder, follow_symlinks=False)
             if file.st_uid:
                 return file
-        text = f"{path.parent} belongs to root, and others can write it"
-        raise refusal(text)
+        raise refusal(f"{path.parent} belongs to root, and others can write it")
     finally:
         os.close(located.folder)
 

@@ -101,8 +101,7 @@ class Tlsa(NamedTuple):
                 for anchor in self._anchors(record, chain):
                     if is_issued_by(chain, anchor, self.names):
                         return
-        message = "its certificate is none that its TLSA records name"
-        raise DaneFailure(message)
+        raise DaneFailure("its certificate is none that its TLSA records name")
 
     @staticmethod
     def _anchors(record: TlsaRecord, chain: Sequence[bytes]) -> Iterable[bytes]:
@@ -171,8 +170,7 @@ async def find_tlsa(settings: DaneSettings, name: str, port: int) -> Tlsa:
     nothing more is asked. Many servers of zones without DNSSEC fail at such questions.
     """
     if _is_address(name) or not (settings.required or "." in name):
-        message = f"{name} is no full host name, so that it has no TLSA record"
-        raise DaneFailure(message)
+        raise DaneFailure(f"{name} is no full host name, so that it has no TLSA record")
     resolver = _resolver(settings)
     target = await _target(resolver, name, required=settings.required)
     failure = DaneFailure(f"{name} has no TLSA record")
@@ -232,8 +230,7 @@ async def _ask(
             f"{name}.", kind, search=False, raise_on_no_answer=False
         )
     except dns.resolver.NXDOMAIN:
-        message = f"{name} has no {kind} record"
-        raise DaneFailure(message) from None
+        raise DaneFailure(f"{name} has no {kind} record") from None
     except (dns.exception.DNSException, OSError, ValueError, EOFError) as error:
         message = f"DNS does not answer for the {kind} record of {name}: {error}"
         raise DnsSilence(message) from None
@@ -272,8 +269,7 @@ async def _records(
     except DnsSilence as silence:
         raise TlsaSilence(*silence.args) from None
     if not found:
-        message = f"{name} has no TLSA record"
-        raise DaneFailure(message)
+        raise DaneFailure(f"{name} has no TLSA record")
     records = (
         TlsaRecord(each.usage, each.selector, each.mtype, each.cert) for each in found
     )

@@ -28,16 +28,14 @@ async def fetch_token(command: Sequence[str]) -> str:
             stderr=asyncio.subprocess.DEVNULL,
         )
     except OSError as error:
-        message = f"cannot run token_command: {error.strerror}"
-        raise TokenError(message) from None
+        raise TokenError(f"cannot run token_command: {error.strerror}") from None
     try:
         async with asyncio.timeout(PATIENCE):
             output, _ = await process.communicate()
     except TimeoutError:
         process.kill()
         await process.wait()
-        message = f"token_command did not end within {PATIENCE:.0f} s"
-        raise TokenError(message) from None
+        raise TokenError(f"token_command did not end within {PATIENCE:.0f} s") from None
     lines = output[:MAX_TOKEN].decode("ascii", "replace").splitlines()
     token = lines[0].strip() if lines else ""
     if process.returncode or not _TOKEN.fullmatch(token):

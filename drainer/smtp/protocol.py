@@ -87,8 +87,7 @@ class SmtpProtocol(asyncio.Protocol):
         self._replies.append(reply)
         self._waiting += REPLY_BYTES + len(reply.text)
         if self._waiting > MAX_WAITING_BYTES:
-            message = "endless replies that the session never asked for"
-            raise ProtocolError(message)
+            raise ProtocolError("endless replies that the session never asked for")
 
     def _check_length(self, line: int) -> None:
         """Raise ProtocolError when a line, or the reply so far, is too long."""
@@ -97,8 +96,7 @@ class SmtpProtocol(asyncio.Protocol):
             or self._scanned + line > MAX_REPLY_BYTES
             or self._lines >= MAX_REPLY_LINES
         ):
-            message = "a reply that is too long"
-            raise ProtocolError(message)
+            raise ProtocolError("a reply that is too long")
 
     def eof_received(self) -> bool:
         """Let the transport close; SMTP peers never half-close."""

@@ -87,11 +87,9 @@ def _connect_unix(sock: socket.socket, path: str) -> None:
     except ConnectionRefusedError:
         raise
     except BlockingIOError:
-        message = f"{path}: too many connections wait there"
-        raise OSError(message) from None
+        raise OSError(f"{path}: too many connections wait there") from None
     except OSError as error:
-        message = f"{path}: {error.strerror or error}"
-        raise SocketUnusable(message) from None
+        raise SocketUnusable(f"{path}: {error.strerror or error}") from None
 
 
 def _bind(sock: socket.socket, address: str) -> None:
@@ -99,6 +97,5 @@ def _bind(sock: socket.socket, address: str) -> None:
     if not address:
         return
     if (":" in address) != (sock.family == socket.AF_INET6):
-        message = f"it is of another family than our address {address}"
-        raise OSError(message)
+        raise OSError(f"it is of another family than our address {address}")
     sock.bind((address, 0))

@@ -141,8 +141,7 @@ def _minute(moment: str) -> str:
 def _encoded(subject: str) -> str:
     """Return a subject as RFC 2047 writes it, if it is not ASCII."""
     if not subject.isprintable():
-        message = "a subject is one line"
-        raise ValueError(message)
+        raise ValueError("a subject is one line")
     return subject if subject.isascii() else Header(subject, "utf-8").encode()
 
 

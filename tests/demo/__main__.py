@@ -173,8 +173,7 @@ def empty_folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True)
     except FileExistsError:
-        message = f"{path} exists and is no demo: name another folder"
-        raise SystemExit(message) from None
+        raise SystemExit(f"{path} exists and is no demo: name another folder") from None
     return path
 
 

@@ -331,8 +331,7 @@ def writer_of(parent: int, ledger: Path) -> int:
         files = Path(f"/proc/{child}/fd").iterdir()
         if any(os.path.realpath(each) == log for each in files):
             return int(child)
-    message = f"no child of {parent} has {log} open"
-    raise LookupError(message)
+    raise LookupError(f"no child of {parent} has {log} open")
 
 
 # ---- the reserve as an enemy, or a bad disk, leaves it

@@ -115,11 +115,9 @@ def _read(content: bytes, arrived: datetime) -> SignedMessage:
         fields.append((name, value))
         end = each.end
     if len(fields) > _MAX_FIELDS:
-        message = f"{len(fields)} header fields"
-        raise NoUsableSignature(message)
+        raise NoUsableSignature(f"{len(fields)} header fields")
     if end != len(head):
-        message = f"an odd line in the header: {head[end : end + 40]!r}"
-        raise NoUsableSignature(message)
+        raise NoUsableSignature(f"an odd line in the header: {head[end : end + 40]!r}")
     return SignedMessage(fields, body, arrived)
 
 

@@ -33,6 +33,5 @@ def sign(report: bytes, *, domain: str, selector: str, key: bytes) -> bytes:
             include_headers=[*names, b"from"],  # one more: no second From may be added
         )
     except (dkim.DKIMException, ValueError, TypeError) as error:
-        message = f"the DKIM key cannot sign: {error}"
-        raise UsageError(message) from None
+        raise UsageError(f"the DKIM key cannot sign: {error}") from None
     return bytes(field) + report

@@ -156,8 +156,7 @@ class EvidenceServer:
                 started = time.monotonic()
                 writer.write(frame_value(await self._ask(request, left)))
                 left -= time.monotonic() - started
-            message = f"more than {MAX_REQUESTS} questions to DNS"
-            raise FrameError(message)
+            raise FrameError(f"more than {MAX_REQUESTS} questions to DNS")
         finally:
             (writer or link).close()
             _end(pid)

@@ -85,8 +85,7 @@ class EmlTarget:
         try:
             parse_sidecar(sidecar)
         except MessageUnreadable as error:
-            words = f"cannot write its envelope: {error}"
-            raise SkippedMessage(words) from error
+            raise SkippedMessage(f"cannot write its envelope: {error}") from error
         path, beside = (self._folder / f"{message.id}.{s}" for s in ("eml", "json"))
         if os.path.lexists(path):
             raise SkippedMessage(_THERE)
@@ -116,8 +115,7 @@ class MaildirTarget:
         message = spooled.message
         facts = survey(spooled.content.chunks())
         if facts.bare_newlines or not facts.size_bytes:
-            words = "its line ends would be changed; export it to eml:DIR"
-            raise SkippedMessage(words)
+            raise SkippedMessage("its line ends would be changed; export it to eml:DIR")
         fields = _fields(message)
         head = fields + read_beginning(_lf(spooled.content.chunks()), MAX_HEADER_BYTES)
         if not _reads_back(head, len(fields), message):

@@ -175,11 +175,9 @@ def _first_line(path: str) -> str:
     try:
         lines = read_password(Path(path)).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        message = f"cannot read the password file: {error}"
-        raise UsageError(message) from None
+        raise UsageError(f"cannot read the password file: {error}") from None
     if not lines or not lines[0]:
-        message = f"the password file {path} is empty"
-        raise UsageError(message)
+        raise UsageError(f"the password file {path} is empty")
     return lines[0]
 
 

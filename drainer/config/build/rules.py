@@ -22,8 +22,7 @@ def read_rules(path: Path) -> tuple[Rule, ...]:
     try:
         rows = tomllib.loads(read_trusted(path).decode()).get("rule", [])
         if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
-            message = "write rules as [[rule]] tables"
-            raise ValueError(message)  # noqa: TRY301 - reported like the others
+            raise ValueError("write rules as [[rule]] tables")  # noqa: TRY301 - reported like the others
         return rules_of(rows)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error

@@ -28,11 +28,10 @@ class ClamdScanner:
                 await stream.write(_stream_of(content_of(request)))
                 return parse_reply(await stream.read_until(b"\0"))
         except (ConnectionResetError, BrokenPipeError):
-            message = (
+            raise ScannerFailure(
                 f"clamd closed the connection at a message of {request.size} bytes: is"
                 " its StreamMaxLength smaller than max_size here?"
-            )
-            raise ScannerFailure(message) from None
+            ) from None
 
     async def ping(self) -> str:
         """Return its version and the age of its signatures."""
@@ -55,8 +54,7 @@ def parse_reply(reply: bytes) -> ScanAnswer:
     text = reply.decode("utf-8", "replace").strip()
     words = text.removeprefix(_PREFIX)
     if words == text or not (words == _CLEAN or words.endswith(_FOUND)):
-        message = f"clamd says: {safe(text)}"
-        raise ScannerFailure(message)
+        raise ScannerFailure(f"clamd says: {safe(text)}")
     return ScanAnswer(
         verdict="" if words == _CLEAN else safe(words.removesuffix(_FOUND))
     )

@@ -56,8 +56,7 @@ class CommandScanner:
         """Return where the program is; it is not run."""
         found = await asyncio.to_thread(shutil.which, self._command[0])
         if found is None:
-            message = f"there is no program {self._command[0]}"
-            raise ScannerFailure(message)
+            raise ScannerFailure(f"there is no program {self._command[0]}")
         return found
 
 
@@ -67,8 +66,7 @@ def _answer(code: int, words: str) -> ScanAnswer:
     if code == HIT:
         return ScanAnswer(verdict=words or "exit status 1")
     cause = f"signal {-code}" if code < 0 else f"exit status {code}"
-    message = f"{cause}: {words}" if words else cause
-    raise ScannerFailure(message)
+    raise ScannerFailure(f"{cause}: {words}" if words else cause)
 
 
 def environment_of(request: ScanRequest) -> dict[str, str]:

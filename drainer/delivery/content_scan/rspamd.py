@@ -95,12 +95,10 @@ def parse_http(reply: bytes) -> bytes:
         response.begin()
         body = response.read()
     except (http.client.HTTPException, ValueError, OverflowError) as error:
-        message = f"its reply is not HTTP: {safe(repr(error))}"
-        raise ScannerFailure(message) from None
+        raise ScannerFailure(f"its reply is not HTTP: {safe(repr(error))}") from None
     if response.status != http.HTTPStatus.OK:
         words = safe(body.decode("utf-8", "replace"))
-        message = f"HTTP status {response.status}: {words}"
-        raise ScannerFailure(message)
+        raise ScannerFailure(f"HTTP status {response.status}: {words}")
     return body
 
 

@@ -50,8 +50,7 @@ def _require_success(reply: bytes) -> bytes:
     line = reply.partition(b"\n")[0].rstrip(b"\r")
     found = _STATUS.fullmatch(line)
     if found is None or int(found[1]):
-        message = f"spamd says: {safe(line.decode('utf-8', 'replace'))}"
-        raise ScannerFailure(message)
+        raise ScannerFailure(f"spamd says: {safe(line.decode('utf-8', 'replace'))}")
     return line
 
 
@@ -65,8 +64,7 @@ def parse_reply(reply: bytes) -> ScanAnswer:
     except ValueError:
         score = None
     if found is None or score is None:
-        message = "spamd names no score"
-        raise ScannerFailure(message)
+        raise ScannerFailure("spamd names no score")
     symbols = (safe(each) for each in body.decode("utf-8", "replace").split(","))
     return ScanAnswer(
         verdict=SPAM if found[1].lower() in (b"true", b"yes") else "",

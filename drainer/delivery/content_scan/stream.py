@@ -39,8 +39,7 @@ class ScannerStream:
         try:
             return (await self._reader.readuntil(end)).removesuffix(end)
         except asyncio.LimitOverrunError:
-            message = "its reply is too long"
-            raise ScannerFailure(message) from None
+            raise ScannerFailure("its reply is too long") from None
 
     async def read_all(self) -> bytes:
         """Return what comes until the scanner closes."""
@@ -48,11 +47,9 @@ class ScannerStream:
         while chunk := await self._reader.read(64 * 1024):
             found += chunk
             if len(found) > MAX_REPLY:
-                message = "its reply is too long"
-                raise ScannerFailure(message)
+                raise ScannerFailure("its reply is too long")
         if not found:
-            message = "it closed the connection without an answer"
-            raise ScannerFailure(message)
+            raise ScannerFailure("it closed the connection without an answer")
         return bytes(found)
 
 

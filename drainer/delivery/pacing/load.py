@@ -80,11 +80,9 @@ def parse_load(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        message = f"{text[:40]!r} is not a number"
-        raise LoadError(message) from None
+        raise LoadError(f"{text[:40]!r} is not a number") from None
     if not math.isfinite(value) or value < 0:
-        message = f"{text[:40].strip()} is not a valid load"
-        raise LoadError(message)
+        raise LoadError(f"{text[:40].strip()} is not a valid load")
     return value
 
 
@@ -107,6 +105,5 @@ async def _run(command: tuple[str, ...]) -> str:
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
     if code:
-        message = f"{command[0]} ended with exit status {code}"
-        raise LoadError(message)
+        raise LoadError(f"{command[0]} ended with exit status {code}")
     return answer.decode("ascii", "replace").strip()

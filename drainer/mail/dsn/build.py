@@ -55,8 +55,7 @@ def build(report: Dsn) -> bytes:
     sender = parse_mailbox(report.envelope.reverse_path)
     statuses = [f for f in report.statuses if "NEVER" not in f.recipient.notify]
     if not statuses:
-        message = "no recipient of this message may be reported"
-        raise CannotReport(message)
+        raise CannotReport("no recipient of this message may be reported")
     if not sender.isascii() and not report.smtputf8:
         message = f"{printable(sender)} needs SMTPUTF8, which the next hop lacks"
         raise CannotReport(message)

@@ -88,8 +88,7 @@ class ExcludePattern:
         self._side = side if colon and side in _SIDES else ""
         word = readable(rest if self._side else text).strip()
         if not word.strip("*@ "):
-            message = f"{text!r} excludes nothing that could be named"
-            raise ValueError(message)
+            raise ValueError(f"{text!r} excludes nothing that could be named")
         self._word = "" if word == "<>" else word.removeprefix("@")
         self._is_domain = "@" not in self._word and word != "<>"
         self._parts = self._word.split("*")

@@ -147,8 +147,7 @@ def _texts(name: str, row: Mapping[str, object], key: str) -> list[str]:
     if not isinstance(given, list | tuple) or not all(
         isinstance(each, str) for each in given
     ):
-        message = f"{name}: {key} must be a list of texts"
-        raise ValueError(message)
+        raise ValueError(f"{name}: {key} must be a list of texts")
     return list(given)
 
 
@@ -173,8 +172,7 @@ def _codes(name: str, row: Mapping[str, object]) -> list[int]:
         isinstance(each, int) and 400 <= each <= 599  # noqa: PLR2004
         for each in given
     ):
-        message = f"{name}: codes must be a list of numbers from 400 to 599"
-        raise ValueError(message)
+        raise ValueError(f"{name}: codes must be a list of numbers from 400 to 599")
     return list(given)
 
 

@@ -90,15 +90,12 @@ def parse_rate(text: str, *, sized: bool = False) -> float | None:
     unit = match[2].lower() if match else ""
     if match is None or (unit and not sized) or unit not in _SIZES:
         legal = "5MB/second" if sized else "20/second, 90/minute, 1000/hour"
-        message = f"{text!r} is not a rate; write e.g. {legal}, or unlimited"
-        raise ValueError(message)
+        raise ValueError(f"{text!r} is not a rate; write e.g. {legal}, or unlimited")
     amount = float(match[1]) * _SIZES[unit] / _UNITS[_SHORT.get(match[3], match[3])]
     if amount <= 0:
-        message = f"the rate {text!r} would never send anything"
-        raise ValueError(message)
+        raise ValueError(f"the rate {text!r} would never send anything")
     if not math.isfinite(amount):
-        message = f"the rate {text[:20]!r}... is too large; write unlimited"
-        raise ValueError(message)
+        raise ValueError(f"the rate {text[:20]!r}... is too large; write unlimited")
     return amount
 
 
@@ -123,6 +120,5 @@ def parse_size(text: str) -> int:
     unit = match[2].lower() if match else ""
     size = float(match[1]) * _SIZES.get(unit, math.nan) if match else math.nan
     if not math.isfinite(size):
-        message = f"{text[:60]!r} is not a size; write e.g. 500kB, 5MB, 64KiB"
-        raise ValueError(message)
+        raise ValueError(f"{text[:60]!r} is not a size; write e.g. 500kB, 5MB, 64KiB")
     return int(size)

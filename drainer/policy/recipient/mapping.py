@@ -101,6 +101,5 @@ def _address(text: str) -> str:
         return text
     mailbox = parse_mailbox(text)
     if "@" not in mailbox:
-        message = f"no domain in {text!r}"
-        raise AddressError(message)
+        raise AddressError(f"no domain in {text!r}")
     return mailbox

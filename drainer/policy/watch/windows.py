@@ -74,8 +74,7 @@ def parse_time(text: str) -> int:
     match = re.fullmatch(r"(\d{1,2}):(\d\d)", text.strip())
     minute = _minute(match[1], match[2]) if match else _DAY
     if minute >= _DAY:
-        message = f"{text[:60]!r} is not a time of day; write e.g. 07:00"
-        raise ValueError(message)
+        raise ValueError(f"{text[:60]!r} is not a time of day; write e.g. 07:00")
     return minute
 
 

@@ -111,5 +111,4 @@ def _pieces(kind: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
             data = yield from feed(stream, data)
             stream = None if stream.eof else stream
     if stream is not None:
-        message = "it ends early"
-        raise EOFError(message)
+        raise EOFError("it ends early")

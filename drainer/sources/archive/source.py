@@ -178,8 +178,7 @@ def _octets(text: str) -> int:
     try:
         return parse_size(text)
     except ValueError as error:
-        message = f"archive_limit: {error}"
-        raise UsageError(message) from None
+        raise UsageError(f"archive_limit: {error}") from None
 
 
 def _find_spool(

@@ -97,8 +97,7 @@ class _CountedReader(io.RawIOBase):
         self._limits.octets(len(data))
         self._header_bytes = 0 if self.is_data else self._header_bytes + len(data)
         if self._header_bytes > _HEADER_BYTES:
-            message = "a member has an endless header"
-            raise ValueError(message)
+            raise ValueError("a member has an endless header")
         return data
 
 
@@ -112,8 +111,7 @@ class _Header(tarfile.TarInfo):
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
             raise
         except tarfile.HeaderError as error:
-            message = str(error)
-            raise tarfile.ReadError(message) from error
+            raise tarfile.ReadError(str(error)) from error
 
 
 def unpack(archive: Path, kind: str, target: Path, most: int) -> Counter[str]:
@@ -173,8 +171,7 @@ def _check_end(tar: tarfile.TarFile) -> None:
     assert tar.fileobj is not None  # noqa: S101 - until it is closed
     while data := tar.fileobj.read(CHUNK_BYTES):
         if data.strip(b"\0"):
-            message = "data follows after its end"
-            raise ValueError(message)
+            raise ValueError("data follows after its end")
 
 
 def _other_kind(info: tarfile.TarInfo) -> str:

@@ -61,8 +61,7 @@ class _Xz:
                 if not self._ahead and self._stream is None:
                     return b""
                 if not self._ahead:
-                    message = "it ends in the middle of its packing"
-                    raise EOFError(message)
+                    raise EOFError("it ends in the middle of its packing")
             if self._stream is None:
                 self._ahead = self._ahead.lstrip(b"\0")  # padding between streams
                 self._stream = _fresh() if self._ahead else None
@@ -93,8 +92,7 @@ class CappedReader(io.FileIO):
             size = self._limit + 1
         data = super().read(size) or b""
         if len(data) > self._limit:
-            message = f"its directory is larger than {self._limit} bytes"
-            raise ValueError(message)
+            raise ValueError(f"its directory is larger than {self._limit} bytes")
         return data
 
 
@@ -157,5 +155,4 @@ class UnpackLimits:
             )
 
     def _refuse(self, what: str, hint: str) -> NoReturn:
-        message = f"{self._archive} {what}"
-        raise SourceError(message, hint=hint)
+        raise SourceError(f"{self._archive} {what}", hint=hint)

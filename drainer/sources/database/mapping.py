@@ -291,10 +291,10 @@ def _table(connection: sa.Connection, name: str, *, built_in: bool) -> sa.Table:
             hint = "`drainer spool create URL` creates one; or map a table of yours"
             raise SourceError(message, hint=hint) from None
         tables = sorted(sa.inspect(connection).get_table_names(schema=area or None))
-        message = (
-            f"there is no table {name!r}; found: {', '.join(tables[:20]) or 'none'}"
-        )
-        raise UsageError(message, hint="name it as table, or SCHEMA.TABLE") from None
+        raise UsageError(
+            (f"there is no table {name!r}; found: {', '.join(tables[:20]) or 'none'}"),
+            hint="name it as table, or SCHEMA.TABLE",
+        ) from None
 
 
 def _query(connection: sa.Connection, query: str) -> sa.FromClause:

@@ -95,8 +95,7 @@ def arrival(value: object, *, micros: bool = False) -> datetime:
     elif isinstance(value, str):
         moment = datetime.fromisoformat(value)
     else:
-        message = f"not a time: {type(value).__name__}"
-        raise ValueError(message)  # noqa: TRY004 - one kind of failure
+        raise ValueError(f"not a time: {type(value).__name__}")  # noqa: TRY004 - one kind of failure
     return (
         moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     )
@@ -105,8 +104,7 @@ def arrival(value: object, *, micros: bool = False) -> datetime:
 def mailbox(value: object) -> str:
     """Return a mailbox in wire form, from that form or unquoted; AddressError."""
     if not isinstance(value, str):
-        message = f"an address is {type(value).__name__}, not text"
-        raise AddressError(message)
+        raise AddressError(f"an address is {type(value).__name__}, not text")
     return wire_mailbox(value)
 
 
@@ -167,8 +165,7 @@ def _envelope(
 ) -> Envelope:
     reverse_path = row["reverse_path"]
     if reverse_path is None:
-        message = "the reverse path is NULL; the null sender is an empty text"
-        raise ValueError(message)
+        raise ValueError("the reverse path is NULL; the null sender is an empty text")
     pending, done = [], []
     for child in children or _children(mapping, row.get("recipients")):
         recipient = _recipient(child)
@@ -211,8 +208,7 @@ def _children(mapping: TableMapping, value: object) -> Iterable[Mapping[str, Any
     elif mapping.recipients_format in ("json", "array"):
         found = _json(value) if isinstance(value, str | bytes) else value
     if not isinstance(found, list | tuple):
-        message = f"the recipients are {type(found).__name__}, not a list"
-        raise ValueError(message)  # noqa: TRY004 - one kind of failure
+        raise ValueError(f"the recipients are {type(found).__name__}, not a list")  # noqa: TRY004 - one kind of failure
     return [{"forward_path": each} for each in found]
 
 
@@ -234,5 +230,4 @@ def _json(value: str | bytes) -> object:
     try:
         return parse_json(value)
     except ValueError as error:
-        message = f"the recipients are not valid JSON: {error}"
-        raise ValueError(message) from None
+        raise ValueError(f"the recipients are not valid JSON: {error}") from None

@@ -235,8 +235,7 @@ class EximConfiguration:
         found = (shutil.which(each, path=path) for each in ("exim4", "exim"))
         program = next(filter(None, found), None)
         if program is None:
-            message = "exim4 and exim are not installed here"
-            raise SourceError(message, hint=_HINT)
+            raise SourceError("exim4 and exim are not installed here", hint=_HINT)
         try:
             done = subprocess.run(  # noqa: S603 - a fixed program, no shell
                 [program, "-C", self.file, *arguments],
@@ -255,8 +254,7 @@ class EximConfiguration:
             return ""
         if done.returncode:
             said = " ".join((done.stderr or done.stdout).split())[:300]
-            message = f"Exim cannot read {self.file}: {said}"
-            raise SourceError(message, hint=_HINT)
+            raise SourceError(f"Exim cannot read {self.file}: {said}", hint=_HINT)
         return done.stdout
 
 

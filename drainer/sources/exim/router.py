@@ -117,13 +117,11 @@ def _tiers(hosts: str, usual: int, *, shares: bool) -> list[list[tuple[str, int]
         match = _HOST.fullmatch(item)
         port = int(match["port"] or usual) if match else 0
         if match is None or not 0 < port <= _MAX_PORT:
-            message = f"drainer does not understand the host {item!r} of Exim"
-            raise ValueError(message)
+            raise ValueError(f"drainer does not understand the host {item!r} of Exim")
         if is_new:
             tiers.append([])
         tiers[-1].append((match["bare"] or match["address"] or match["name"], port))
         is_new = not shares
     if not tiers:
-        message = "Exim finds no host for it in its configuration"
-        raise ValueError(message)
+        raise ValueError("Exim finds no host for it in its configuration")
     return tiers

@@ -153,12 +153,10 @@ def _wire_form(address: object) -> str:
     some without.
     """
     if not isinstance(address, dict):
-        message = f"not an address: {type(address).__name__}"
-        raise AddressError(message)
+        raise AddressError(f"not an address: {type(address).__name__}")
     user, host = address.get("user"), address.get("host")
     if not isinstance(user, str) or not isinstance(host, str | None):
-        message = f"no user and host among {', '.join(address)[:60]!r}"
-        raise AddressError(message)
+        raise AddressError(f"no user and host among {', '.join(address)[:60]!r}")
     if not host:
         return parse_mailbox(user)
     if '"' in user:

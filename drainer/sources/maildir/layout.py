@@ -193,8 +193,7 @@ def _made(name: str, above: int, owned: int) -> Iterator[int]:
     try:
         descriptor = open_directory(name, above)
     except NotADirectoryError:
-        text = f"{name} is a link, or a file"
-        raise refusal(text) from None
+        raise refusal(f"{name} is a link, or a file") from None
     try:
         if is_new:
             hand_over(descriptor, above, owned)

@@ -121,8 +121,7 @@ class PostfixInstance:
     def _expanded(self, word: str) -> Iterator[str]:
         """Yield the domains that a word of a list means (match_list(3))."""
         if word.startswith("!"):
-            reason = "it excludes"
-            raise ValueError(reason)
+            raise ValueError("it excludes")
         if word.startswith("/"):
             text = Path(word).read_text("utf-8")
             for line in text.splitlines():
@@ -251,8 +250,7 @@ class PostfixInstance:
         command = ("postsuper", "-c", self.directory, option, "-", *queues)
         done = _run(command, names, keep=(keep,))
         if done.returncode:
-            message = f"postsuper {option} failed: {_said(done)}"
-            raise SourceError(message, hint=_HINT)
+            raise SourceError(f"postsuper {option} failed: {_said(done)}", hint=_HINT)
 
 
 def _transport_keys(domain: str) -> Iterator[str]:
@@ -329,8 +327,7 @@ def _run(
     """Run a program of Postfix, without our environment."""
     program = shutil.which(command[0], path=_PATH)
     if program is None:
-        message = f"{command[0]} is not installed here"
-        raise SourceError(message, hint=_HINT)
+        raise SourceError(f"{command[0]} is not installed here", hint=_HINT)
     environment = {"PATH": _PATH, "LC_ALL": "C"}
     if "MAIL_CONFIG" in os.environ:
         environment["MAIL_CONFIG"] = os.environ["MAIL_CONFIG"]

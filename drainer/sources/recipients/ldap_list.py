@@ -135,13 +135,11 @@ class LdapSearch:
         try:
             password = read_password(Path(path)).decode().strip("\r\n") if path else ""
         except (OSError, UnicodeDecodeError) as error:
-            message = f"cannot read the password file {path}: {error}"
-            raise UsageError(message) from None
+            raise UsageError(f"cannot read the password file {path}: {error}") from None
         if not password:
-            message = (
+            raise UsageError(
                 f"bind_dn of {self.name} needs password_file, and a password in it"
             )
-            raise UsageError(message)
         return password
 
 

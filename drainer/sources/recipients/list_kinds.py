@@ -55,8 +55,7 @@ def _read_file_list(path: Path, delimiters: str) -> LoadedList:
         with os.fdopen(descriptor, "rb") as file:
             changed = os.fstat(descriptor)
             if not stat.S_ISREG(changed.st_mode):
-                message = f"the list of recipients {path} is not a regular file"
-                raise UsageError(message)
+                raise UsageError(f"the list of recipients {path} is not a regular file")
             lines = iter(partial(file.readline, MAX_LINE_BYTES), b"")
             texts = (line.decode("utf-8-sig", "replace") for line in lines)
             ignored = add_lines(table, texts)
@@ -80,8 +79,7 @@ def _read_command_list(text: str, delimiters: str) -> LoadedList:
     try:
         command = shlex.split(text)
     except ValueError as error:
-        message = f"cannot read command:{redact(text)}: {error}"
-        raise UsageError(message) from None
+        raise UsageError(f"cannot read command:{redact(text)}: {error}") from None
     if not command:
         message = "command: of a list of recipients names no program"
         raise UsageError(message, hint="e.g. command:/usr/local/bin/list-users")

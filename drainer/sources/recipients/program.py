@@ -34,10 +34,10 @@ def run_program(
         words = _last_line(complaints)
         if status and not (status == fails_with and not words):
             cause = f"exit status {status}" if status > 0 else f"signal {-status}"
-            message = ": ".join(
-                filter(None, (f"{command[0]} failed with {cause}", words))
+            raise UsageError(
+                ": ".join(filter(None, (f"{command[0]} failed with {cause}", words))),
+                hint=UNREADABLE,
             )
-            raise UsageError(message, hint=UNREADABLE)
         output.seek(0)
         while line := output.readline(MAX_LINE_BYTES):
             yield line.decode("utf-8", "replace")
@@ -60,8 +60,7 @@ def _wait(
         message = f"{command[0]} did not print the list within {TIMEOUT:.0f} s"
         raise UsageError(message) from None
     except OSError as error:
-        message = f"cannot run {command[0]}: {error.strerror}"
-        raise UsageError(message) from None
+        raise UsageError(f"cannot run {command[0]}: {error.strerror}") from None
 
 
 def _last_line(complaints: IO[bytes]) -> str:

@@ -62,8 +62,7 @@ async def open_to_reader(desk: AppContext, request: Request) -> None:
         if not is_operator(desk, request):
             await _refuse(desk, request, "the operator's token is needed")
     elif not desk.settings.loopback:
-        words = "the page is closed: set [hook] operator_token_file"
-        raise HTTPException(403, words)
+        raise HTTPException(403, "the page is closed: set [hook] operator_token_file")
 
 
 async def open_to_orders(desk: AppContext, request: Request) -> None:

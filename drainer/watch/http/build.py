@@ -109,8 +109,7 @@ def _secret(key: str, file: str, given: SecretStr) -> str:
         mode = path.stat().st_mode
         text = read_private(path).decode().partition("\n")[0]
     except (OSError, UnicodeDecodeError) as error:
-        message = f"{where}: cannot be read: {error}"
-        raise UsageError(message, hint=HINT) from None
+        raise UsageError(f"{where}: cannot be read: {error}", hint=HINT) from None
     if mode & stat.S_IRWXO:
         message = f"{where}: every user of this host can read or write it"
         raise UsageError(message, hint=f"chmod 600 {file}")

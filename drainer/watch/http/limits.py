@@ -91,8 +91,7 @@ async def read_all(request: Request, seconds: float) -> bytes:
         words = f"the body took longer than {seconds:g} s"
         raise HTTPException(408, words, _CLOSE) from None
     except ClientDisconnect:
-        words = "the client disconnected"
-        raise HTTPException(400, words, _CLOSE) from None
+        raise HTTPException(400, "the client disconnected", _CLOSE) from None
 
 
 async def _read(request: Request) -> bytes:
@@ -105,5 +104,4 @@ async def _read(request: Request) -> bytes:
                 break
         else:
             return bytes(body)
-    words = f"a body may have at most {MAX_BODY} bytes"
-    raise HTTPException(413, words, _CLOSE)
+    raise HTTPException(413, f"a body may have at most {MAX_BODY} bytes", _CLOSE)

@@ -62,14 +62,12 @@ def order_of(body: bytes) -> dict[str, Any]:
     except ValueError:
         order = None
     if not isinstance(order, dict):
-        message = (
+        raise ValueError(  # noqa: TRY004 - answered like the others
             'the body must be a JSON object, such as {"reason": "...", "for": "10m"}'
         )
-        raise ValueError(message)  # noqa: TRY004 - answered like the others
     if unknown := set(order) - {"reason", "for", "rate"}:
         names = printable(", ".join(sorted(unknown)), 100)
-        message = f"unknown: {names}; legal: reason, for, rate"
-        raise ValueError(message)
+        raise ValueError(f"unknown: {names}; legal: reason, for, rate")
     return order
 
 
@@ -77,8 +75,7 @@ def reason_of(order: dict[str, Any]) -> str:
     """Return the reason of an order; ValueError if there is none."""
     reason = order.get("reason")
     if not isinstance(reason, str) or not reason.strip():
-        message = "a reason is needed: it is recorded in the ledger"
-        raise ValueError(message)
+        raise ValueError("a reason is needed: it is recorded in the ledger")
     return printable(reason.strip(), MAX_REASON)
 
 
@@ -89,8 +86,7 @@ def duration_of(order: dict[str, Any]) -> timedelta | None:
         return None
     lasts = parse_duration(stated)
     if not timedelta(0) < lasts <= LONGEST:
-        message = "an order must last longer than zero, and at most a year"
-        raise ValueError(message)
+        raise ValueError("an order must last longer than zero, and at most a year")
     return lasts
 
 
@@ -103,6 +99,5 @@ def rate_of(order: dict[str, Any]) -> float | None:
         stated = f"{stated}/second"
     rate = parse_rate(stated) if isinstance(stated, str) else None
     if rate is None:
-        message = 'a rate is written 20/second; "" restores the configured one'
-        raise ValueError(message)
+        raise ValueError('a rate is written 20/second; "" restores the configured one')
     return rate

@@ -67,11 +67,9 @@ def _object(body: bytes) -> Body:
     try:
         payload = parse_json(body)
     except ValueError:
-        message = "the body is not JSON"
-        raise BodyError(message) from None
+        raise BodyError("the body is not JSON") from None
     if not isinstance(payload, dict):
-        message = "the body is not a JSON object"
-        raise BodyError(message)
+        raise BodyError("the body is not a JSON object")
     return payload
 
 
@@ -83,8 +81,7 @@ def _uptime_kuma(payload: Body) -> tuple[OverrideKind | None, str, str]:
         return None, "uptime-kuma", words or "a test"
     status = beat.get("status") if isinstance(beat, dict) else None
     if type(status) is not int or status not in _HEARTBEATS:
-        message = "heartbeat.status must be 0, 1, 2 or 3"
-        raise BodyError(message)
+        raise BodyError("heartbeat.status must be 0, 1, 2 or 3")
     return _HEARTBEATS[status], "uptime-kuma", words
 
 
@@ -93,8 +90,7 @@ def _alerts(payload: Body) -> tuple[OverrideKind | None, str, str]:
     sender = "grafana" if "orgId" in payload else "alertmanager"
     status = payload.get("status")
     if not isinstance(status, str) or status not in _ALERTS:
-        message = "status is neither firing nor resolved"
-        raise BodyError(message)
+        raise BodyError("status is neither firing nor resolved")
     alerts = [alert for alert in payload["alerts"] if isinstance(alert, dict)]
     labels = [_below(alert, "labels") for alert in alerts]
     if any(_is_test(label) for label in labels):

@@ -113,8 +113,7 @@ async def run_program(arguments: tuple[str, ...], content: bytes) -> None:
         if status:
             said.seek(0)
             words = said.read(MAX_WORDS).decode("utf-8", "replace").strip()
-            message = f"exit status {status}: {words}"
-            raise NotifyError(message)
+            raise NotifyError(f"exit status {status}: {words}")
 
 
 def _json(notice: Notice, at: datetime) -> bytes:

@@ -147,8 +147,7 @@ def test_a_defect_of_ours_is_told(
 
     async def fail_once(*_: object) -> None:
         monkeypatch.setattr(Session, "send", send)
-        message = "a defect"
-        raise ValueError(message)
+        raise ValueError("a defect")
 
     monkeypatch.setattr(Session, "send", fail_once)
     own.configure(notify={"events": ["defect"]})

@@ -87,8 +87,7 @@ class Watcher:
         try:
             wait_until(holds, timeout=PATIENCE, what=what)
         except TimeoutError as error:
-            message = f"{error}\n{self.text}"
-            raise TimeoutError(message) from None
+            raise TimeoutError(f"{error}\n{self.text}") from None
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""

@@ -163,8 +163,7 @@ def _bound() -> Iterator[tuple[_UDP, _TCP]]:
             with tcp:
                 yield udp, tcp
                 return
-    message = "no port is free"
-    raise OSError(message)
+    raise OSError("no port is free")
 
 
 @contextmanager

@@ -22,8 +22,7 @@ class _Selector(selectors.SelectSelector):
     def select(self, timeout: float | None = None) -> Any:
         """Let the time pass, rounded up as an operating system's timers are."""
         if timeout is None:
-            message = "every task waits for something that will never happen"
-            raise RuntimeError(message)
+            raise RuntimeError("every task waits for something that will never happen")
         if timeout > 0 and self._coarse:
             timeout = math.ceil(timeout / self._coarse) * self._coarse
         self.now += max(0.0, timeout) + TICK
