@@ -11,7 +11,7 @@ _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
 def parse_json(data: bytes | str) -> Any:  # noqa: ANN401 - any JSON value
-    """Return the value of JSON (RFC 8259; bytes in UTF-8); ValueError if it is none."""
+    """Return the value of JSON (bytes in UTF-8); ValueError if it is none."""
     text = data if isinstance(data, str) else data.decode("utf-8-sig")
     check_depth(text)
     return json.loads(text)
