@@ -17,8 +17,8 @@ from drainer.policy.classify.classifier import classify, family_of
 from drainer.policy.classify.normalize import words_of
 
 _LOST = {
-    "token": "run [primary] token_command as the user that runs drainer: it must print"
-    " an access token and end with exit status 0",
+    "token": "run token_command ([primary], or the route) as the user that runs"
+    " drainer: it must print an access token and end with exit status 0",
     "refused": "nothing listens there: is the primary's SMTP server running?",
     "unreachable": "there is no route to that address: check routing and firewalls",
     "socket": "that Unix socket does not exist, or this user may not connect to it:"
@@ -50,12 +50,12 @@ _OLD = (
     ' tls_minimum = "1.0"'
 )
 _CLIENT_WANTED = (
-    "the primary wants a client certificate that it trusts: set [primary] tls_cert and"
-    " tls_key"
+    "the primary wants a client certificate that it trusts: set tls_cert and tls_key"
+    " ([primary], or the route)"
 )
 _CLIENT_REFUSED = (
     "the primary does not accept our client certificate: look at its log, and at"
-    " [primary] tls_cert"
+    " tls_cert ([primary], or the route)"
 )
 _HANDSHAKE = {
     "certificate has expired": "the primary's certificate, or that of an issuer, has"
@@ -66,12 +66,14 @@ _HANDSHAKE = {
     " subjectAltNames, and the common name does not count: set [primary] host to a name"
     " in the certificate, or get a certificate that names the host",
     "self-signed certificate in": "this host does not know the primary's CA: add the"
-    " CA to this host's trust store, or name its PEM file in [primary] tls_ca",
+    " CA to this host's trust store, or name its PEM file in tls_ca ([primary], or the"
+    " route)",
     "self-signed": "the primary's certificate is self-signed: install one from a CA,"
-    " or name its PEM file in [primary] tls_ca, or its key in tls_pin",
+    " or name its PEM file in tls_ca, or its key in tls_pin ([primary], or the route)",
     "local issuer": "this host does not know the issuer of the primary's certificate:"
     " configure the primary to send the intermediate certificates, or add its CA to"
-    " this host's trust store, or name the CA's PEM file in [primary] tls_ca",
+    " this host's trust store, or name the CA's PEM file in tls_ca ([primary], or the"
+    " route)",
     "first certificate": "the primary does not send the intermediate certificates: add"
     " them to its certificate file",
     "none that its tlsa": "the primary has another certificate than its TLSA records"
@@ -79,9 +81,9 @@ _HANDSHAKE = {
     " server, or one in between",
     "tlsa record": "DANE needs a TLSA record of the primary's host and port, in a zone"
     " that is signed, and a resolver that validates: see [bounce] dns_servers",
-    "not in tls pin": "the primary has another key than [primary] tls_pin names: ask"
-    " its operator whether the key has changed. If so, add this SHA-256 to tls_pin."
-    " If not, it is another server, or one in between",
+    "not in tls pin": "the primary has another key than tls_pin ([primary], or the"
+    " route) names: ask its operator whether the key has changed. If so, add this"
+    " SHA-256. If not, it is another server, or one in between",
     "certificate required": _CLIENT_WANTED,
     "alert unknown ca": _CLIENT_REFUSED,
     "alert bad certificate": _CLIENT_REFUSED,
@@ -107,7 +109,7 @@ _ENDED = (
 """Exchange of old hangs up without an alert when no version suits."""
 AFTER_HANDSHAKE = (
     "the primary ended the connection right after the TLS handshake: look at its log."
-    " It may want a client certificate: [primary] tls_cert and tls_key"
+    " It may want a client certificate: tls_cert and tls_key ([primary], or the route)"
 )
 NO_NAMES = (
     "the primary's certificate has no subjectAltName, and its common name does not"
@@ -136,7 +138,7 @@ BIND = (
 NO_TLSA_ANSWER = (
     "DNSSEC proves the zone of the primary, but DNS fails at its TLSA records, so that"
     " nothing may be sent (RFC 7672 2.1.2): repair DNS; or name the primary's key in"
-    " [primary] tls_pin, or its address as host"
+    " tls_pin ([primary], or the route), or its address as host"
 )
 _OUR_END = re.compile("Cannot assign requested address|of another family")
 BYPASSED = (

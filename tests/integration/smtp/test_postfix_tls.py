@@ -134,7 +134,7 @@ def test_a_missing_client_certificate_is_named(
     keys = scene.keys("strict") | {"tls_minimum": version}
     words = finding(tmp_path, keys)
     assert words.startswith("banner: 421 4.7.1")
-    assert "set [primary] tls_cert and tls_key" in words
+    assert "set tls_cert and tls_key ([primary], or the route)" in words
 
 
 def test_a_wrong_ca_is_named(tmp_path: Path, scene: Scene) -> None:
@@ -144,7 +144,7 @@ def test_a_wrong_ca_is_named(tmp_path: Path, scene: Scene) -> None:
     words = finding(tmp_path, keys)
     assert words.startswith("starttls: tls")
     assert "does not know the primary's CA" in words
-    assert "[primary] tls_ca" in words
+    assert "tls_ca ([primary], or the route)" in words
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,11 @@ def test_a_wrong_ca_is_named(tmp_path: Path, scene: Scene) -> None:
     [
         ("old", {}, "has expired: renew it on the primary"),
         ("good", {"host": "127.0.0.1"}, "does not name [primary] host"),
-        ("good", {"tls_pin": ["ab" * 32]}, "another key than [primary] tls_pin names"),
+        (
+            "good",
+            {"tls_pin": ["ab" * 32]},
+            "another key than tls_pin ([pri",
+        ),
     ],
 )
 def test_what_is_wrong_with_the_certificate_is_named(

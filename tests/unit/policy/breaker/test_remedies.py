@@ -62,7 +62,7 @@ def test_a_loss_has_a_hint_for_its_reason(stage: Stage, reason: str) -> None:
         ("unreachable", "[Errno 99] Cannot assign requested address", "[primary] bind"),
         ("unreachable", "it is of another family than our address ::1", "IPv4 or IPv6"),
         ("unreachable", "[Errno 113] No route to host", "check routing"),
-        ("token", "token_command printed no token, exit status 1", "token_command as"),
+        ("token", "token_command printed no token, exit status 1", "run token_command"),
     ],
 )
 def test_what_is_wrong_on_our_side_is_named(
