@@ -17,8 +17,8 @@ from drainer.config.build.paths import ledger_url
 from drainer.errors import UsageError
 from drainer.ledger.filters import Filters
 from drainer.ledger.operator_actions import REPLAY, apply_verb
-from drainer.ledger.reader import MANY, LedgerReader
-from drainer.ledger.records import Row
+from drainer.ledger.reader import LedgerReader
+from drainer.ledger.records import MANY, Row
 from drainer.policy.admission.selection import MessageIds
 from drainer.policy.recipient.state import State
 

@@ -23,6 +23,7 @@ from drainer.delivery.selector import Selector
 from drainer.delivery.settings import Progress, RouteProgress, RouteSettings
 from drainer.delivery.worker import DeliveryWorker
 from drainer.errors import LedgerLost
+from drainer.ledger.claims import ClaimRequest
 from drainer.ledger.records import from_micros
 from drainer.ledger.repository import Ledger
 from drainer.ledger.route_mail import RouteMail
@@ -132,11 +133,9 @@ class Feeder:
     async def _claim(self) -> list[Delivery]:
         if self.selector.takes_all:
             is_full = not self.fair_queue.is_roomy
+            twins = not self.progress.scanning
             return await self.ledger.messages.claim(
-                self.mail,
-                self._deadline,
-                tried=is_full,
-                twins=not self.progress.scanning,
+                ClaimRequest(self.mail, self._deadline, is_full, twins)
             )
         if self.selector.in_order and self.progress.scanning:
             return []  # everything must be known first

@@ -56,14 +56,10 @@ def back_up(url: URL, target: Path) -> int:
         message = f"{databases.safe_url(url)} is a ledger on a database server"
         hint = f"run: {shlex.join(command)} > {shlex.quote(str(target))}"
         raise UsageError(message, hint=hint)
-    source = engine.connect_reader(url)
-    try:
-        with engine.in_use(url), source.connect() as connection:
-            driver = connection.connection.driver_connection
-            assert isinstance(driver, sqlite3.Connection)  # noqa: S101 - for mypy
-            return _copy(driver, target)
-    finally:
-        source.dispose()
+    with engine.open_reader(url) as connection:
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, sqlite3.Connection)  # noqa: S101 - for mypy
+        return _copy(driver, target)
 
 
 def _copy(source: sqlite3.Connection, target: Path) -> int:

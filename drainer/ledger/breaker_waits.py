@@ -5,23 +5,32 @@ every pending bounce behind it. Closing it makes everything that waited due at o
 pending bounce is due for confirmation when its confirmation delay is over.
 """
 
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from drainer.ledger import schema
-from drainer.ledger.records import DecisionKind, Row
+from drainer.ledger.records import (
+    DecisionKind,
+    Row,
+    WriteStamp,
+    from_micros,
+    to_micros,
+)
 from drainer.ledger.route_mail import RouteMail
 from drainer.ledger.transitions import Transition, transition
 from drainer.mail.envelope import domain_of
-from drainer.policy.breaker.brake import Brake, is_counted
+from drainer.policy.breaker.brake import is_counted
 from drainer.policy.breaker.breaker import CircuitBreaker
 from drainer.policy.classify.verdict import Verdict
 from drainer.policy.recipient.judge import CONTRADICTED
-from drainer.policy.recipient.settle import ROUTE_WAITS
+from drainer.policy.recipient.settle import FAR, ROUTE_WAITS
 from drainer.policy.recipient.state import Event, State
 
 _R, _M = schema.recipients.c, schema.messages.c
+_FAR = FAR // timedelta(microseconds=1)
+"""When what waits is due if no run closes the breaker."""
 _DEFERRED, _PENDING = State.DEFERRED.value, State.BOUNCE_PENDING.value
 
 
@@ -67,42 +76,46 @@ class WaitingScope(NamedTuple):
 
 def take_back_waiting(
     connection: sa.Connection,
-    behind: WaitingScope,
-    run: str,
+    stamp: WriteStamp,
+    mail: RouteMail,
     breaker: CircuitBreaker,
-    times: tuple[int, int],
 ) -> int:
     """Take back what waits for confirmation behind a breaker that opened.
 
     So is what was held for the same reason: the primary says it to everybody.
-    ``times`` are now, and when the recipients are due if no run closes the breaker.
     Returns the number of recipients.
     """
-    now, due = times
+    behind, due = WaitingScope(mail, breaker.scope), stamp.now + _FAR
     waits = behind.scope or ROUTE_WAITS
     change = Transition(
         event=Event.BREAKER_OPENED,
         kind=DecisionKind.BREAKER,
         rule="breaker-open",
-        run=run,
+        run=stamp.run,
         values={"due": due, "waits": waits, "refusal": "", "refused": None},
         evidence={
             "reason": breaker.cause.classification.reason if breaker.cause else ""
         },
     )
     rows = _waiting(connection, behind) + _held(connection, behind, breaker)
-    changed = transition(connection, rows, change, now)
+    changed = transition(connection, rows, change, stamp.now)
     _forget_stops(connection, behind)
-    detain(connection, behind, due)
+    detain(connection, stamp, mail, breaker)
     return len(changed)
 
 
-def detain(connection: sa.Connection, behind: WaitingScope, due: int) -> None:
-    """Let all deferred mail of a scope wait for its breaker, at most until ``due``.
+def detain(
+    connection: sa.Connection,
+    stamp: WriteStamp,
+    mail: RouteMail,
+    breaker: CircuitBreaker,
+) -> None:
+    """Let deferred mail wait for a breaker; it is due when that closes.
 
-    Whatever put it off, the primary was not healthy. So it is due when the breaker
-    closes, not when its own retry delay is over.
+    Whatever put it off, the primary was not healthy. So its own retry delay does not
+    count.
     """
+    behind, due = WaitingScope(mail, breaker.scope), stamp.now + _FAR
     connection.execute(
         sa.update(schema.recipients)
         .where(_R.state == _DEFERRED, _R.waits == "", *behind.recipients(connection))
@@ -125,17 +138,21 @@ def _forget_stops(connection: sa.Connection, behind: WaitingScope) -> None:
     )
 
 
-def make_waiting_due(connection: sa.Connection, behind: WaitingScope, now: int) -> None:
+def make_waiting_due(
+    connection: sa.Connection, stamp: WriteStamp, mail: RouteMail, scope: str
+) -> None:
     """Make due what waited for a breaker that closed."""
     connection.execute(
         sa.update(schema.recipients)
-        .where(_R.state == _DEFERRED, _R.waits == (behind.scope or ROUTE_WAITS))
-        .where(*behind.mail.recipients())
-        .values(due=now, waits="")
+        .where(_R.state == _DEFERRED, _R.waits == (scope or ROUTE_WAITS))
+        .where(*mail.recipients())
+        .values(due=stamp.now, waits="")
     )
 
 
-def wake_one(connection: sa.Connection, behind: WaitingScope, since: int) -> bool:
+def wake_one(
+    connection: sa.Connection, mail: RouteMail, scope: str, since: datetime
+) -> bool:
     """Make the oldest that waits for a breaker due, as its probe; return False if none.
 
     One that was tried ``since`` then proves nothing new. Its due time is long past, so
@@ -144,9 +161,9 @@ def wake_one(connection: sa.Connection, behind: WaitingScope, since: int) -> boo
     row = connection.execute(
         sa.select(_R.message, _R.n)
         .join(schema.messages, _R.message == _M.seq)
-        .where(_R.state == _DEFERRED, _R.waits == (behind.scope or ROUTE_WAITS))
-        .where(*behind.mail.clauses(), _M.owner.is_(None))
-        .where(_R.since < since)
+        .where(_R.state == _DEFERRED, _R.waits == (scope or ROUTE_WAITS))
+        .where(*mail.clauses(), _M.owner.is_(None))
+        .where(_R.since < to_micros(since))
         .order_by(_R.due, _R.message)
         .limit(1)
     ).first()
@@ -167,58 +184,64 @@ class DueConfirmations(NamedTuple):
     """The result of looking for pending bounces to confirm."""
 
     #: Pending bounces whose confirmation delay is over.
-    ripe: int
+    due: int
     #: Refusals that wait for confirmation, contents not counted, and all recipients.
     pending: int
     handled: int
-    braked: bool
     #: Recipient domains of those that are due for confirmation.
     domains: list[str]
 
 
-class ConfirmationCheck(NamedTuple):
-    """Which pending bounces to confirm."""
-
-    brake: Brake
-    #: Only where evidence about the sender was gathered.
-    looked: bool = False
-    #: Change nothing: only count.
-    dry: bool = False
-    #: Which were due by then; None: by now.
-    due: int | None = None
-
-
-def ripen(
+def find_due_bounces(
     connection: sa.Connection,
+    stamp: WriteStamp,
     mail: RouteMail,
-    how: ConfirmationCheck,
-    identity: tuple[str, int],
+    *,
+    due: datetime | None = None,
+    looked: bool = False,
 ) -> DueConfirmations:
-    """Retry refusals whose confirmation delay is over, for confirmation.
+    """Count the pending bounces whose confirmation delay was over by ``due``, or is.
+
+    ``looked``: only those about whose sender evidence was gathered.
+    """
+    pending, handled = _pending(connection, mail)
+    rows = _due_bounces(connection, mail, due or from_micros(stamp.now), looked=looked)
+    domains = sorted({domain_of(row["forward_path"]) for row in rows})
+    return DueConfirmations(len(rows), pending, handled, domains)
+
+
+def retry_due_bounces(
+    connection: sa.Connection,
+    stamp: WriteStamp,
+    mail: RouteMail,
+    *,
+    due: datetime | None = None,
+    looked: bool = False,
+) -> int:
+    """Retry these, for confirmation; return how many.
 
     While the brake is on they are retried too, because the primary may be healthy
-    again; the bounce decision checks the brake. ``identity`` is the run and now.
+    again; the bounce decision checks the brake.
     """
-    (run, now), brake = identity, how.brake
-    pending, handled = _pending(connection, mail)
-    braked = brake.is_on(pending, handled)
-    ripe = [_R.due <= (now if how.due is None else how.due)]
-    if how.looked:  # else the decision could not be made: another time
-        ripe.append(_R.message.in_(sa.select(schema.evidence.c.message)))
-    rows = _waiting(connection, WaitingScope(mail, ""), *ripe)
-    domains = sorted({domain_of(row["forward_path"]) for row in rows})
-    if rows and not how.dry:
-        # Due since its confirmation delay was over, also for a drain that never waits.
-        change = Transition(
-            event=Event.CONFIRMATION_DUE,
-            kind=DecisionKind.BREAKER,
-            rule="confirmation-due",
-            run=run,
-        )
-        transition(connection, rows, change, now)
-    return DueConfirmations(
-        ripe=len(rows), pending=pending, handled=handled, braked=braked, domains=domains
+    rows = _due_bounces(connection, mail, due or from_micros(stamp.now), looked=looked)
+    # Due since its confirmation delay was over, also for a drain that never waits.
+    change = Transition(
+        event=Event.CONFIRMATION_DUE,
+        kind=DecisionKind.BREAKER,
+        rule="confirmation-due",
+        run=stamp.run,
     )
+    transition(connection, rows, change, stamp.now)
+    return len(rows)
+
+
+def _due_bounces(
+    connection: sa.Connection, mail: RouteMail, due: datetime, *, looked: bool
+) -> list[Row]:
+    clauses = [_R.due <= to_micros(due)]
+    if looked:  # else the decision could not be made: another time
+        clauses.append(_R.message.in_(sa.select(schema.evidence.c.message)))
+    return _waiting(connection, WaitingScope(mail, ""), *clauses)
 
 
 def _pending(connection: sa.Connection, mail: RouteMail) -> tuple[int, int]:

@@ -8,18 +8,22 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
+from msgspec import convert
 
 from drainer.ledger import schema
 from drainer.ledger.columns import from_json, to_json
-from drainer.ledger.records import Row, from_micros, to_micros
+from drainer.ledger.records import Row, WriteStamp, from_micros, to_micros
 from drainer.mail.envelope import domain_of
 from drainer.policy.breaker.breaker import BreakerState, Cause, CircuitBreaker, Phase
 from drainer.policy.breaker.detector import UNKNOWN_USER
-from drainer.policy.classify.verdict import Classification, Scope, Verdict
+from drainer.policy.classify.verdict import Classification
 from drainer.policy.recipient.settle import ROUTE_WAITS
 from drainer.policy.recipient.state import State
 
 _R, _M, _G = schema.recipients.c, schema.messages.c, schema.breakers.c
+_OF_BREAKER = ("phase", "failures", "reopening")
+_OF_CAUSE = ("trigger", "reply", "sender_domain", "fingerprint", "blind", "content")
+_OF_CLASSIFICATION = ("verdict", "scope", "rule", "reason", "short", "counts")
 LEARNT_FOR = timedelta(days=30)
 MAX_LEARNT = 20_000
 SENDERS = 2
@@ -27,7 +31,7 @@ SENDERS = 2
 
 
 def keep(
-    connection: sa.Connection, route: str, breaker: CircuitBreaker, now: int
+    connection: sa.Connection, stamp: WriteStamp, route: str, breaker: CircuitBreaker
 ) -> None:
     """Record a breaker; one that is as at the start needs no row."""
     connection.execute(
@@ -40,34 +44,20 @@ def keep(
         "scope": breaker.scope,
         "state": breaker.state.value,
         "until": to_micros(breaker.until) if breaker.until else None,
-        "since": now,
+        "since": stamp.now,
         "facts": to_json(_facts(breaker)),
     }
     connection.execute(sa.insert(schema.breakers), [row])
 
 
 def _facts(breaker: CircuitBreaker) -> Row:
-    cause = breaker.cause
-    return {
-        "phase": breaker.phase.value,
-        "failures": breaker.failures,
-        "reopening": breaker.reopening,
-        "cause": cause
-        and {
-            "trigger": cause.trigger,
-            "reply": cause.reply,
-            "sender_domain": cause.sender_domain,
-            "fingerprint": cause.fingerprint,
-            "blind": cause.blind,
-            "content": cause.content,
-            "verdict": cause.classification.verdict.value,
-            "scope": cause.classification.scope.value,
-            "rule": cause.classification.rule,
-            "reason": cause.classification.reason,
-            "short": cause.classification.short,
-            "counts": cause.classification.counts,
-        },
-    }
+    facts = {name: getattr(breaker, name) for name in _OF_BREAKER}
+    if breaker.cause is None:
+        return facts | {"cause": None}
+    cause = {name: getattr(breaker.cause, name) for name in _OF_CAUSE}
+    classification = breaker.cause.classification
+    cause |= {name: getattr(classification, name) for name in _OF_CLASSIFICATION}
+    return facts | {"cause": cause}
 
 
 def breaker_of(row: Row, pauses: tuple[timedelta, ...]) -> CircuitBreaker:
@@ -87,22 +77,8 @@ def breaker_of(row: Row, pauses: tuple[timedelta, ...]) -> CircuitBreaker:
 
 def cause_of(facts: Row) -> Cause:
     """Rebuild the cause of a breaker from its JSON."""
-    return Cause(
-        trigger=facts["trigger"],
-        classification=Classification(
-            verdict=Verdict(facts["verdict"]),
-            scope=Scope(facts["scope"]),
-            rule=facts["rule"],
-            reason=facts["reason"],
-            short=facts["short"],
-            counts=facts["counts"],
-        ),
-        reply=facts["reply"],
-        sender_domain=facts["sender_domain"],
-        fingerprint=facts["fingerprint"],
-        blind=facts["blind"],
-        content=facts["content"],
-    )
+    classification = convert(facts, Classification)
+    return convert(facts | {"classification": classification}, Cause)
 
 
 class RouteMemory(NamedTuple):
@@ -119,15 +95,19 @@ class RouteMemory(NamedTuple):
     lost: list[str]
 
 
-def recall(connection: sa.Connection, route: str, now: int) -> RouteMemory:
-    """Return the breakers of a route, and addresses that it took lately, in order."""
+def recall(connection: sa.Connection, stamp: WriteStamp, route: str) -> RouteMemory:
+    """Return a route's breakers as the last run left them, and what it knew.
+
+    The addresses that the route took lately are in order.
+    """
     mine = _G.route == route
     paused = BreakerState.PAUSED.value  # a new run tries at once
     connection.execute(sa.delete(schema.breakers).where(mine, _G.state == paused))
     rows = connection.execute(sa.select(schema.breakers).where(mine))
-    since = now - LEARNT_FOR // timedelta(microseconds=1)
+    since = stamp.now - LEARNT_FOR // timedelta(microseconds=1)
     kept = [dict(row) for row in rows.mappings()]
-    _let_go(connection, route, [row["scope"] or ROUTE_WAITS for row in kept], now)
+    scopes = [row["scope"] or ROUTE_WAITS for row in kept]
+    _let_go(connection, route, scopes, stamp.now)
     delivered: sa.Select[Any] = (
         sa.select(_R.forward_path, _M.reverse_path, _R.since)
         .join(schema.messages, _R.message == _M.seq)

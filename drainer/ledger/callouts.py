@@ -9,8 +9,7 @@ from sqlalchemy.engine import URL
 
 from drainer.ledger import engine, schema
 from drainer.ledger.columns import storable
-from drainer.ledger.reader import MANY
-from drainer.ledger.records import Row, to_micros
+from drainer.ledger.records import MANY, Row, to_micros
 from drainer.mail.mailbox import mailbox_key
 from drainer.policy.census.existence import Existence, ExistenceAnswer
 
@@ -25,7 +24,7 @@ def recall(
     """Return what the primary of a route said lately about these; raise LedgerError."""
     keys = {_key(route, mailbox): mailbox for mailbox in mailboxes}
     names, now, found = list(keys), datetime.now(UTC), {}
-    with engine.in_use(url), engine.connect_reader(url).connect() as connection:
+    with engine.open_reader(url) as connection:
         for start in range(0, len(names), MANY):
             some = names[start : start + MANY]
             query = sa.select(schema.callouts).where(_C.key.in_(some))

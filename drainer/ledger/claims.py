@@ -5,12 +5,14 @@ message; what one attempt then does is guarded recipient by recipient.
 """
 
 from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
 
 import sqlalchemy as sa
-from msgspec import Struct
 
 from drainer.ledger import schema
 from drainer.ledger.codec import claimed_of, message_of
+from drainer.ledger.records import WriteStamp, to_micros
 from drainer.ledger.reports import evidence
 from drainer.ledger.route_mail import RouteMail
 from drainer.policy.classify.verdict import Verdict
@@ -19,47 +21,52 @@ from drainer.policy.recipient.state import CLAIMABLE, State
 
 _R, _M, _A = schema.recipients.c, schema.messages.c, schema.attempts.c
 _CLAIMABLE = [state.value for state in CLAIMABLE]
-MANY = 500
-"""Values in one condition; databases have limits."""
+AT_ONCE = 200
+"""Messages of one state that are claimed together."""
 
 
-class ClaimRequest(Struct, frozen=True, kw_only=True):
-    """What a worker wants to claim."""
+class ClaimRequest(NamedTuple):
+    """What a worker wants to claim: what is due now, and was due by ``until``."""
 
     mail: RouteMail
-    #: What was due by then, in microseconds; never later than now.
-    due: int
-    #: Without those that were never tried when there is no room for all.
-    states: Sequence[State] = tuple(CLAIMABLE)
-    limit: int = 200
+    until: datetime
+    #: Only what was tried before: there is no room for all.
+    tried: bool = False
     #: Also messages that only their locators identify: a scan must have listed them
     #: first.
     twins: bool = True
 
 
 def claim(
-    connection: sa.Connection, wanted: ClaimRequest, owner: str
+    connection: sa.Connection, stamp: WriteStamp, wanted: ClaimRequest
 ) -> list[Delivery]:
-    """Claim messages that have recipients due by then, the longest due first."""
-    seqs: dict[int, None] = {}
-    for state in wanted.states:
-        due = _unclaimed(wanted.mail, state).where(_R.due <= wanted.due)
+    """Claim messages, those that are due longest first."""
+    by, seqs = min(stamp.now, to_micros(wanted.until)), dict[int, None]()
+    for state in CLAIMABLE:
+        if wanted.tried and state is State.PENDING:
+            continue
+        due = _unclaimed(wanted.mail, state).where(_R.due <= by)
         if not wanted.twins:
             due = due.where(_M.has_twin == 0)
         # One index, read in order: the cost does not grow with the queue.
-        query = due.order_by(_R.due, _R.message).limit(wanted.limit)
+        query = due.order_by(_R.due, _R.message).limit(AT_ONCE)
         seqs |= dict.fromkeys(row.message for row in connection.execute(query))
-    claimed = [seq for seq in seqs if _own(connection, seq, owner)]
-    return _jobs(connection, claimed, wanted.due, wanted.mail.route)
+    claimed = [seq for seq in seqs if _own(connection, seq, stamp.owner)]
+    return _jobs(connection, claimed, by, wanted.mail.route)
 
 
 def claim_these(
-    connection: sa.Connection, seqs: Sequence[int], due: int, owner: str, route: str
+    connection: sa.Connection,
+    stamp: WriteStamp,
+    seqs: Sequence[int],
+    until: datetime,
+    route: str,
 ) -> list[Delivery]:
-    """Claim these messages, in this order, if the route has recipients due by then.
+    """Claim what a route has due of these messages in the same way, in this order.
 
     Messages of other owners are left out.
     """
+    due = min(stamp.now, to_micros(until))
     ready = set(
         connection.scalars(
             sa.select(_R.message).where(
@@ -70,7 +77,9 @@ def claim_these(
             )
         )
     )
-    claimed = [seq for seq in seqs if seq in ready and _own(connection, seq, owner)]
+    claimed = [
+        seq for seq in seqs if seq in ready and _own(connection, seq, stamp.owner)
+    ]
     return _jobs(connection, claimed, due, route)
 
 
@@ -162,18 +171,15 @@ def _was_alone(claimed: ClaimedRecipient) -> bool:
 
 
 def next_due(
-    connection: sa.Connection,
-    mail: RouteMail,
-    states: Sequence[State],
-    owner: str | None = None,
+    connection: sa.Connection, stamp: WriteStamp, mail: RouteMail, *, own: bool
 ) -> int | None:
-    """Return when the next recipient in these states is due.
+    """Return when a pending or deferred recipient is due, in microseconds.
 
-    Those of claimed messages do not count, but for those that ``owner`` has claimed:
-    another route of its drain has the message now.
+    Those of claimed messages do not count, but with ``own`` for those that this drain
+    has claimed: another of its routes has the message now.
     """
-    found = []
-    for state in states:
+    owner, found = stamp.owner if own else None, []
+    for state in (State.PENDING, State.DEFERRED):
         query = _unclaimed(mail, state, owner).order_by(_R.due, _R.message).limit(1)
         found += [row.due for row in connection.execute(query)]
     return min((due for due in found if due is not None), default=None)
@@ -204,21 +210,22 @@ def stopped_states(
 
 
 def count_owned_elsewhere(
-    connection: sa.Connection, sources: Sequence[str], owner: str
+    connection: sa.Connection, stamp: WriteStamp, sources: Sequence[str]
 ) -> int:
     """Return how many messages of these sources another owner holds."""
     found = connection.scalar(
         sa.select(sa.func.count())
         .select_from(schema.messages)
-        .where(_M.source.in_(list(sources)), _M.owner.is_not(None), _M.owner != owner)
+        .where(_M.source.in_(list(sources)), _M.owner.is_not(None))
+        .where(_M.owner != stamp.owner)
     )
     return int(found or 0)
 
 
-def free(connection: sa.Connection, seq: int, owner: str) -> None:
-    """End the claim on one message."""
+def free(connection: sa.Connection, stamp: WriteStamp, seq: int) -> None:
+    """End the claim on a message of which nothing is under way any more."""
     connection.execute(
         sa.update(schema.messages)
-        .where(_M.seq == seq, _M.owner == owner)
+        .where(_M.seq == seq, _M.owner == stamp.owner)
         .values(owner=None)
     )

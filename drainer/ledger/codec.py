@@ -6,10 +6,8 @@ from typing import Any
 
 from drainer.ledger.columns import from_json, storable, to_json
 from drainer.ledger.records import (
-    Decision,
     Row,
     ScanRow,
-    Values,
     from_micros,
     to_micros,
 )
@@ -178,27 +176,6 @@ def claimed_of(row: Mapping[str, Any]) -> ClaimedRecipient:
         refusal=row["refusal"],
         refused=None if row["refused"] is None else from_micros(row["refused"]),
     )
-
-
-def decision_row(decision: Decision, run: str) -> Row:
-    """Return the row of a decision."""
-    return {
-        "at": to_micros(decision.at),
-        "run": run,
-        "message": decision.message,
-        "n": decision.n,
-        "attempt": decision.attempt,
-        "kind": str(decision.kind),
-        "rule": decision.rule,
-        "verdict": decision.verdict,
-        "reply": storable(decision.reply),
-        "evidence": to_json(decision.evidence) if decision.evidence else "",
-    }
-
-
-def decision_values(decision: Decision, run: str) -> Values:
-    """Return the row of a decision in the order of the columns."""
-    return tuple(decision_row(decision, run).values())
 
 
 MAX_SENDER = 512

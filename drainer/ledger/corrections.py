@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from drainer.ledger import schema
-from drainer.ledger.records import DecisionKind, Row
+from drainer.ledger.records import DecisionKind, Row, WriteStamp
 from drainer.ledger.route_mail import RouteMail
 from drainer.ledger.transitions import Transition, transition
 from drainer.mail.envelope import domain_of
@@ -25,7 +25,7 @@ Keys = Sequence[tuple[int, int]]
 """Recipients, by the number of their message and their own."""
 
 
-def retry_refused(connection: sa.Connection, keys: Keys, run: str, now: int) -> None:
+def retry_refused(connection: sa.Connection, stamp: WriteStamp, keys: Keys) -> None:
     """Try recipients again that only one host of the primary has refused.
 
     The time of the refusal stays: then the next session is asked for a known-good
@@ -35,18 +35,14 @@ def retry_refused(connection: sa.Connection, keys: Keys, run: str, now: int) -> 
         event=Event.REFUSED_BY_NODE,
         kind=DecisionKind.BREAKER,
         rule=BY_NODE,
-        run=run,
-        values={"due": now, "refusal": ""},
+        run=stamp.run,
+        values={"due": stamp.now, "refusal": ""},
     )
-    transition(connection, _pending(connection, keys), change, now)
+    transition(connection, _pending(connection, keys), change, stamp.now)
 
 
 def hold_group(
-    connection: sa.Connection,
-    group: MailGroup,
-    keys: Keys,
-    run: str,
-    now: int,
+    connection: sa.Connection, stamp: WriteStamp, group: MailGroup, keys: Keys
 ) -> None:
     """Hold pending bounces that turn out to be refused as one kind of mail."""
     change = Transition(
@@ -54,11 +50,11 @@ def hold_group(
         kind=DecisionKind.BREAKER,
         rule=group.rule,
         verdict="hold",
-        run=run,
+        run=stamp.run,
         values={"due": None, "rule": group.rule, "refusal": "", "refused": None},
         evidence={"reason": f"the primary refuses all {group.words}"},
     )
-    transition(connection, _pending(connection, keys), change, now)
+    transition(connection, _pending(connection, keys), change, stamp.now)
 
 
 def find_held_groups(connection: sa.Connection, mail: RouteMail) -> list[MailGroup]:
@@ -79,41 +75,33 @@ def find_held_groups(connection: sa.Connection, mail: RouteMail) -> list[MailGro
 
 
 def release_group(
-    connection: sa.Connection,
-    mail: RouteMail,
-    group: MailGroup,
-    run: str,
-    now: int,
+    connection: sa.Connection, stamp: WriteStamp, mail: RouteMail, group: MailGroup
 ) -> None:
     """Make what is held with a group pending: mail of that group was delivered."""
     reason = f"the primary accepts {group.words} again"
-    change = _retry(Event.GROUP_DELIVERED, "group-delivered", reason, run, now)
-    transition(connection, _held(connection, mail, group), change, now)
+    change = _retry(Event.GROUP_DELIVERED, "group-delivered", reason, stamp)
+    transition(connection, _held(connection, mail, group), change, stamp.now)
 
 
 def probe_group(
-    connection: sa.Connection,
-    mail: RouteMail,
-    group: MailGroup,
-    run: str,
-    now: int,
+    connection: sa.Connection, stamp: WriteStamp, mail: RouteMail, group: MailGroup
 ) -> None:
     """Make one message of a group that is held pending, to try it again."""
     reason = f"a new drain asks whether {group.words} is accepted now"
-    change = _retry(Event.GROUP_PROBED, "group-probed", reason, run, now)
+    change = _retry(Event.GROUP_PROBED, "group-probed", reason, stamp)
     rows = _held(connection, mail, group)
     first = [row for row in rows if row["message"] == rows[0]["message"]]
-    transition(connection, first, change, now)
+    transition(connection, first, change, stamp.now)
 
 
-def _retry(event: Event, rule: str, reason: str, run: str, now: int) -> Transition:
+def _retry(event: Event, rule: str, reason: str, stamp: WriteStamp) -> Transition:
     """Return the change that makes what is held with a group due now."""
     return Transition(
         event=event,
         kind=DecisionKind.BREAKER,
         rule=rule,
-        run=run,
-        values={"due": now},
+        run=stamp.run,
+        values={"due": stamp.now},
         evidence={"reason": reason},
     )
 

@@ -91,18 +91,23 @@ def connect(url: URL, *, create: bool, patience: float = 0) -> sa.Engine:
 
 
 def _connect(url: URL, create: bool) -> sa.Engine:  # noqa: FBT001 - called by tenacity
+    name = databases.safe_url(url)
     with at_open(url):
         if is_file(url):
-            path = Path(str(url.database))
-            arguments = _prepare_file(path, create=create)
-            _look_first(url, arguments)
+            arguments = _prepare_file(Path(str(url.database)), create=create)
             engine = sa.create_engine(url, hide_parameters=True, connect_args=arguments)
-            _configure_sqlite(engine)
+            configure = _configure_sqlite
         else:
             engine = databases.server_engine(url, answers_within=ANSWER_TIMEOUT)
-            _configure_server(engine)
+            configure = _configure_server
         try:
-            _check_version(engine, create=create)
+            with _alone(engine, create=create):
+                # before the journal mode of another program's database is changed
+                is_ledger = _is_ledger(engine, name, create=create)
+                configure(engine)
+                if not is_ledger:
+                    _create(engine)
+                    _is_ledger(engine, name)  # a drainer of another version was faster
         except BaseException:
             engine.dispose()  # no caller has it yet
             raise
@@ -176,7 +181,7 @@ def _connect_read_only(url: URL) -> sa.Engine:
 
     engine = sa.create_engine("sqlite://", creator=open_file, hide_parameters=True)
     with at_open(url):
-        _check_version(engine, create=False, name=databases.safe_url(url))
+        _is_ledger(engine, databases.safe_url(url))
     return engine
 
 
@@ -237,6 +242,20 @@ def repeatable(engine: sa.Engine) -> Iterator[sa.Connection]:
 
 
 @contextlib.contextmanager
+def open_reader(url: URL) -> Iterator[sa.Connection]:
+    """Read a ledger in a command of its own, and close it after that.
+
+    Raises LedgerError as ``connect``, LedgerLost when it fails later.
+    """
+    engine = connect_reader(url)
+    try:
+        with in_use(url), engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+@contextlib.contextmanager
 def open_transaction(url: URL, *, create: bool = False) -> Iterator[sa.Connection]:
     """Run one transaction of a command's own, and close the ledger after it.
 
@@ -278,6 +297,8 @@ def _configure_sqlite(engine: sa.Engine) -> None:
         cursor.execute("PRAGMA wal_autocheckpoint=4000")
         cursor.close()
 
+    engine.dispose()  # connections from now on have these settings
+
     @sa.event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
         # A writer takes the lock at once: two drainers queue up instead of failing.
@@ -300,21 +321,19 @@ def _configure_server(engine: sa.Engine) -> None:
             ).all()
 
 
-def _look_first(url: URL, arguments: dict[str, Any]) -> None:
-    """Refuse a database of another program before its journal mode is changed."""
-    plain = sa.create_engine(url, hide_parameters=True, connect_args=arguments)
-    try:
-        _is_ledger(plain, databases.safe_url(url))
-    finally:
-        plain.dispose()
+def _is_ledger(engine: sa.Engine, name: str, *, create: bool = False) -> bool:
+    """Return True for a ledger of our version, and False for an empty database.
 
-
-def _is_ledger(engine: sa.Engine, name: str) -> bool:
-    """Whether it is a ledger of our version; False for an empty database."""
+    Raises LedgerError for anything else, and for an empty one that is not to be made a
+    ledger.
+    """
     with engine.connect() as connection:
         known = sa.inspect(connection).get_table_names()
         if not known:
-            return False
+            if create:
+                return False
+            message = f"{name} is an empty database, not a ledger of drainer"
+            raise LedgerError(message, hint="name another one with --ledger")
         if "meta" not in known:
             message = f"{name} is a database, but not a ledger of drainer"
             raise LedgerError(message, hint="name another file with --ledger")
@@ -343,17 +362,6 @@ def _is_ledger(engine: sa.Engine, name: str) -> bool:
 def _use_wal(cursor: Cursor) -> None:
     """Switch to WAL; the busy timeout does not cover that when two drains start."""
     cursor.execute("PRAGMA journal_mode=WAL")
-
-
-def _check_version(engine: sa.Engine, *, create: bool, name: str = "") -> None:
-    name = name or databases.safe_url(engine.url)
-    with _alone(engine, create=create):
-        if not _is_ledger(engine, name):
-            if not create:
-                message = f"{name} is an empty database, not a ledger of drainer"
-                raise LedgerError(message, hint="name another one with --ledger")
-            _create(engine)
-            _is_ledger(engine, name)  # another drainer, of another version, was faster
 
 
 @contextlib.contextmanager

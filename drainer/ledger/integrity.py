@@ -16,14 +16,6 @@ from drainer.policy.recipient.state import State
 from drainer.runtime import databases
 
 _M, _R = schema.messages.c, schema.recipients.c
-_ABOUT_MESSAGES = (
-    schema.recipients,
-    schema.evidence,
-    schema.reports,
-    schema.attempts,
-    schema.decisions,
-)
-"""Tables whose rows are about a message."""
 _SHOWN = 3
 """The most complaints of a database that are printed."""
 
@@ -47,13 +39,9 @@ def check_ledger(url: URL) -> Iterator[LedgerFinding]:
 
     Raises LedgerError when it cannot be opened at all, or has another version.
     """
-    opened = engine.connect_reader(url)
-    try:
-        with opened.connect() as connection:
-            for name, check in _CHECKS.items():
-                yield _result(name, check, connection)
-    finally:
-        opened.dispose()
+    with engine.open_reader(url) as connection:
+        for name, check in _CHECKS.items():
+            yield _result(name, check, connection)
 
 
 def _result(
@@ -128,7 +116,7 @@ def _check_sums(connection: sa.Connection) -> str:
 def _check_references(connection: sa.Connection) -> str:
     """Find rows about messages that are gone."""
     lost = []
-    for table in _ABOUT_MESSAGES:
+    for table in schema.ABOUT_MESSAGES:
         column = table.c.message
         orphans = (
             sa.select(sa.func.count())

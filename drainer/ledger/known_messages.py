@@ -8,8 +8,16 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import sqlalchemy as sa
 
 from drainer.ledger import schema
-from drainer.ledger.codec import decision_row, message_of
-from drainer.ledger.records import Decision, DecisionKind, Row, from_micros
+from drainer.ledger.codec import message_of
+from drainer.ledger.decisions import record_decisions
+from drainer.ledger.records import (
+    MANY,
+    Decision,
+    DecisionKind,
+    Row,
+    WriteStamp,
+    from_micros,
+)
 from drainer.ledger.transitions import Transition, transition
 from drainer.ledger.writer.prepared_statement import PreparedStatement, build_insert
 from drainer.mail.message import PROBLEMS, Message
@@ -41,8 +49,6 @@ _PLACE = ("source", "locator", "queue", "sha256", "size", "reverse_path")
 """Columns of what may change while it is the same message."""
 _AMBIGUOUS = "local-ambiguous"
 _BY_ADDRESS = [f"local-{code}" for code in (*FOREIGN, "bad-address")]
-MANY = 500
-"""Values in one condition; databases have limits."""
 
 
 def listed_of(row: Mapping[str, object]) -> ListedMessage:
@@ -110,7 +116,7 @@ def mark_twins(connection: sa.Connection, identities: Collection[str]) -> None:
 
 
 def hold_ambiguous(
-    connection: sa.Connection, seqs: Collection[int], run: str, now: int
+    connection: sa.Connection, stamp: WriteStamp, seqs: Collection[int]
 ) -> None:
     """Hold what was not sent yet of messages that cannot be distinguished.
 
@@ -127,48 +133,42 @@ def hold_ambiguous(
         event=Event.SCAN_HELD,
         kind=DecisionKind.SCANNED,
         rule=_AMBIGUOUS,
-        run=run,
+        run=stamp.run,
         verdict="hold",
         values={"due": None, "rule": _AMBIGUOUS, "reply": ""},
         evidence={"reason": PROBLEMS["ambiguous"][0]},
     )
     rows = [dict(row) for row in connection.execute(query).mappings()]
-    transition(connection, rows, change, now)
+    transition(connection, rows, change, stamp.now)
 
 
 def note_held(
     connection: sa.Connection,
+    stamp: WriteStamp,
     held: Sequence[tuple[int, int, str, str]],
-    run: str,
-    now: int,
 ) -> None:
     """Record why recipients are held: message, number, rule, detail."""
-    rows = [
-        decision_row(
-            Decision(
-                at=from_micros(now),
-                kind=DecisionKind.SCANNED,
-                rule=rule,
-                verdict="hold",
-                reply=detail,
-                evidence={"reason": PROBLEMS[rule.removeprefix("local-")][0]},
-                message=message,
-                n=n,
-            ),
-            run,
+    decisions = [
+        Decision(
+            at=from_micros(stamp.now),
+            kind=DecisionKind.SCANNED,
+            rule=rule,
+            verdict="hold",
+            reply=detail,
+            evidence={"reason": PROBLEMS[rule.removeprefix("local-")][0]},
+            message=message,
+            n=n,
         )
         for message, n, rule, detail in held
     ]
-    if rows:
-        connection.execute(sa.insert(schema.decisions), rows)
+    record_decisions(connection, stamp.run, decisions)
 
 
 def revisit(
     connection: sa.Connection,
+    stamp: WriteStamp,
     same: Mapping[int, tuple[Row, list[Row]]],
     known: Mapping[int, Row],
-    run: str,
-    now: int,
 ) -> list[Message]:
     """Bring known messages up to date with what the scan lists, by their seqs.
 
@@ -185,12 +185,12 @@ def revisit(
         sendable = [r for r in recipients if r["state"] == State.PENDING.value]
         if not listing["problem"]:
             _lift_passing_problems(
-                connection, seq, [r["forward_path"] for r in sendable], run, now
+                connection, stamp, seq, [r["forward_path"] for r in sendable]
             )
         recorded = paths.get(seq, {})
         added = [r for r in recipients if r["forward_path"] not in {*recorded, ""}]
         if added:
-            _add_recipients(connection, row, added, now)
+            _add_recipients(connection, row, added, stamp.now)
         elif all(recorded.values()) and listing["sha256"]:
             finished.append(message_of(row))
     return finished
@@ -240,7 +240,7 @@ def _add_recipients(
 
 
 def _lift_passing_problems(
-    connection: sa.Connection, seq: int, sendable: Sequence[str], run: str, now: int
+    connection: sa.Connection, stamp: WriteStamp, seq: int, sendable: Sequence[str]
 ) -> None:
     """Make pending what was absent, unfinished or unreadable, and is sound now.
 
@@ -265,12 +265,12 @@ def _lift_passing_problems(
                 event=Event.PROBLEM_GONE,
                 kind=DecisionKind.SCANNED,
                 rule="reappeared",
-                run=run,
+                run=stamp.run,
                 values={"due": 0, "rule": "reappeared"},
                 evidence={"reason": f"no longer so: {problem}"},
             )
             same = [row for row in rows if row["rule"] == rule]
-            transition(connection, same, change, now)
+            transition(connection, same, change, stamp.now)
 
 
 def has_news(connection: sa.Connection, listings: Sequence[tuple[Row, bool]]) -> bool:

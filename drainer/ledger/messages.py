@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from msgspec import Struct
 
 from drainer.ledger import schema
-from drainer.ledger.codec import decision_row, message_of, recipient_of
+from drainer.ledger.codec import message_of, recipient_of
+from drainer.ledger.decisions import record_decisions
 from drainer.ledger.known_messages import (
     find_known,
     follow,
@@ -22,8 +23,14 @@ from drainer.ledger.known_messages import (
     recorded_of,
     revisit,
 )
-from drainer.ledger.records import Decision, DecisionKind, Row, ScanRow, from_micros
-from drainer.ledger.writer.batch import WriterIdentity
+from drainer.ledger.records import (
+    Decision,
+    DecisionKind,
+    Row,
+    ScanRow,
+    WriteStamp,
+    from_micros,
+)
 from drainer.ledger.writer.prepared_statement import PreparedStatement, build_insert
 from drainer.mail.content import HeldContent
 from drainer.mail.message import Message, SpooledMessage, make_id
@@ -51,9 +58,8 @@ Listings = Sequence[tuple[Row, list[Row]]]
 
 
 class NewClaims(NamedTuple):
-    """For whom new messages are claimed."""
+    """Which new messages are claimed."""
 
-    identity: WriterIdentity
     #: Only those with a recipient to try on one of these routes.
     routes: frozenset[str]
     #: At most this many; None = all. The others wait for another claim.
@@ -84,13 +90,13 @@ class RecordOutcome(Struct, frozen=True, kw_only=True):
 
 def record(
     connection: sa.Connection,
+    stamp: WriteStamp,
     listings: Listings,
     scan: ScanContext,
     claim: NewClaims,
-    now: int,
 ) -> RecordOutcome:
     """Record what a scan lists; a message that is known keeps its history."""
-    recording = _Recorder(connection, scan, claim, now)
+    recording = _Recorder(connection, stamp, scan, claim)
     recording.load(message["identity"] for message, _ in listings)
     for index, (message, recipients) in enumerate(listings):
         recording.add(index, message, recipients)
@@ -103,14 +109,14 @@ class _Recorder:
     def __init__(
         self,
         connection: sa.Connection,
+        stamp: WriteStamp,
         scan: ScanContext,
         claim: NewClaims,
-        now: int,
     ) -> None:
         self._connection = connection
+        self._stamp = stamp
         self._scan = scan
-        self._identity, self._routes, self._most = claim
-        self._now = now
+        self._routes, self._most = claim
         #: The recorded messages by seq, and what is known of those of an identity.
         self._rows: dict[int, Row] = {}
         self._groups: dict[str, list[RecordedMessage]] = {}
@@ -180,13 +186,13 @@ class _Recorder:
         owner = None
         self._added += any(row["state"] == State.PENDING for row in recipients)
         if self._most != 0 and any(_may_claim(row, self._routes) for row in recipients):
-            owner = self._identity.owner
+            owner = self._stamp.owner
             self._most = None if self._most is None else self._most - 1
         message.update(
             id=make_id(key, number),
             number=number,
             has_twin=0,
-            scanned=self._now,
+            scanned=self._stamp.now,
             owner=owner,
             acknowledged=None,
         )
@@ -206,7 +212,7 @@ class _Recorder:
         for index, message, recipients in waiting:
             seq = seqs[message["id"]]
             for row in recipients:
-                row.update(message=seq, since=self._now)
+                row.update(message=seq, since=self._stamp.now)
             rows += recipients
             if message["owner"]:
                 self._fresh.append((index, seq, message["number"]))
@@ -217,7 +223,7 @@ class _Recorder:
             for row in rows
             if row["state"] == State.HELD.value
         ]
-        note_held(self._connection, held, self._identity.run, self._now)
+        note_held(self._connection, self._stamp, held)
 
     def finish(self) -> RecordOutcome:
         """Write what is left, and return the result."""
@@ -225,10 +231,8 @@ class _Recorder:
         if self._shared:
             mark_twins(self._connection, self._shared)
         if self._ambiguous:
-            run = self._identity.run
-            hold_ambiguous(self._connection, self._ambiguous, run, self._now)
-        run = self._identity.run
-        finished = revisit(self._connection, self._same, self._rows, run, self._now)
+            hold_ambiguous(self._connection, self._stamp, self._ambiguous)
+        finished = revisit(self._connection, self._stamp, self._same, self._rows)
         return RecordOutcome(
             added=self._added, fresh=self._fresh, finished=finished, unsure=self._unsure
         )
@@ -304,12 +308,6 @@ def fresh_jobs(
         )
 
 
-def seqs_of(connection: sa.Connection, ids: Sequence[str]) -> dict[str, int]:
-    """Return the numbers of messages by their ids."""
-    rows = connection.execute(sa.select(_M.id, _M.seq).where(_M.id.in_(list(ids))))
-    return {row.id: row.seq for row in rows}
-
-
 def find_finished(connection: sa.Connection, ids: Sequence[str]) -> dict[str, bool]:
     """Return those of the messages whose recipients are all final.
 
@@ -327,21 +325,17 @@ def find_finished(connection: sa.Connection, ids: Sequence[str]) -> dict[str, bo
 
 
 def record_acknowledged(
-    connection: sa.Connection, ids: Sequence[str], run: str, now: int
+    connection: sa.Connection, stamp: WriteStamp, ids: Sequence[str]
 ) -> None:
     """Remember that the source has dropped these messages."""
     connection.execute(
-        sa.update(schema.messages).where(_M.id.in_(list(ids))).values(acknowledged=now)
+        sa.update(schema.messages)
+        .where(_M.id.in_(list(ids)))
+        .values(acknowledged=stamp.now)
     )
-    at = from_micros(now)
-    rows = [
-        decision_row(
-            Decision(
-                at=at, kind=DecisionKind.ACKNOWLEDGED, rule="acknowledged", message=seq
-            ),
-            run,
-        )
-        for seq in seqs_of(connection, ids).values()
+    at, kind = from_micros(stamp.now), DecisionKind.ACKNOWLEDGED
+    seqs = connection.scalars(sa.select(_M.seq).where(_M.id.in_(list(ids))))
+    decisions = [
+        Decision(at=at, kind=kind, rule=kind.value, message=seq) for seq in seqs
     ]
-    if rows:
-        connection.execute(sa.insert(schema.decisions), rows)
+    record_decisions(connection, stamp.run, decisions)

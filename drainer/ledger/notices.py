@@ -24,12 +24,8 @@ def update_told(
     Two processes never tell the same: one transaction reads and writes. The function
     may be called twice. Raises LedgerError.
     """
-    reader = engine.connect_reader(url)
-    try:
-        with engine.in_use(url), reader.connect() as connection:
-            before = _read(connection)
-    finally:
-        reader.dispose()
+    with engine.open_reader(url) as connection:
+        before = _read(connection)
     result, after = decide(before)
     if after == before:
         return result

@@ -12,8 +12,7 @@ from sqlalchemy.engine import URL
 
 from drainer.ledger import engine, schema
 from drainer.ledger.filters import ASKED, Filters
-from drainer.ledger.reader import MANY
-from drainer.ledger.records import DecisionKind, Row, to_micros
+from drainer.ledger.records import MANY, DecisionKind, Row, to_micros
 from drainer.ledger.transitions import Transition, transition
 from drainer.policy.recipient.judge import REFUSED_IN_DOUBT
 from drainer.policy.recipient.state import CLAIMABLE, Event, State, follow, origins

@@ -6,9 +6,16 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from drainer.ledger import engine, route_shares, schema
-from drainer.ledger.codec import decision_row
 from drainer.ledger.columns import from_json
-from drainer.ledger.records import Decision, DecisionKind, Row, from_micros, to_micros
+from drainer.ledger.decisions import record_decisions
+from drainer.ledger.records import (
+    Decision,
+    DecisionKind,
+    Row,
+    WriteStamp,
+    from_micros,
+    to_micros,
+)
 from drainer.policy.pacing.overrides import (
     ActiveOverrides,
     Override,
@@ -35,7 +42,7 @@ def give(url: URL, route: str, control: Override) -> Override:
     with engine.open_transaction(url, create=True) as connection:
         result = connection.execute(sa.insert(schema.controls), row)
         key = result.inserted_primary_key
-        connection.execute(sa.insert(schema.decisions), [_decision(row)])
+        record_decisions(connection, "", [_decision(row)])
     assert key is not None  # noqa: S101 - a serial has a value once it is written
     return _control(row | {"id": int(key[0])})
 
@@ -52,20 +59,19 @@ def _row(route: str, control: Override) -> Row:
     }
 
 
-def _decision(row: Row) -> Row:
+def _decision(row: Row) -> Decision:
     """Return the record of an override: who asked for what, and why."""
     facts = {key: row[key] for key in ("route", "reason", "by")}
     if row["per_second"] is not None:
         facts["per_second"] = row["per_second"]
     if row["until"] is not None:
         facts["until"] = from_micros(row["until"]).isoformat()
-    decision = Decision(
+    return Decision(
         at=from_micros(row["at"]),
         kind=DecisionKind.OPERATOR,
         rule=f"control-{row['ask']}",
         evidence=facts,
     )
-    return decision_row(decision, "")
 
 
 def controls_after(connection: sa.Connection, route: str, last: int) -> list[Override]:
@@ -93,14 +99,15 @@ def controls_in_force(
 
 
 def outlook(
-    connection: sa.Connection, run: str, route: str, most: int, now: int
-) -> tuple[int, ActiveOverrides]:
+    connection: sa.Connection, stamp: WriteStamp, route: str, most: int
+) -> tuple[float, ActiveOverrides]:
     """Return a run's fair share of a route's rate, and the overrides in force.
 
-    One read gives both (see route_shares.fair_share): every run asks every second.
+    At most ``most`` runs share it; the others have to wait. Every run asks every
+    second, so that one read gives both.
     """
-    share = route_shares.fair_share(connection, run, route, most, now)
-    return share, controls_in_force(connection, route, now)
+    share = route_shares.fair_share(connection, stamp, route, most)
+    return share, controls_in_force(connection, route, stamp.now)
 
 
 class OverrideReader:

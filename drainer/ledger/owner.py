@@ -82,7 +82,6 @@ class Owner(Struct, frozen=True, kw_only=True):
             "pid": self.pid,
             "lock": str(self.lock),
             "lease": lease_end(now),
-            "begun": now,
         }
 
     def release(self) -> None:

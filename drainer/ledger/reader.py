@@ -18,7 +18,7 @@ from drainer.ledger.codec import message_of
 from drainer.ledger.columns import from_json
 from drainer.ledger.filters import ASKED, SORT_COLUMNS, Filters
 from drainer.ledger.owner import wait_for_last_commits
-from drainer.ledger.records import Row, from_micros
+from drainer.ledger.records import MANY, Row, from_micros
 from drainer.ledger.reserve import LeftReserve, find_unread, place_of
 from drainer.mail.message import Message
 from drainer.policy.breaker.breaker import BreakerState
@@ -28,8 +28,6 @@ from drainer.policy.recipient.state import FINAL, State
 _R, _M, _D = schema.recipients.c, schema.messages.c, schema.decisions.c
 _OPEN = [state.value for state in State if state not in FINAL]
 """Few rows are in them in the end; a list of them lets a database use its index."""
-MANY = 500
-"""Rows at a time, values in one condition."""
 MIN_PREFIX = 4
 """Characters of a drainer id that are enough to name it, if they are unique."""
 

@@ -21,6 +21,9 @@ Row = dict[str, Any]
 Values = tuple[Any, ...]
 """Column values in the order that a statement names them."""
 
+MANY = 500
+"""Rows at a time, and values in one condition: databases have limits."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -147,6 +150,19 @@ class AttemptEnd(Struct, frozen=True, kw_only=True):
     free: bool = False
     #: The primary does not report its deliveries, so that drainer does, on request.
     relayed: bool = False
+
+
+class WriterIdentity(Struct, frozen=True, kw_only=True):
+    """Identity of the writer: the owner and its run."""
+
+    owner: str
+    run: str
+
+
+class WriteStamp(WriterIdentity, frozen=True, kw_only=True):
+    """Whose work something is, and when it was asked for, in microseconds."""
+
+    now: int
 
 
 class StateConflict(Exception):

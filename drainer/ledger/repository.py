@@ -11,40 +11,29 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import Final
 
 from sqlalchemy.engine import URL
 
 from drainer.errors import LedgerLost
-from drainer.ledger import (
-    engine,
-    runs,
-)
-from drainer.ledger.breaker_ledger import BreakerLedger
-from drainer.ledger.codec import decision_values
-from drainer.ledger.columns import to_json
-from drainer.ledger.message_ledger import MessageLedger
+from drainer.ledger import engine, runs
+from drainer.ledger.decisions import decision_values
 from drainer.ledger.owner import Owner, wait_for_last_commits
-from drainer.ledger.part import LedgerPart, now
-from drainer.ledger.records import (
-    AttemptEnd,
-    AttemptStart,
-    Decision,
+from drainer.ledger.parts import (
+    BreakerLedger,
+    LedgerPart,
+    MessageLedger,
+    ReportLedger,
+    RunLedger,
+    ScanLedger,
 )
-from drainer.ledger.report_ledger import ReportLedger
+from drainer.ledger.records import AttemptEnd, AttemptStart, Decision, WriterIdentity
 from drainer.ledger.reports import limits
 from drainer.ledger.reserve import Reserve, place_of, records_of
-from drainer.ledger.run_ledger import RunLedger
-from drainer.ledger.scan_answers import ScanLedger
-from drainer.ledger.writer.batch import (
-    DecisionRows,
-    WriterIdentity,
-    opening_rows,
-)
+from drainer.ledger.writer.batch import DecisionRows, opening_rows
 from drainer.ledger.writer.client import Then, WriterClient
 from drainer.runtime.workers import WorkerProcess
 
-T = TypeVar("T")
 _NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
 
 
@@ -105,14 +94,13 @@ class Ledger(LedgerPart):
         with engine.at_open(self.url), self._engine.connect() as connection:
             await wait_for_last_commits(connection)
         await self._writer.start()
-        at, left = now(), self.reserve.unread()
-        begun = await self._call(
+        stamp, left = self.stamp(), self.reserve.unread()
+        begun = await self.call(
             runs.begin,
-            owner=self._owner.row(at)
-            | {"routes": list(routes), "facts": to_json(dict(facts))},
-            identity=self._identity,
-            due=at + self._unknown // timedelta(microseconds=1),
-            reserved=list(records_of(left)),
+            stamp,
+            runs.RunRequest(self._owner.row(stamp.now), list(routes), dict(facts)),
+            self._unknown,
+            list(records_of(left)),
         )
         self.reserve.put_away(left)
         return begun
@@ -151,7 +139,7 @@ class Ledger(LedgerPart):
 
     async def sync(self) -> None:
         """Return when all that was submitted is durable, for others to read."""
-        await self._call(runs.renew, owner=self._owner.id, now=now())
+        await self.runs.renew()
 
     async def finish(
         self, exit_code: int, done: Mapping[str, object] = _NOTHING
@@ -160,13 +148,8 @@ class Ledger(LedgerPart):
 
         ``done`` is recorded with the end: the messages and bytes that the run sent.
         """
-        await self._call(
-            runs.end,
-            identity=self._identity,
-            ending={"exit": exit_code, "commits": self.commits, **done},
-            now=now(),
-            rest=self._unknown,
-        )
+        ending = {"exit": exit_code, "commits": self.commits, **done}
+        await self.call(runs.end, self.stamp(), ending, self._unknown)
 
     async def stop(self) -> None:
         """Commit what is queued, end the writer, free the lock."""

@@ -17,10 +17,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import sqlalchemy as sa
-from msgspec import Struct
+from msgspec import Meta, Struct, ValidationError, convert
+from msgspec.structs import asdict
 from sqlalchemy.engine import URL
 
 from drainer.errors import LedgerLost
@@ -48,7 +49,8 @@ SIZE = 256 * 1024
 MAX_BYTES = 16 * 1024 * 1024
 MAX_REPLY = 500
 DELIVERED, UNKNOWN = "delivered", "unknown"
-_MAX_INTEGER = 2**63
+_Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+"""As a database takes it."""
 
 
 class ReservePlace(NamedTuple):
@@ -60,20 +62,20 @@ class ReservePlace(NamedTuple):
     url: str
 
 
-class ReserveRecord(Struct, frozen=True, kw_only=True):
+class ReserveRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one attempt meant for one recipient, as far as the primary has said."""
 
-    attempt: int
+    attempt: _Integer
     #: The message's number in the ledger, its id, and the backup's name for it.
-    seq: int
+    seq: _Integer
     id: str
     native_id: str
-    n: int
+    n: _Integer
     forward_path: str
     #: "delivered": the primary accepted it. "unknown": no reply to the final dot came.
     outcome: str
     reply: str
-    at: int
+    at: _Integer
 
 
 def place_of(database: sa.Engine, url: URL) -> ReservePlace:
@@ -131,7 +133,7 @@ class Reserve:
 
     def _write(self, found: list[ReserveRecord]) -> None:
         self.records += found
-        data = b"".join(_line(_fact(record)) for record in found)
+        data = b"".join(_line(asdict(record)) for record in found)
         try:
             while data:
                 written = os.pwrite(self._descriptor, data, self._end)
@@ -190,10 +192,6 @@ def _outcome(settlement: Settlement) -> str:
         return DELIVERED
     in_doubt = settlement.doubts > settlement.claimed.doubts
     return UNKNOWN if in_doubt else ""
-
-
-def _fact(record: ReserveRecord) -> Row:
-    return {name: getattr(record, name) for name in ReserveRecord.__struct_fields__}
 
 
 def _line(fact: Row) -> bytes:
@@ -284,12 +282,7 @@ def _fact_of(line: bytes) -> dict[str, Any] | None:
 
 
 def _outcome_of(fact: dict[str, Any] | None) -> ReserveRecord | None:
-    if fact is None or set(fact) != set(ReserveRecord.__struct_fields__):
+    try:
+        return convert(fact, ReserveRecord)
+    except ValidationError:
         return None
-    for name, kind in ReserveRecord.__annotations__.items():
-        value = fact[name]
-        if type(value) is not kind:
-            return None
-        if kind is int and not -_MAX_INTEGER <= value < _MAX_INTEGER:
-            return None
-    return ReserveRecord(**fact)

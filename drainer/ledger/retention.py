@@ -12,9 +12,8 @@ from msgspec import Struct
 from sqlalchemy.engine import URL
 
 from drainer.ledger import engine, schema
-from drainer.ledger.codec import decision_row
-from drainer.ledger.reader import MANY
-from drainer.ledger.records import Decision, DecisionKind, to_micros
+from drainer.ledger.decisions import record_decisions
+from drainer.ledger.records import MANY, Decision, DecisionKind, to_micros
 from drainer.ledger.reports.evidence import ASKED, QUEUED
 from drainer.policy.recipient.state import State
 
@@ -22,14 +21,6 @@ _M, _R = schema.messages.c, schema.recipients.c
 _N, _D = schema.reports.c, schema.decisions.c
 _OVER = [s.value for s in (State.DELIVERED, State.BOUNCED, State.DISCARDED)]
 """States that nothing follows; a quarantined recipient may still be released."""
-_PARTS = (
-    schema.recipients,
-    schema.evidence,
-    schema.reports,
-    schema.attempts,
-    schema.decisions,
-)
-"""Tables whose rows are about a message, removed with it."""
 RULE = "operator-prune"
 """The rule of the decision that records a removal."""
 
@@ -57,23 +48,15 @@ class PruneCount(Struct, frozen=True, kw_only=True):
 
 def find_sources(url: URL) -> list[str]:
     """Return the URLs of all sources that a ledger knows."""
-    reader = engine.connect_reader(url)
-    try:
-        with engine.in_use(url), reader.connect() as connection:
-            query = sa.union(sa.select(schema.sources.c.url), sa.select(_M.source))
-            return sorted(connection.scalars(query))
-    finally:
-        reader.dispose()
+    query = sa.union(sa.select(schema.sources.c.url), sa.select(_M.source))
+    with engine.open_reader(url) as connection:
+        return sorted(connection.scalars(query))
 
 
 def count_prunable(url: URL, request: PruneRequest) -> PruneCount:
     """Count the messages that ``prune`` would remove; nothing is changed."""
-    reader = engine.connect_reader(url)
-    try:
-        with engine.in_use(url), reader.connect() as connection:
-            return _count(connection, request)
-    finally:
-        reader.dispose()
+    with engine.open_reader(url) as connection:
+        return _count(connection, request)
 
 
 def prune(url: URL, request: PruneRequest) -> int:
@@ -179,10 +162,10 @@ def _remove(
     decision = Decision(
         at=datetime.now(UTC), kind=DecisionKind.OPERATOR, rule=RULE, evidence=evidence
     )
-    connection.execute(sa.insert(schema.decisions), [decision_row(decision, "")])
+    record_decisions(connection, "", [decision])
     contents = sa.select(_M.sha256).where(_M.seq.in_(seqs))
     answers = schema.scan_answers
     connection.execute(sa.delete(answers).where(answers.c.sha256.in_(contents)))
-    for table in _PARTS:
+    for table in schema.ABOUT_MESSAGES:
         connection.execute(sa.delete(table).where(table.c.message.in_(seqs)))
     connection.execute(sa.delete(schema.messages).where(_M.seq.in_(seqs)))

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from drainer.ledger import schema
 from drainer.ledger.columns import to_json
-from drainer.ledger.records import DecisionKind
+from drainer.ledger.records import DecisionKind, WriteStamp
 from drainer.ledger.transitions import CHUNK, Transition, transition
 from drainer.policy.admission.admit import Admission
 from drainer.policy.recipient.state import Event, State
@@ -29,10 +29,9 @@ AT_ONCE = 5_000
 
 def assign(
     connection: sa.Connection,
+    stamp: WriteStamp,
     sources: Sequence[str],
     rules: Admission,
-    run: str,
-    now: int,
 ) -> None:
     """Assign what waits in some sources to the routes of this run.
 
@@ -45,9 +44,9 @@ def assign(
         waiting = [_M.source == url, _M.owner.is_(None)]
         if before == digest:  # then only what an operator has requeued since
             waiting.append(_R.route.not_in(rules.routes.names))
-        _move(connection, waiting, rules, run, now)
+        _move(connection, stamp, waiting, rules)
         names = to_json(rules.routes.names)
-        row = {"url": url, "routing": digest, "routes": names, "bound": now}
+        row = {"url": url, "routing": digest, "routes": names, "bound": stamp.now}
         if before is None:
             connection.execute(sa.insert(schema.sources), [row])
         elif before != digest:
@@ -57,10 +56,9 @@ def assign(
 
 def _move(
     connection: sa.Connection,
+    stamp: WriteStamp,
     waiting: Sequence[sa.ColumnElement[bool]],
     rules: Admission,
-    run: str,
-    now: int,
 ) -> None:
     query = (
         sa.select(_R.message, _R.n, _R.state, _R.forward_path, _R.route)
@@ -77,15 +75,14 @@ def _move(
         if not rows:
             return
         last = (rows[-1]["message"], rows[-1]["n"])
-        _move_some(connection, rows, rules, run, now)
+        _move_some(connection, stamp, rows, rules)
 
 
 def _move_some(
     connection: sa.Connection,
+    stamp: WriteStamp,
     rows: Sequence[Mapping[str, Any]],
     rules: Admission,
-    run: str,
-    now: int,
 ) -> None:
     moved: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
@@ -98,7 +95,7 @@ def _move_some(
         for start in range(0, len(some), CHUNK):
             _set_route(connection, some[start : start + CHUNK], route)
         refused = [row for row in some if row["state"] == _REFUSED]
-        transition(connection, refused, _again(route, run, now), now)
+        transition(connection, refused, _again(route, stamp), stamp.now)
 
 
 def _set_route(
@@ -112,12 +109,12 @@ def _set_route(
     connection.execute(moved.where(_R.waits != "").values(due=0, waits=""))
 
 
-def _again(route: str, run: str, now: int) -> Transition:
+def _again(route: str, stamp: WriteStamp) -> Transition:
     return Transition(
         event=Event.REROUTED,
         kind=DecisionKind.SCANNED,
         rule=_RULE,
-        run=run,
-        values={"due": now, "refusal": "", "refused": None},
+        run=stamp.run,
+        values={"due": stamp.now, "refusal": "", "refused": None},
         evidence={"reason": f"its mail goes to {route or 'no route'} now"},
     )

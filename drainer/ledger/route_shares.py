@@ -5,15 +5,17 @@ its rate, whatever else they send to.
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 
 import sqlalchemy as sa
 
 from drainer.ledger import schema
 from drainer.ledger.owner import dead_owners
+from drainer.ledger.records import WriteStamp, from_micros
 
 _N, _T = schema.runs.c, schema.run_routes.c
-WHOLE = 1_000_000
-"""A share of a rate is counted in millionths."""
+_WHOLE = 1_000_000
+"""The ledger has a share of a rate in millionths."""
 
 
 def join_routes(connection: sa.Connection, run: str, routes: Sequence[str]) -> None:
@@ -33,44 +35,47 @@ def routes_of(connection: sa.Connection, run: str) -> list[str]:
 
 
 def last_activity(
-    connection: sa.Connection, route: str, run: str, now: int
-) -> int | None:
+    connection: sa.Connection, stamp: WriteStamp, route: str
+) -> datetime | None:
     """Return until when another run may have sent to this route.
 
     A run without an end died at an unknown moment, or is still running: that counts as
     now.
     """
-    others = _on(route).where(_N.id != run).with_only_columns(_N.ended)
+    others = _on(route).where(_N.id != stamp.run).with_only_columns(_N.ended)
     ends = list(connection.scalars(others))
     if not ends:
         return None
-    return max(now if end is None else end for end in ends)
+    return from_micros(max(stamp.now if end is None else end for end in ends))
 
 
 def fair_share(
-    connection: sa.Connection, run: str, route: str, most: int, now: int
-) -> int:
-    """Return what a run may have of a route's rate, in millionths.
+    connection: sa.Connection, stamp: WriteStamp, route: str, most: int
+) -> float:
+    """Return what a run may have of a route's rate, 0 to 1.
 
     The living runs on a route share equally; only the ``most`` oldest have a part,
     because a bucket smaller than one message would never send.
     """
-    ranks = on_route(connection, route, now)
-    if run not in ranks[:most]:
-        return 0
-    return WHOLE // min(most, len(ranks))
+    ranks = on_route(connection, route, stamp.now)
+    if stamp.run not in ranks[:most]:
+        return 0.0
+    return _WHOLE // min(most, len(ranks)) / _WHOLE
 
 
 def take_share(
-    connection: sa.Connection, run: str, route: str, wanted: int, now: int
-) -> int:
-    """Take a share, as far as the others have left one; return the share it got."""
-    living = _living(connection, route, now)
-    taken = sum(share for id_, share in living if id_ != run)
-    share = max(0, min(wanted, WHOLE - taken))
-    mine = (_T.run == run, _T.route == route)
+    connection: sa.Connection, stamp: WriteStamp, route: str, wanted: float
+) -> float:
+    """Take a share of a route's rate, as far as the others have left one; return it.
+
+    Lower the own rate before taking a smaller share, never after.
+    """
+    living = _living(connection, route, stamp.now)
+    taken = sum(share for id_, share in living if id_ != stamp.run)
+    share = max(0, min(int(wanted * _WHOLE), _WHOLE - taken))
+    mine = (_T.run == stamp.run, _T.route == route)
     connection.execute(sa.update(schema.run_routes).where(*mine).values(share=share))
-    return share
+    return share / _WHOLE
 
 
 def on_route(connection: sa.Connection, route: str, now: int) -> list[str]:

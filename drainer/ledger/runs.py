@@ -11,13 +11,13 @@ import sqlalchemy as sa
 
 from drainer.errors import LedgerLost
 from drainer.ledger import schema
-from drainer.ledger.codec import decision_row
+from drainer.ledger.columns import to_json
+from drainer.ledger.decisions import record_decisions
 from drainer.ledger.owner import lease_end
-from drainer.ledger.records import Decision, DecisionKind, Row, from_micros
+from drainer.ledger.records import Decision, DecisionKind, Row, WriteStamp, from_micros
 from drainer.ledger.reserve import ReserveRecord
 from drainer.ledger.route_shares import join_routes
 from drainer.ledger.takeover import abandon, settle_reserved, take_over
-from drainer.ledger.writer.batch import WriterIdentity
 from drainer.ledger.writer.prepared_statement import PreparedStatement
 
 _N = schema.runs.c
@@ -31,6 +31,16 @@ _COUNT = PreparedStatement(
 )
 
 
+class RunRequest(NamedTuple):
+    """A run that is to start."""
+
+    #: The row of its owner.
+    owner: Row
+    routes: Sequence[str]
+    #: Its version, and the trace of its caller.
+    facts: Mapping[str, object]
+
+
 class RunStart(NamedTuple):
     """What a run found when it started."""
 
@@ -41,34 +51,28 @@ class RunStart(NamedTuple):
 
 def begin(
     connection: sa.Connection,
-    owner: Row,
-    identity: WriterIdentity,
-    due: int,
+    stamp: WriteStamp,
+    run: RunRequest,
+    rest: timedelta,
     reserved: Sequence[ReserveRecord],
 ) -> RunStart:
     """Announce a run and its owner; take over from dead ones.
 
-    ``owner`` has the routes and the facts as well. Recipients that stay in doubt wait
-    until ``due``.
+    Recipients that stay in doubt wait for ``rest``.
     """
-    now = int(owner["begun"])
-    routes, facts = list(map(str, owner["routes"])), str(owner["facts"])
-    of_run = ("begun", "routes", "facts")
-    row = {key: owner[key] for key in owner if key not in of_run}
-    connection.execute(sa.insert(schema.owners), [row])
-    run = {
-        "id": identity.run,
-        "owner": identity.owner,
-        "started": now,
+    connection.execute(sa.insert(schema.owners), [run.owner])
+    row = {
+        "id": stamp.run,
+        "owner": stamp.owner,
+        "started": stamp.now,
         "commits": 0,
-        "facts": facts,
+        "facts": to_json(run.facts),
     }
-    connection.execute(sa.insert(schema.runs), [run])
-    join_routes(connection, identity.run, routes)
-    words = ", ".join(routes)
-    _note(connection, DecisionKind.RUN_STARTED, identity.run, now, route=words)
-    settled = settle_reserved(connection, reserved, identity.run, now)
-    return RunStart(take_over(connection, identity, now, due), settled)
+    connection.execute(sa.insert(schema.runs), [row])
+    join_routes(connection, stamp.run, run.routes)
+    _note(connection, stamp, DecisionKind.RUN_STARTED, route=", ".join(run.routes))
+    settled = settle_reserved(connection, stamp, reserved)
+    return RunStart(take_over(connection, stamp, rest), settled)
 
 
 def count_commit(connection: sa.Connection, run: str, number: int) -> None:
@@ -88,20 +92,19 @@ def last_commit(connection: sa.Connection, run: str) -> int | None:
     return connection.scalar(sa.select(_N.commits).where(_N.id == run))
 
 
-def renew(connection: sa.Connection, owner: str, now: int) -> None:
+def renew(connection: sa.Connection, stamp: WriteStamp) -> None:
     """Renew an owner's lease."""
     connection.execute(
         sa.update(schema.owners)
-        .where(schema.owners.c.id == owner)
-        .values(lease=lease_end(now))
+        .where(schema.owners.c.id == stamp.owner)
+        .values(lease=lease_end(stamp.now))
     )
 
 
 def end(
     connection: sa.Connection,
-    identity: WriterIdentity,
+    stamp: WriteStamp,
     ending: Mapping[str, object],
-    now: int,
     rest: timedelta,
 ) -> None:
     """End a run: ``ending`` has its exit code, its commits before this one, and more.
@@ -109,15 +112,13 @@ def end(
     It releases the run's claims. What is in flight is in doubt, and waits for ``rest``.
     """
     states = _states(connection)
-    kind = DecisionKind.RUN_ENDED
-    _note(connection, kind, identity.run, now, **ending, states=states)
+    _note(connection, stamp, DecisionKind.RUN_ENDED, **ending, states=states)
     connection.execute(
         sa.update(schema.runs)
-        .where(_N.id == identity.run)
-        .values(ended=now, exit=ending["exit"])
+        .where(_N.id == stamp.run)
+        .values(ended=stamp.now, exit=ending["exit"])
     )
-    due = now + rest // timedelta(microseconds=1)
-    abandon(connection, [identity.owner], identity.run, (now, due))
+    abandon(connection, stamp, [stamp.owner], rest)
 
 
 def _states(connection: sa.Connection) -> dict[str, int]:
@@ -128,7 +129,8 @@ def _states(connection: sa.Connection) -> dict[str, int]:
 
 
 def _note(
-    connection: sa.Connection, kind: DecisionKind, run: str, now: int, **facts: object
+    connection: sa.Connection, stamp: WriteStamp, kind: DecisionKind, **facts: object
 ) -> None:
-    decision = Decision(at=from_micros(now), kind=kind, rule=kind.value, evidence=facts)
-    connection.execute(sa.insert(schema.decisions), [decision_row(decision, run)])
+    at = from_micros(stamp.now)
+    decision = Decision(at=at, kind=kind, rule=kind.value, evidence=facts)
+    record_decisions(connection, stamp.run, [decision])

@@ -4,14 +4,12 @@ Each function runs inside a transaction of the writer.
 """
 
 from datetime import datetime
-from functools import partial
 
 import sqlalchemy as sa
 
 from drainer.ledger import schema
 from drainer.ledger.columns import from_json, storable, to_json
-from drainer.ledger.part import LedgerPart, now
-from drainer.ledger.records import Row, from_micros
+from drainer.ledger.records import WriteStamp, from_micros
 from drainer.policy.admission.content_scan import ScanAnswer
 
 _S = schema.scan_answers.c
@@ -35,28 +33,22 @@ def answers_of(
     }
 
 
-def keep_answer(connection: sa.Connection, row: Row) -> None:
+def keep_answer(
+    connection: sa.Connection,
+    stamp: WriteStamp,
+    sha256: str,
+    scanner: str,
+    answer: ScanAnswer,
+) -> None:
     """Keep an answer instead of an earlier one."""
-    same = (_S.sha256 == row["sha256"], _S.scanner == row["scanner"])
+    same = (_S.sha256 == sha256, _S.scanner == scanner)
     connection.execute(sa.delete(schema.scan_answers).where(*same))
+    row = {
+        "sha256": sha256,
+        "scanner": scanner,
+        "at": stamp.now,
+        "verdict": storable(answer.verdict),
+        "score": answer.score,
+        "symbols": to_json([storable(each) for each in answer.symbols]),
+    }
     connection.execute(sa.insert(schema.scan_answers), row)
-
-
-class ScanLedger(LedgerPart):
-    """The answers of content scanners."""
-
-    async def answers(self, sha256: str) -> dict[str, tuple[datetime, ScanAnswer]]:
-        """Return what is known about a content: time and answer, by scanner."""
-        return await self._call(answers_of, sha256=sha256)
-
-    def keep(self, sha256: str, scanner: str, answer: ScanAnswer) -> None:
-        """Keep an answer; do not wait until it is durable. Raises LedgerLost."""
-        row = {
-            "sha256": sha256,
-            "scanner": scanner,
-            "at": now(),
-            "verdict": storable(answer.verdict),
-            "score": answer.score,
-            "symbols": to_json([storable(each) for each in answer.symbols]),
-        }
-        self._submit(partial(keep_answer, row=row))

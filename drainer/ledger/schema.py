@@ -299,3 +299,6 @@ cursors = sa.Table(
     sa.Column("name", _Key, primary_key=True),
     sa.Column("position", sa.BigInteger, nullable=False),
 )
+
+ABOUT_MESSAGES = (recipients, evidence, reports, attempts, decisions)
+"""Tables whose rows are about a message, and go with it."""

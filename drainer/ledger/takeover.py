@@ -4,17 +4,23 @@ drainer first settles what the reserve of such an owner shows to be delivered.
 """
 
 from collections.abc import Iterable
+from datetime import timedelta
 
 import sqlalchemy as sa
 
 from drainer.ledger import schema
-from drainer.ledger.codec import decision_row
 from drainer.ledger.columns import to_json
+from drainer.ledger.decisions import record_decisions
 from drainer.ledger.owner import dead_owners
-from drainer.ledger.records import RUN_DIED, Decision, DecisionKind, from_micros
+from drainer.ledger.records import (
+    RUN_DIED,
+    Decision,
+    DecisionKind,
+    WriteStamp,
+    from_micros,
+)
 from drainer.ledger.reserve import DELIVERED, ReserveRecord
 from drainer.ledger.transitions import Transition, transition
-from drainer.ledger.writer.batch import WriterIdentity
 from drainer.policy.recipient.settle import MAX_DOUBTS
 from drainer.policy.recipient.state import Event, State, follow
 
@@ -25,7 +31,7 @@ _RUN, _D = schema.runs.c, schema.decisions.c
 
 
 def settle_reserved(
-    connection: sa.Connection, records: Iterable[ReserveRecord], run: str, now: int
+    connection: sa.Connection, stamp: WriteStamp, records: Iterable[ReserveRecord]
 ) -> int:
     """Settle recipients that a reserve shows to be delivered; return how many.
 
@@ -33,11 +39,11 @@ def settle_reserved(
     one of the recipient, and is open or was taken over.
     """
     delivered = [each for each in records if each.outcome == DELIVERED]
-    return sum(_settle_reserved(connection, each, run, now) for each in delivered)
+    return sum(_settle_reserved(connection, stamp, each) for each in delivered)
 
 
 def _settle_reserved(
-    connection: sa.Connection, record: ReserveRecord, run: str, now: int
+    connection: sa.Connection, stamp: WriteStamp, record: ReserveRecord
 ) -> bool:
     mine = (
         _R.message == record.seq,
@@ -59,7 +65,7 @@ def _settle_reserved(
         event=Event.PROVEN,
         kind=DecisionKind.TAKEOVER,
         rule=_RESERVED,
-        run=run,
+        run=stamp.run,
         verdict="deliver",
         reply=record.reply,
         attempt=record.attempt,
@@ -72,7 +78,7 @@ def _settle_reserved(
         evidence={"source": "the reserve of a run that lost the ledger"},
     )
     row = {"message": record.seq, "n": record.n, "state": before.value}
-    if not transition(connection, [row], change, now):
+    if not transition(connection, [row], change, stamp.now):
         return False
     _end_attempt(connection, record)
     return True
@@ -87,26 +93,24 @@ def _end_attempt(connection: sa.Connection, record: ReserveRecord) -> None:
     )
 
 
-def take_over(
-    connection: sa.Connection, identity: WriterIdentity, now: int, due: int
-) -> int:
+def take_over(connection: sa.Connection, stamp: WriteStamp, rest: timedelta) -> int:
     """Take over from dead owners: what they had in flight becomes unknown.
 
-    Returns how many recipients are in doubt now; they wait until ``due``.
+    Returns how many recipients are in doubt now; they wait for ``rest``.
     """
-    dead = dead_owners(connection, now)
-    return abandon(connection, dead, identity.run, (now, due)) if dead else 0
+    dead = dead_owners(connection, stamp.now)
+    return abandon(connection, stamp, dead, rest) if dead else 0
 
 
 def abandon(
-    connection: sa.Connection, dead: list[str], run: str, times: tuple[int, int]
+    connection: sa.Connection, stamp: WriteStamp, dead: list[str], rest: timedelta
 ) -> int:
     """Give up what these owners claimed, because they have ended.
 
     It is impossible to know afterwards whether an open attempt was past its final dot,
     so all of them count as past.
     """
-    now, _ = times
+    now, due = stamp.now, stamp.now + rest // timedelta(microseconds=1)
     rows = list(
         connection.execute(
             sa.select(schema.recipients)
@@ -116,7 +120,7 @@ def abandon(
     )
     doubted = {(row["message"], row["n"]): row for row in rows}
     for row in doubted.values():
-        _doubt(connection, row, run, times)
+        _doubt(connection, stamp, row, due)
     connection.execute(
         sa.update(schema.messages).where(_M.owner.in_(dead)).values(owner=None)
     )
@@ -125,38 +129,35 @@ def abandon(
         .where(_A.owner.in_(dead), _A.ended.is_(None))
         .values(ended=now, stages='[["died",0,"the process that made it ended"]]')
     )
-    _end_runs(connection, dead, run, now)
+    _end_runs(connection, stamp, dead)
     connection.execute(sa.delete(schema.owners).where(schema.owners.c.id.in_(dead)))
     return len(doubted)
 
 
-def _end_runs(connection: sa.Connection, dead: list[str], run: str, now: int) -> None:
+def _end_runs(connection: sa.Connection, stamp: WriteStamp, dead: list[str]) -> None:
     """End the runs of these owners, and record that they died."""
     open_runs = sa.and_(_RUN.owner.in_(dead), _RUN.ended.is_(None))
     for row in connection.execute(sa.select(_RUN.id, _RUN.started).where(open_runs)):
         last = sa.select(sa.func.max(_D.at)).where(_D.run == row.id)
         evidence: dict[str, object] = {
             "last_seen": connection.scalar(last) or row.started,
-            "ended_by": run,
+            "ended_by": stamp.run,
             "reason": "the process ended without recording the end of the run",
         }
         decision = Decision(
-            at=from_micros(now),
+            at=from_micros(stamp.now),
             kind=DecisionKind.RUN_ENDED,
             rule=DecisionKind.RUN_ENDED.value,
             verdict=RUN_DIED,
             evidence=evidence,
         )
-        connection.execute(
-            sa.insert(schema.decisions), [decision_row(decision, row.id)]
-        )
-    connection.execute(sa.update(schema.runs).where(open_runs).values(ended=now))
+        record_decisions(connection, row.id, [decision])
+    connection.execute(sa.update(schema.runs).where(open_runs).values(ended=stamp.now))
 
 
 def _doubt(
-    connection: sa.Connection, row: sa.RowMapping, run: str, times: tuple[int, int]
+    connection: sa.Connection, stamp: WriteStamp, row: sa.RowMapping, due: int
 ) -> None:
-    now, due = times
     doubts = row["doubts"] + 1
     event = Event.DOUBT_THRICE if doubts >= MAX_DOUBTS else Event.DOUBT
     state = follow(State.IN_FLIGHT, event)
@@ -165,7 +166,7 @@ def _doubt(
         event=event,
         kind=DecisionKind.TAKEOVER,
         rule=_OWNER_DIED,
-        run=run,
+        run=stamp.run,
         verdict="unknown",
         reply=reply,
         attempt=row["attempt"],
@@ -178,4 +179,4 @@ def _doubt(
         },
         evidence={"doubts": doubts},
     )
-    transition(connection, [dict(row)], change, now)
+    transition(connection, [dict(row)], change, stamp.now)

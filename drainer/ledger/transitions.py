@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from msgspec import Struct, field
 
 from drainer.ledger import schema
-from drainer.ledger.codec import decision_row
+from drainer.ledger.decisions import record_decisions
 from drainer.ledger.records import (
     Decision,
     DecisionKind,
@@ -68,9 +68,8 @@ def transition(
             if some:
                 _update(connection, some, before, _values(after, change, now))
                 changed += some
-    decided = [_record(row, change, now) for row in changed]
-    if decided:
-        connection.execute(sa.insert(schema.decisions), decided)
+    decisions = [_decision(row, change, now) for row in changed]
+    record_decisions(connection, change.run, decisions)
     return changed
 
 
@@ -107,9 +106,9 @@ def _values(after: State, change: Transition, now: int) -> Row:
     return {"state": after.value, "since": now, **change.values}
 
 
-def _record(row: Mapping[str, object], change: Transition, now: int) -> Row:
+def _decision(row: Mapping[str, object], change: Transition, now: int) -> Decision:
     before = State(str(row["state"]))
-    decision = Decision(
+    return Decision(
         at=from_micros(now),
         kind=change.kind,
         rule=change.rule,
@@ -124,7 +123,6 @@ def _record(row: Mapping[str, object], change: Transition, now: int) -> Row:
         n=int(str(row["n"])),
         attempt=change.attempt,
     )
-    return decision_row(decision, change.run)
 
 
 # --- attempts

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from drainer.ledger import schema
 from drainer.ledger.reader import LedgerReader
-from drainer.ledger.records import DecisionKind, Row
+from drainer.ledger.records import DecisionKind, Row, WriteStamp
 from drainer.ledger.transitions import Transition, transition
 from drainer.mail.message import PROBLEMS
 from drainer.policy.recipient.state import Event, State
@@ -43,31 +43,31 @@ def find_reviewed(report: LedgerReader, sources: Sequence[str]) -> Iterator[Row]
     return report.rows(query)
 
 
-def hold(connection: sa.Connection, review: RecipientReview, run: str, now: int) -> int:
-    """Hold recipients that were not sent yet; return how many."""
+def hold(connection: sa.Connection, stamp: WriteStamp, review: RecipientReview) -> None:
+    """Hold recipients that a census finds unknown."""
     change = Transition(
         event=Event.CENSUS_HELD,
         kind=DecisionKind.SCANNED,
         rule=UNKNOWN_RECIPIENT,
-        run=run,
+        run=stamp.run,
         verdict="hold",
         reply=review.detail,
         values={"due": None, "rule": UNKNOWN_RECIPIENT, "reply": review.detail},
         evidence={"reason": PROBLEMS[UNKNOWN_RECIPIENT][0]},
     )
-    return len(transition(connection, review.rows, change, now))
+    transition(connection, review.rows, change, stamp.now)
 
 
 def release(
-    connection: sa.Connection, review: RecipientReview, run: str, now: int
-) -> int:
-    """Make held recipients pending that a list has now; return how many."""
+    connection: sa.Connection, stamp: WriteStamp, review: RecipientReview
+) -> None:
+    """Make pending what was held as unknown, and exists."""
     change = Transition(
         event=Event.PROBLEM_GONE,
         kind=DecisionKind.SCANNED,
         rule="recipient-known",
-        run=run,
+        run=stamp.run,
         values={"due": 0, "rule": "recipient-known", "reply": ""},
         evidence={"reason": review.detail},
     )
-    return len(transition(connection, review.rows, change, now))
+    transition(connection, review.rows, change, stamp.now)

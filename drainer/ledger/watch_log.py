@@ -11,11 +11,11 @@ from sqlalchemy.engine import URL
 
 from drainer.errors import OwnedElsewhere
 from drainer.ledger import engine, schema
-from drainer.ledger.codec import decision_row
+from drainer.ledger.decisions import record_decisions
 from drainer.ledger.known_messages import has_news
 from drainer.ledger.overrides import OverrideReader
 from drainer.ledger.owner import writable
-from drainer.ledger.records import Decision, ScanRow, from_micros
+from drainer.ledger.records import MANY, Decision, ScanRow, from_micros
 from drainer.policy.breaker.breaker import BreakerState
 from drainer.policy.pacing.overrides import ActiveOverrides, Override
 from drainer.policy.recipient.state import State
@@ -24,12 +24,11 @@ from drainer.runtime.private_files import make_private_folder, open_present
 
 _R, _M = schema.recipients.c, schema.messages.c
 _TRIED = (State.PENDING, State.DEFERRED, State.UNKNOWN)
-MANY = 500
 _PATIENCE = 0.5
 """Seconds: ``is_owned`` may have the lock for a moment."""
 
 
-class WatchLog:
+class WatchLog(OverrideReader):
     """A watch's own record in the ledger, and what it reads there.
 
     Everything may block; every method raises LedgerError.
@@ -37,28 +36,18 @@ class WatchLog:
 
     def __init__(self, url: URL, route: str, run_id: str) -> None:
         """Open the ledger, which is made if there is none."""
-        self._url = url
-        self._desk = OverrideReader(url, route)
-        self._engine = engine.connect(url, create=True)
-        self._route = route
+        super().__init__(url, route)
         self._run = run_id
-
-    def close(self) -> None:
-        """Release the ledger."""
-        self._desk.close()
-        self._engine.dispose()
 
     def note(self, decision: Decision) -> None:
         """Record a change of state; durable on return."""
-        rows = [decision_row(decision, self._run)]
-        writing = self._engine.execution_options(writes=True)
+        writing = self._database.execution_options(writes=True)
         with engine.in_use(self._url), writing.begin() as connection:
-            connection.execute(sa.insert(schema.decisions), rows)
+            record_decisions(connection, self._run, [decision])
 
     def controls(self, last: int) -> tuple[list[Override], ActiveOverrides]:
         """Return the overrides with greater ids, in order, and what is in force."""
-        with engine.in_use(self._url):
-            return self._desk.after(last), self._desk.in_force()
+        return self.after(last), self.in_force()
 
     def is_news(self, listings: Sequence[ScanRow], *, takes: bool) -> bool:
         """Return whether a drain would start anything of this part of a scan.
@@ -75,7 +64,7 @@ class WatchLog:
             for listing, may in zip(listings, may_go, strict=True)
             if may or not takes
         ]
-        with engine.in_use(self._url), self._engine.connect() as connection:
+        with engine.in_use(self._url), self._database.connect() as connection:
             return any(
                 has_news(connection, rows[start : start + MANY])
                 for start in range(0, len(rows), MANY)
@@ -103,7 +92,7 @@ class WatchLog:
             schema.breakers.c.route.in_(list(routes)),
             schema.breakers.c.state == BreakerState.OPEN.value,
         )
-        with engine.in_use(self._url), self._engine.connect() as connection:
+        with engine.in_use(self._url), self._database.connect() as connection:
             found = [connection.scalar(query) for query in (due, reports, breakers)]
         if found[0] is None and found[1] is None:
             return None  # a breaker alone keeps nothing waiting

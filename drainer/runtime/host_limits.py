@@ -4,7 +4,6 @@ import errno
 import os
 import resource
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -16,9 +15,6 @@ OTHERS = 40
 """Descriptors: ledger, worker processes, folders, and what libraries open."""
 MOST = 65_536
 """Descriptors: more are never used, and some programs count up to the limit."""
-
-THREADS = 8
-"""What the event loop and its executor start early."""
 
 _NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -87,23 +83,6 @@ def no_process(error: BaseException) -> HostLimit:
     message = f"cannot start another process or thread: {words}"
     hint = "raise the limit: `ulimit -u`, or TasksMax= and MemoryMax= in the unit"
     return HostLimit(message, hint=hint)
-
-
-def require_threads() -> None:
-    """Raise HostLimit where the event loop cannot start its threads."""
-    enough = threading.Event()
-    threads: list[threading.Thread] = []
-    try:
-        for _ in range(THREADS):
-            thread = threading.Thread(target=enough.wait, daemon=True)
-            thread.start()
-            threads.append(thread)
-    except (RuntimeError, MemoryError) as error:
-        raise no_process(error) from None
-    finally:
-        enough.set()
-        for thread in threads:
-            thread.join()
 
 
 def limit_behind(error: BaseException) -> HostLimit | None:

@@ -9,8 +9,8 @@ import logging
 import os
 import shlex
 import stat
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from drainer.runtime.file_rights import is_root, refusal
@@ -26,6 +26,17 @@ from drainer.runtime.folders import (
 _log = logging.getLogger(__name__)
 
 
+@contextmanager
+def _folder_of(path: Path) -> Iterator[int]:
+    """Act as the owner of the folder that a path is in, if root; yield it, open."""
+    folder = find_folder(path.parent)
+    try:
+        with owner_of(folder):
+            yield folder
+    finally:
+        os.close(folder)
+
+
 def make_private_folder(folder: Path) -> None:
     """Make a folder that only its owner can enter, and those above it.
 
@@ -35,15 +46,9 @@ def make_private_folder(folder: Path) -> None:
         os.close(find_folder(folder))
     except FileNotFoundError:
         make_private_folder(folder.parent)
-        above = find_folder(folder.parent)
-        try:
-            with owner_of(above):
-                os.mkdir(folder.name, 0o700, dir_fd=above)
-        except FileExistsError:
-            pass  # another process was faster
-        finally:
-            os.close(above)
-        os.close(find_folder(folder))
+        with suppress(FileExistsError), _folder_of(folder) as above:
+            os.mkdir(folder.name, 0o700, dir_fd=above)
+        os.close(find_folder(folder))  # another process may have been faster
 
 
 def open_private(path: Path, flags: int) -> int:
@@ -91,37 +96,20 @@ def _warn_of_readers(path: Path) -> None:
 
 def remove_private(path: Path) -> None:
     """Remove a file, if it is there; never what a link leads to."""
-    try:
-        folder = find_folder(path.parent)
-    except FileNotFoundError:
-        return
-    try:
-        with owner_of(folder):
-            os.unlink(path.name, dir_fd=folder)
-    except FileNotFoundError:
-        return
-    finally:
-        os.close(folder)
+    with suppress(FileNotFoundError), _folder_of(path) as folder:
+        os.unlink(path.name, dir_fd=folder)
 
 
 def remove_private_folder(path: Path) -> None:
     """Remove an empty folder."""
-    folder = find_folder(path.parent)
-    try:
-        with owner_of(folder):
-            os.rmdir(path.name, dir_fd=folder)
-    finally:
-        os.close(folder)
+    with _folder_of(path) as folder:
+        os.rmdir(path.name, dir_fd=folder)
 
 
 def rename_private(path: Path, name: str) -> None:
     """Give a file another name in its folder, instead of a file that has it."""
-    folder = find_folder(path.parent)
-    try:
-        with owner_of(folder):
-            os.replace(path.name, name, src_dir_fd=folder, dst_dir_fd=folder)
-    finally:
-        os.close(folder)
+    with _folder_of(path) as folder:
+        os.replace(path.name, name, src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def replace_file(path: Path, content: bytes, mode: int) -> None:
@@ -129,19 +117,15 @@ def replace_file(path: Path, content: bytes, mode: int) -> None:
 
     As root, it belongs to the owner of its folder.
     """
-    folder = find_folder(path.parent)
     name = f".{path.name}.{os.getpid()}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    try:
-        with owner_of(folder):
-            with suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=folder)
-            with os.fdopen(os.open(name, flags, mode, dir_fd=folder), "wb") as file:
-                os.fchmod(file.fileno(), mode)  # whatever the umask says
-                file.write(content)
-            os.replace(name, path.name, src_dir_fd=folder, dst_dir_fd=folder)
-    finally:
-        os.close(folder)
+    with _folder_of(path) as folder:
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=folder)
+        with os.fdopen(os.open(name, flags, mode, dir_fd=folder), "wb") as file:
+            os.fchmod(file.fileno(), mode)  # whatever the umask says
+            file.write(content)
+        os.replace(name, path.name, src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def link_private(path: Path, new: Path) -> None:
@@ -149,17 +133,16 @@ def link_private(path: Path, new: Path) -> None:
 
     As root, both folders must belong to the same owner; PermissionError if not.
     """
-    here, there = find_folder(path.parent), find_folder(new.parent)
+    here = find_folder(path.parent)
     try:
-        refuse_another_owner(here, there)
-        with owner_of(there):
+        with _folder_of(new) as there:
+            refuse_another_owner(here, there)
             os.link(
                 path.name, new.name, src_dir_fd=here, dst_dir_fd=there,
                 follow_symlinks=False,
             )  # fmt: skip
     finally:
         os.close(here)
-        os.close(there)
 
 
 def write_private(path: Path, chunks: Iterable[bytes]) -> None:

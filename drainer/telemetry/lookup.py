@@ -75,13 +75,9 @@ def spans_of(url: URL, message: str, after: int) -> tuple[list[TraceSpan], int]:
     with LedgerReader(url) as reader:
         salt = reader.salt()
         seq = reader.message(message)["seq"]
-    opened = engine.connect_reader(url)
-    try:
-        with engine.in_use(url), opened.connect() as connection:
-            decisions = decisions_of(connection, seq)
-            facts = facts_of_message(connection, seq)
-    finally:
-        opened.dispose()
+    with engine.open_reader(url) as connection:
+        decisions = decisions_of(connection, seq)
+        facts = facts_of_message(connection, seq)
     fresh = [row for row in decisions if row["id"] > after]
     spans = list(SpanProjection(salt, plain=True).spans(fresh, facts))
     return spans, fresh[-1]["id"] if fresh else after

@@ -11,6 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from drainer.ledger import schema
+from drainer.ledger.claims import ClaimRequest
 from drainer.ledger.codec import listing_of
 from drainer.ledger.engine import parse_url
 from drainer.ledger.messages import RecordedBatch
@@ -159,9 +160,9 @@ def test_a_message_recorded_twice_keeps_its_history(
         )
         assert again.fresh == []
         assert again.finished == []
-        assert await ledger.messages.claim(MAIL, datetime.now(UTC)) == []
+        assert await ledger.messages.claim(ClaimRequest(MAIL, datetime.now(UTC))) == []
         ledger.messages.free(delivery.seq)
-        [freed] = await ledger.messages.claim(MAIL, datetime.now(UTC))
+        [freed] = await ledger.messages.claim(ClaimRequest(MAIL, datetime.now(UTC)))
         assert freed.message.id == delivery.message.id
 
     with_ledger(database_url, tmp_path, test)
@@ -228,7 +229,7 @@ def test_only_what_is_named_is_claimed_and_in_that_order(
         claimed = await ledger.messages.claim_these(seqs[::-1], now, ROUTE)
         assert [delivery.seq for delivery in claimed] == seqs[::-1]
         assert await ledger.messages.claim_these(seqs, now, ROUTE) == []
-        rest = await ledger.messages.claim(MAIL, now)
+        rest = await ledger.messages.claim(ClaimRequest(MAIL, now))
         assert len(rest) == 1
         assert rest[0].seq not in seqs
 

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from drainer.ledger import engine, schema
 from drainer.ledger.breakers import breaker_of
+from drainer.ledger.claims import ClaimRequest
 from drainer.ledger.codec import listing_of
 from drainer.ledger.engine import parse_url
 from drainer.ledger.overrides import OverrideReader, give
@@ -150,7 +151,9 @@ class Bench:
     async def claimed(self) -> list[tuple[str, ...]]:
         """Claim what is due; return the recipients of each job."""
         deliveries = await self.ledger.messages.claim(
-            RouteMail([self.mine, self.other], self.route), datetime.now(UTC)
+            ClaimRequest(
+                RouteMail([self.mine, self.other], self.route), datetime.now(UTC)
+            )
         )
         return [
             tuple(each.recipient.forward_path for each in delivery.claimed)
@@ -502,15 +505,15 @@ def test_a_refusal_ripens_when_its_confirmation_delay_is_over(run: Run) -> None:
         await bench.refused("a@Example.org", "b@example.net")
         await bench.refused("c@example.org", at=NOW)  # not yet
         await bench.refused("d@example.org", source=bench.other)
-        looked = await bench.ledger.breakers.ripen(bench.mail, NO_BRAKE, dry=True)
-        assert looked == (2, 3, 3, False, ["example.net", "example.org"])
+        found = await bench.ledger.breakers.find_due_bounces(bench.mail)
+        assert found == (2, 3, 3, ["example.net", "example.org"])
         assert set(bench.states().values()) == {PENDING}
-        assert await bench.ledger.breakers.ripen(bench.mail, NO_BRAKE) == looked
+        assert await bench.ledger.breakers.retry_due_bounces(bench.mail) == 2
         assert await bench.claimed() == [("a@Example.org", "b@example.net")]
         assert bench.decided("confirmation-due") == 2
         row = bench.rows()["a@Example.org"]
         assert row["refusal"] == "enhanced-5.1.1"
-        assert (await bench.ledger.breakers.ripen(bench.mail, NO_BRAKE)).ripe == 0
+        assert await bench.ledger.breakers.retry_due_bounces(bench.mail) == 0
 
     run(test)
 
@@ -537,12 +540,14 @@ def test_the_brake_is_on_while_too_many_bounces_are_pending(
         await bench.refused("a@example.org", "b@example.org", "c@example.org")
         await bench.tried(await bench.recorded("d@example.org"), "250 ok", Stage.DOT)
         await bench.recorded("e@example.org")  # not tried yet: it does not count
-        found = await bench.ledger.breakers.ripen(bench.mail, brake)
-        assert (found.pending, found.handled, found.braked) == (3, 4, braked)
+        found = await bench.ledger.breakers.find_due_bounces(bench.mail)
+        assert (found.pending, found.handled, found.due) == (3, 4, 3)
+        assert await bench.ledger.breakers.retry_due_bounces(bench.mail) == 3
         ripe = [path for path, state in bench.states().items() if state == DEFERRED]
         assert len(ripe) == 3
-        again = await bench.ledger.breakers.ripen(bench.mail, brake)
-        assert (again.pending, again.ripe, again.braked) == (3, 0, braked)
+        again = await bench.ledger.breakers.find_due_bounces(bench.mail)
+        assert (again.pending, again.handled, again.due) == (3, 4, 0)
+        assert brake.is_on(again.pending, again.handled) == braked
 
     run(test)
 
@@ -570,8 +575,10 @@ def test_refused_contents_do_not_pull_the_brake(run: Run) -> None:
         for n in range(4):
             delivery = await bench.recorded(f"u{n}@example.org")
             await bench.tried(delivery, "554 5.7.1 Spam", Stage.DOT)
-        found = await bench.ledger.breakers.ripen(bench.mail, Brake(least=0, share=0.0))
-        assert (found.ripe, found.pending, found.braked) == (4, 0, False)
+        found = await bench.ledger.breakers.find_due_bounces(bench.mail)
+        assert (found.due, found.pending) == (4, 0)
+        assert not Brake(least=0, share=0.0).is_on(found.pending, found.handled)
+        assert await bench.ledger.breakers.retry_due_bounces(bench.mail) == 4
         assert set(bench.states().values()) == {DEFERRED}
 
     run(test)
@@ -593,7 +600,9 @@ def test_who_must_go_alone_is_claimed_apart(run: Run) -> None:
         await bench.tried(doubtful, Lost(reason="closed"), Stage.DOT, at=at)
         plain = await bench.recorded("h@x.org", "i@x.org")
         await bench.tried(plain, "450 4.2.0 Busy", at=at)
-        deliveries = await bench.ledger.messages.claim(bench.mail, datetime.now(UTC))
+        deliveries = await bench.ledger.messages.claim(
+            ClaimRequest(bench.mail, datetime.now(UTC))
+        )
         found = {
             "".join(
                 each.recipient.forward_path[0] for each in delivery.claimed
@@ -616,12 +625,16 @@ def test_what_a_later_attempt_must_know_comes_back(run: Run) -> None:
         at = NOW - timedelta(days=1)
         delivery = await bench.recorded("a@x.org")
         await bench.tried(delivery, "421 4.3.0 bye", Stage.DOT, at=at)
-        [delivery] = await bench.ledger.messages.claim(bench.mail, datetime.now(UTC))
+        [delivery] = await bench.ledger.messages.claim(
+            ClaimRequest(bench.mail, datetime.now(UTC))
+        )
         assert (delivery.claimed[0].drops, delivery.claimed[0].attempts) == (1, 1)
         assert delivery.claimed[0].spent == timedelta(minutes=1)
         await bench.tried(delivery, UNKNOWN, at=at)
-        await bench.ledger.breakers.ripen(bench.mail, NO_BRAKE)
-        [delivery] = await bench.ledger.messages.claim(bench.mail, datetime.now(UTC))
+        await bench.ledger.breakers.retry_due_bounces(bench.mail)
+        [delivery] = await bench.ledger.messages.claim(
+            ClaimRequest(bench.mail, datetime.now(UTC))
+        )
         claimed = delivery.claimed[0]
         assert (claimed.refusal, claimed.refused) == ("enhanced-5.1.1", at)
         assert delivery.confirms

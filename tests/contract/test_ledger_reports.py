@@ -39,7 +39,7 @@ from drainer.policy.recipient.judge import BouncePermit
 from drainer.policy.recipient.state import Event, State
 from drainer.runtime.process import utcnow
 from drainer.sources.maildir.source import Maildir
-from tests.contract.test_ledger_breakers import NO_BRAKE, TO, UNKNOWN, Bench
+from tests.contract.test_ledger_breakers import TO, UNKNOWN, Bench
 from tests.support.dns.zones import Zone, serving
 from tests.support.scenarios.settlements import result, settled
 from tests.unit.policy.bounce.test_decision import GOOD
@@ -311,14 +311,13 @@ def test_nothing_ripens_before_evidence_was_looked_for(run: Run) -> None:
         bench, ledger = benches[0], benches[0].ledger
         await bench.refused("a@example.org")
         [row] = await ledger.reports.lacking_evidence([bench.mine], 10)
-        ripe = await ledger.breakers.ripen(bench.mail, NO_BRAKE, looked=True)
-        assert (ripe.ripe, ripe.pending) == (0, 1)
-        found = {"facts": "{}", "marks": "{}", "later": 1}
-        await ledger.reports.keep_evidence(row["seq"], found)
+        assert await ledger.breakers.retry_due_bounces(bench.mail, looked=True) == 0
+        found = await ledger.breakers.find_due_bounces(bench.mail, looked=True)
+        assert (found.due, found.pending) == (0, 1)
+        evidence = {"facts": "{}", "marks": "{}", "later": 1}
+        await ledger.reports.keep_evidence(row["seq"], evidence)
         assert await ledger.reports.lacking_evidence([bench.mine], 10) == []
-        assert (
-            await ledger.breakers.ripen(bench.mail, NO_BRAKE, looked=True)
-        ).ripe == 1
+        assert await ledger.breakers.retry_due_bounces(bench.mail, looked=True) == 1
         assert await bench.claimed() == [("a@example.org",)]
 
     run(test)

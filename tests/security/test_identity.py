@@ -22,7 +22,7 @@ from drainer.ledger.messages import (
     record,
     record_acknowledged,
 )
-from drainer.ledger.writer.batch import WriterIdentity
+from drainer.ledger.records import WriteStamp
 from drainer.mail.content import HeldContent, survey
 from drainer.mail.envelope import Envelope, Recipient
 from drainer.mail.message import Message, SpooledMessage
@@ -383,9 +383,9 @@ class Drain:
         self.now += 1
         listings = [listing_of(self.scanned(name), None) for name in names]
         rows = [(listing.message, listing.recipients) for listing in listings]
-        identity = WriterIdentity(owner="o", run="r")
-        claim = NewClaims(identity, frozenset([""]), None)
-        outcome = record(self.connection, rows, scan, claim, self.now)
+        stamp = WriteStamp(owner="o", run="r", now=self.now)
+        claim = NewClaims(frozenset([""]), None)
+        outcome = record(self.connection, stamp, rows, scan, claim)
         for message in outcome.finished:
             text, number = self.files[message.locator]
             # One that was never listed cannot be told from one that moved here, nor
@@ -445,7 +445,8 @@ class Drain:
         for row in self.rows(name) if name in self.files else []:
             if row.state == State.DELIVERED and self.files[name][1] in self.sent:
                 del self.files[name]
-                record_acknowledged(self.connection, [row.id], "r", self.now)
+                stamp = WriteStamp(owner="o", run="r", now=self.now)
+                record_acknowledged(self.connection, stamp, [row.id])
                 return
 
 

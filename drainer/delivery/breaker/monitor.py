@@ -58,7 +58,7 @@ class BreakerMonitor:
         self._slots = slots
         self._flying = False
         #: Makes pending bounces due; None: none are to be confirmed.
-        self._ripen: Callable[[], Awaitable[DueConfirmations]] | None = None
+        self._ripen: Callable[[], Awaitable[int]] | None = None
         #: Recipient domains that have paused in this run.
         self._paused: set[str] = set()
 
@@ -238,19 +238,13 @@ class BreakerMonitor:
 
         ``looked``: only those whose sender's evidence was gathered.
         """
-        ripen = functools.partial(
-            self._ledger.breakers.ripen,
-            self._mail,
-            brake,
-            due=utcnow(),
-            looked=looked,
-        )
-        found = await ripen(dry=True)
+        ledger, due = self._ledger.breakers, utcnow()
+        found = await ledger.find_due_bounces(self._mail, due=due, looked=looked)
         pending = self._breaker_guard.registry.pending
         pending.start(brake, found.pending, found.handled)
         if pending.began_braked:
             self._tell_brake(found)
-        if not found.ripe:
+        if not found.due:
             return
         registry = self._breaker_guard.registry
         for domain in found.domains[:MAX_DOMAINS_ASKED]:
@@ -259,7 +253,9 @@ class BreakerMonitor:
             ):
                 async with self._slots:
                     await self.send_canary(domain)
-        self._ripen = ripen
+        self._ripen = functools.partial(
+            ledger.retry_due_bounces, self._mail, due=due, looked=looked
+        )
 
     async def ripen(self) -> int:
         """Retry the pending bounces that were due at the start; return how many.
@@ -270,7 +266,7 @@ class BreakerMonitor:
         ripen, self._ripen = self._ripen, None
         if ripen is None or not self._breaker_guard.breaker.is_closed:
             return 0
-        return (await ripen()).ripe
+        return await ripen()
 
     def _tell_brake(self, found: DueConfirmations) -> None:
         decision = Decision(

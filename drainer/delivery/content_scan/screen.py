@@ -18,7 +18,7 @@ from drainer.delivery.content_scan.protocol import (
     ScanRequest,
 )
 from drainer.errors import LedgerLost
-from drainer.ledger.scan_answers import ScanLedger
+from drainer.ledger.parts import ScanLedger
 from drainer.mail.message import UNSCANNED, ScanProblem
 from drainer.policy.admission.content_scan import (
     ScanAnswer,

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from drainer.ledger import schema
 from drainer.ledger.codec import message_of
-from drainer.ledger.reader import MANY, LedgerReader
-from drainer.ledger.records import Row
+from drainer.ledger.reader import LedgerReader
+from drainer.ledger.records import MANY, Row
 from drainer.mail.message import Message
 from drainer.policy.recipient.state import FINAL, State
 

@@ -7,8 +7,8 @@ import sqlalchemy as sa
 
 from drainer.ledger import schema
 from drainer.ledger.filters import Filters
-from drainer.ledger.reader import MANY, LedgerReader
-from drainer.ledger.records import DecisionKind, Row
+from drainer.ledger.reader import LedgerReader
+from drainer.ledger.records import MANY, DecisionKind, Row
 from drainer.ledger.reports.evidence import ASKED, QUEUED, SENT
 from drainer.mail.dsn.model import DsnAction
 from drainer.policy.recipient.state import FINAL, State

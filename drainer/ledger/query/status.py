@@ -7,8 +7,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from drainer.ledger import schema
-from drainer.ledger.reader import MANY, LedgerReader, sum_states
-from drainer.ledger.records import Row
+from drainer.ledger.reader import LedgerReader, sum_states
+from drainer.ledger.records import MANY, Row
 from drainer.policy.recipient.state import State
 
 _R, _M, _A = schema.recipients.c, schema.messages.c, schema.attempts.c

@@ -5,12 +5,12 @@ Each function runs inside a transaction of the writer, but for those that read.
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
 
 from drainer.ledger import schema
-from drainer.ledger.records import Decision, DecisionKind, Row, from_micros
+from drainer.ledger.records import Decision, DecisionKind, Row, WriteStamp, from_micros
 from drainer.mail.dsn.model import DsnAction
 from drainer.policy.recipient.delivery import StoredEvidence
 from drainer.policy.recipient.judge import BouncePermit
@@ -25,24 +25,19 @@ LOOK_AGAIN = timedelta(hours=1)
 """The delay until DNS is asked again when it did not answer; it doubles each time."""
 
 
-class MissingEvidence(NamedTuple):
-    """Which messages count as having too little known about their senders."""
-
-    sources: Sequence[str]
-    limit: int
-    #: The seqs of those that are left out.
-    but: Sequence[int] = ()
-
-
 def find_unproven(
-    connection: sa.Connection, which: MissingEvidence, now: int
+    connection: sa.Connection,
+    stamp: WriteStamp,
+    sources: Sequence[str],
+    limit: int,
+    but: Sequence[int] = (),
 ) -> list[Row]:
-    """Return messages whose sender's evidence the bounce rules lack.
+    """Return messages whose sender's evidence the bounce rules lack, ``but`` these.
 
     They have a refusal to confirm, or a report of another kind to be decided. Those
     whose DNS was slow before come last.
     """
-    again = now - LOOK_AGAIN // timedelta(microseconds=1)
+    again = stamp.now - LOOK_AGAIN // timedelta(microseconds=1)
     doubled = _E.looked + (_E.looked - _E.asked)
     resting = sa.select(_R.message).where(_R.state == State.BOUNCE_PENDING.value)
     asked = sa.select(_N.message).where(_N.state == ASKED)
@@ -52,26 +47,28 @@ def find_unproven(
         .join(wanted, wanted.c.message == _M.seq)
         .outerjoin(schema.evidence, _E.message == _M.seq)
         .where(
-            _M.source.in_(list(which.sources)),
-            _M.seq.not_in(list(which.but)),
+            _M.source.in_(list(sources)),
+            _M.seq.not_in(list(but)),
             sa.or_(
                 _E.message.is_(None),
-                (_E.later == 1) & (_E.looked < again) & (doubled <= now),
+                (_E.later == 1) & (_E.looked < again) & (doubled <= stamp.now),
             ),
         )
         .order_by(sa.func.coalesce(_E.looked, 0), _M.seq)
-        .limit(which.limit)
+        .limit(limit)
     ).mappings()
     return [dict(row) for row in rows]
 
 
-def keep_evidence(connection: sa.Connection, row: Row, now: int) -> None:
-    """Record what was found: ``message``, ``later``, ``facts``, ``marks``."""
-    mine = _E.message == row["message"]
+def keep_evidence(
+    connection: sa.Connection, stamp: WriteStamp, seq: int, found: Row
+) -> None:
+    """Record what was found about a sender (bounce.evidence.codec)."""
+    mine = _E.message == seq
     asked = connection.scalar(sa.select(_E.asked).where(mine))
     connection.execute(sa.delete(schema.evidence).where(mine))
-    whole = row | {"asked": asked or now, "looked": now}
-    connection.execute(sa.insert(schema.evidence), [whole])
+    whole = {"message": seq, "asked": asked or stamp.now, "looked": stamp.now}
+    connection.execute(sa.insert(schema.evidence), [whole | found])
 
 
 def evidence_of(
@@ -80,11 +77,13 @@ def evidence_of(
     """Return what is known about the senders of messages, by seq."""
     rows = connection.execute(
         sa.select(schema.evidence).where(_E.message.in_(list(seqs)))
-    )
-    return {
-        row.message: StoredEvidence(asked=row.asked, facts=row.facts, marks=row.marks)
-        for row in rows
-    }
+    ).mappings()
+    return {row["message"]: stored_evidence_of(dict(row)) for row in rows}
+
+
+def stored_evidence_of(row: Mapping[str, Any]) -> StoredEvidence:
+    """Return what a row of ``evidence`` says."""
+    return StoredEvidence(asked=row["asked"], facts=row["facts"], marks=row["marks"])
 
 
 def report_row(
@@ -112,7 +111,11 @@ def report_row(
 
 
 def bounce_decision(
-    permit: BouncePermit, about: Row, now: int, more: Mapping[str, object] | None = None
+    permit: BouncePermit,
+    about: Row,
+    now: int,
+    more: Mapping[str, object] | None = None,
+    attempt: int | None = None,
 ) -> Decision:
     """Return the record of what the bounce rules said about a recipient."""
     asked = permit.decision
@@ -124,4 +127,5 @@ def bounce_decision(
         evidence={"reason": asked.reason, **(more or {}), **asked.evidence},
         message=about["message"],
         n=about["n"],
+        attempt=attempt,
     )

@@ -5,7 +5,6 @@ commands together keep to the limits. If two of them decide about the same failu
 once, the second one sends no report. Runs inside such a transaction.
 """
 
-import functools
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
@@ -15,13 +14,19 @@ from msgspec.structs import replace
 
 from drainer.ledger import schema
 from drainer.ledger.codec import sender_of
-from drainer.ledger.records import AttemptEnd, Row, from_micros, to_micros
+from drainer.ledger.records import (
+    MANY,
+    AttemptEnd,
+    Row,
+    WriterIdentity,
+    from_micros,
+    to_micros,
+)
 from drainer.ledger.reports.evidence import FAILED, QUEUED, SENT
 from drainer.ledger.writer.batch import (
     AttemptEndRows,
     WriteBatch,
     WriterCall,
-    WriterIdentity,
     closing_rows,
 )
 from drainer.mail.dsn.model import DsnAction
@@ -30,8 +35,6 @@ from drainer.policy.recipient.judge import BouncePermit
 from drainer.policy.recipient.settle import Settlement, apply_permit, is_told
 
 _N = schema.reports.c
-MANY = 500
-"""Values in one condition; databases have limits."""
 MICROSECOND = timedelta(microseconds=1)
 
 
@@ -119,7 +122,7 @@ def make_ending(
         closed.delivery, spooled=None
     )  # the content stays in this process
     told = replace(closed, delivery=delivery)
-    return WriterCall(functools.partial(_close, closed=told, identity=identity))
+    return WriterCall(_close, (told, identity), {})
 
 
 def _close(

@@ -14,11 +14,12 @@ import sqlalchemy as sa
 from msgspec import Struct
 
 from drainer.ledger import schema
-from drainer.ledger.codec import decision_row, message_of, recipient_of
+from drainer.ledger.codec import message_of, recipient_of
 from drainer.ledger.columns import storable
-from drainer.ledger.records import Decision, DecisionKind, Row, from_micros
+from drainer.ledger.decisions import record_decisions
+from drainer.ledger.records import Decision, DecisionKind, Row, WriteStamp, from_micros
 from drainer.ledger.reports.evidence import FAILED, QUEUED, SENT
-from drainer.ledger.writer.batch import MAX_REPLY, WriterIdentity
+from drainer.ledger.writer.batch import MAX_REPLY
 from drainer.mail.dsn.model import DsnAction
 from drainer.mail.envelope import Recipient
 from drainer.mail.message import Message
@@ -82,12 +83,12 @@ MAX_SENDERS = 1000
 
 
 def due_senders_of(
-    connection: sa.Connection, waits: ReportDelays, now: int
+    connection: sa.Connection, stamp: WriteStamp, waits: ReportDelays
 ) -> list[str]:
     """Return the senders of reports that are due, those that wait longest first."""
     rows = connection.execute(
         sa.select(_N.sender, sa.func.min(_N.due).label("first"))
-        .where(*ready(waits.settle, now))
+        .where(*ready(waits.settle, stamp.now))
         .group_by(_N.sender)
         .order_by("first")
         .limit(MAX_SENDERS)
@@ -96,11 +97,7 @@ def due_senders_of(
 
 
 def take(
-    connection: sa.Connection,
-    waits: ReportDelays,
-    identity: WriterIdentity,
-    now: int,
-    hostname: str,
+    connection: sa.Connection, stamp: WriteStamp, waits: ReportDelays, hostname: str
 ) -> QueuedReport | None:
     """Start an attempt to send the report that is due longest; None when none is.
 
@@ -111,8 +108,8 @@ def take(
             sa.select(schema.reports)
             .join(schema.messages, _M.seq == _N.message)
             .where(
-                *ready(waits.settle, now),
-                _M.owner.is_(None) | (_M.owner == identity.owner),
+                *ready(waits.settle, stamp.now),
+                _M.owner.is_(None) | (_M.owner == stamp.owner),
             )
             .order_by(_N.due, _N.message, _N.n)
             .limit(1)
@@ -122,7 +119,9 @@ def take(
     )
     if first is None:
         return None
-    mine = _together(connection, dict(first))
+    query = sa.select(schema.messages).where(_M.seq == first["message"])
+    message = dict(connection.execute(query).mappings().one())
+    mine = _together(dict(first), message)
     rows = [
         dict(row)
         for row in connection.execute(
@@ -130,7 +129,8 @@ def take(
         ).mappings()
     ]
     attempts = max(row["attempts"] for row in rows)
-    due = now + min(waits.retry * 2 ** min(attempts, 20), MAX_DELAY) // _MICROSECOND
+    delay = min(waits.retry * 2 ** min(attempts, 20), MAX_DELAY)
+    due = stamp.now + delay // _MICROSECOND
     report_id = first["report"] or named((row["key"] for row in rows), hostname)
     connection.execute(
         sa.update(schema.reports)
@@ -140,50 +140,39 @@ def take(
     connection.execute(
         sa.update(schema.messages)
         .where(_M.seq == first["message"])
-        .values(owner=identity.owner)
+        .values(owner=stamp.owner)
     )
-    return _queued(connection, rows, report_id, due)
+    return _queued(connection, message, rows, report_id, due)
 
 
 def _together(
-    connection: sa.Connection, first: Mapping[str, Any]
+    first: Mapping[str, Any], message: Mapping[str, Any]
 ) -> list[sa.ColumnElement[bool]]:
     """Return the conditions on what one report contains: one kind of outcome.
 
     With VERP each recipient has a sender of its own, and so a report.
     """
     same = [_N[name] == first[name] for name in ("message", "report", "action")]
-    row = connection.execute(
-        sa.select(schema.messages).where(_M.seq == first["message"])
-    ).mappings()
-    if message_of(dict(row.one())).envelope.verp:
+    if message_of(message).envelope.verp:
         same.append(_N.n == first["n"])
     return [*same, _N.state == QUEUED]
 
 
 def _queued(
-    connection: sa.Connection, rows: list[Row], report_id: str, due: int
+    connection: sa.Connection,
+    message: Mapping[str, Any],
+    rows: list[Row],
+    report_id: str,
+    due: int,
 ) -> QueuedReport:
-    seq = rows[0]["message"]
-    message = (
-        connection.execute(sa.select(schema.messages).where(_M.seq == seq))
-        .mappings()
-        .one()
-    )
-    known = {
-        row["n"]: recipient_of(dict(row))
-        for row in connection.execute(
-            sa.select(schema.recipients).where(_R.message == seq)
-        ).mappings()
-    }
-    told = [(row, known[row["n"]]) for row in rows]
-    refused = (_R.message == seq) & (_R.n == rows[0]["n"])
-    route = connection.scalar(sa.select(_R.route).where(refused))
+    query = sa.select(schema.recipients).where(_R.message == message["seq"])
+    known = {row["n"]: dict(row) for row in connection.execute(query).mappings()}
+    told = [(row, recipient_of(known[row["n"]])) for row in rows]
     return QueuedReport(
-        seq=seq,
-        message=message_of(dict(message), tuple(recipient for _, recipient in told)),
+        seq=message["seq"],
+        message=message_of(message, tuple(recipient for _, recipient in told)),
         action=DsnAction(rows[0]["action"]),
-        route=route or "",
+        route=known[rows[0]["n"]]["route"],
         report_id=report_id,
         at=min(row["at"] for row in rows),
         attempts=rows[0]["attempts"] + 1,
@@ -208,10 +197,9 @@ _RULES = {SENT: "report-sent", FAILED: "report-failed", QUEUED: "report-deferred
 
 def ended(
     connection: sa.Connection,
+    stamp: WriteStamp,
     queued: QueuedReport,
     ending: ReportResult,
-    identity: WriterIdentity,
-    now: int,
 ) -> None:
     """Record the result of an attempt, and end the claim on the message."""
     values: dict[str, Any] = {
@@ -228,14 +216,11 @@ def ended(
         )
         .values(**values)
     )
-    decided = [
-        decision_row(_decision(queued, row, ending, now), identity.run)
-        for row, _ in queued.told
-    ]
-    connection.execute(sa.insert(schema.decisions), decided)
+    decisions = (_decision(queued, row, ending, stamp.now) for row, _ in queued.told)
+    record_decisions(connection, stamp.run, decisions)
     connection.execute(
         sa.update(schema.messages)
-        .where(_M.seq == queued.seq, _M.owner == identity.owner)
+        .where(_M.seq == queued.seq, _M.owner == stamp.owner)
         .values(owner=None)
     )
 

@@ -16,12 +16,18 @@ from msgspec.structs import replace
 from sqlalchemy.engine import URL
 
 from drainer.ledger import engine, schema
-from drainer.ledger.codec import decision_row, message_of, recipient_of, sender_of
+from drainer.ledger.codec import message_of, recipient_of, sender_of
 from drainer.ledger.columns import from_json
+from drainer.ledger.decisions import record_decisions
 from drainer.ledger.filters import Filters
-from drainer.ledger.reader import MANY, LedgerReader
-from drainer.ledger.records import DecisionKind, Row, from_micros, to_micros
-from drainer.ledger.reports.evidence import QUEUED, bounce_decision, report_row
+from drainer.ledger.reader import LedgerReader
+from drainer.ledger.records import MANY, DecisionKind, Row, from_micros, to_micros
+from drainer.ledger.reports.evidence import (
+    QUEUED,
+    bounce_decision,
+    report_row,
+    stored_evidence_of,
+)
 from drainer.ledger.reports.limits import LimitCheck, lately, make_limits, reported_of
 from drainer.ledger.transitions import Transition, transition
 from drainer.mail.dsn.model import DsnAction
@@ -61,10 +67,7 @@ def find_pending(report: LedgerReader, filters: Filters) -> Iterator[PendingBoun
         seqs = sorted({row["message"] for row in some})
         known = sa.select(schema.evidence).where(_E.message.in_(seqs))
         evidence = {
-            row["message"]: StoredEvidence(
-                asked=row["asked"], facts=row["facts"], marks=row["marks"]
-            )
-            for row in report.rows(known)
+            row["message"]: stored_evidence_of(row) for row in report.rows(known)
         }
         told = sa.select(schema.reports).where(
             _N.message.in_(seqs), _N.action == DsnAction.FAILED.value
@@ -158,8 +161,7 @@ def _apply(
     )
     transition(connection, [row], change, now)
     if ruling.permit is not None:
-        decision = decision_row(bounce_decision(ruling.permit, row, now), "")
-        connection.execute(sa.insert(schema.decisions), [decision])
+        record_decisions(connection, "", [bounce_decision(ruling.permit, row, now)])
     state = follow(PENDING, ruling.event)
     if state is State.BOUNCED and ruling.permit is not None:
         about = {name: row[name] for name in ("message", "n", "reply", "rule")}

@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from msgspec import Struct
 
 from drainer.ledger import schema
-from drainer.ledger.codec import decision_row
-from drainer.ledger.records import Row
+from drainer.ledger.decisions import record_decisions
+from drainer.ledger.records import Row, WriteStamp
 from drainer.ledger.reports.evidence import (
     ASKED,
     LOOK_AGAIN,
@@ -43,7 +43,7 @@ class SuccessReportRequest(Struct, frozen=True, kw_only=True):
 
 
 def find_requested(
-    connection: sa.Connection, sources: Sequence[str], now: int
+    connection: sa.Connection, stamp: WriteStamp, sources: Sequence[str]
 ) -> list[SuccessReportRequest]:
     """Return reports of which the bounce rules may be asked now: there is evidence."""
     mine = (_N.message == _R.message) & (_N.n == _R.n)
@@ -52,7 +52,7 @@ def find_requested(
         .join(schema.messages, _R.message == _M.seq)
         .join(schema.reports, mine)
         .add_columns(*(column.label(f"told_{column.name}") for column in _N))
-        .where(_N.state == ASKED, _N.due <= now, _M.source.in_(list(sources)))
+        .where(_N.state == ASKED, _N.due <= stamp.now, _M.source.in_(list(sources)))
         .where(_N.message.in_(sa.select(schema.evidence.c.message)))
         .order_by(_N.at, _N.message, _N.n)
         .limit(MANY)
@@ -78,11 +78,11 @@ _STATES = {
 
 def answered(
     connection: sa.Connection,
+    stamp: WriteStamp,
     answers: Sequence[tuple[SuccessReportRequest, BouncePermit]],
-    run: str,
-    now: int,
 ) -> None:
     """Record the bounce decisions; ask again about what is undecided."""
+    run, now = stamp.run, stamp.now
     limits = make_limits(connection, [permit for _, permit in answers], run, now)
     for each, asked_ in answers:
         about = each.report
@@ -108,5 +108,4 @@ def answered(
         )
         more = {"action": each.report["action"]}
         decided = bounce_decision(permit, each.report, now, more)
-        decision = decision_row(decided, run)
-        connection.execute(sa.insert(schema.decisions), [decision])
+        record_decisions(connection, run, [decided])

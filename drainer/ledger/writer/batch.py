@@ -4,7 +4,7 @@ A guard that does not hold raises StateConflict (drainer.ledger.transitions). Th
 is rolled back, and the writer finds out which operation caused it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -12,18 +12,19 @@ import sqlalchemy as sa
 from msgspec import Struct, field
 
 from drainer.ledger import schema
-from drainer.ledger.codec import decision_values, sender_of
+from drainer.ledger.codec import sender_of
 from drainer.ledger.columns import pairs_json, storable, to_json
+from drainer.ledger.decisions import decision_values
 from drainer.ledger.records import (
     AttemptEnd,
     AttemptStart,
-    Decision,
     DecisionKind,
     Row,
     Values,
+    WriterIdentity,
     to_micros,
 )
-from drainer.ledger.reports.evidence import report_row
+from drainer.ledger.reports.evidence import bounce_decision, report_row
 from drainer.ledger.transitions import settle, take
 from drainer.ledger.writer.prepared_statement import (
     PreparedStatement,
@@ -60,17 +61,12 @@ _DECISION = PreparedStatement(
 _REPORT = PreparedStatement(build_insert(schema.reports))
 
 
-class WriterIdentity(Struct, frozen=True, kw_only=True):
-    """Identity of the writer: the owner and its run."""
-
-    owner: str
-    run: str
-
-
 class WriterCall(NamedTuple):
     """An operation of its own: any function of the connection."""
 
-    function: Callable[[sa.Connection], Any]
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    named: Mapping[str, Any]
 
 
 class AttemptStartRows(Struct, gc=False):
@@ -121,9 +117,9 @@ class WriteBatch:
                     self._closings.append(operation)
                 case DecisionRows(decided=decided):
                     self._noted += decided
-                case WriterCall(function=function):
+                case WriterCall(function, arguments, named):
                     self._flush(connection)
-                    result = function(connection)
+                    result = function(connection, *arguments, **named)
                 case _:  # pragma: no cover - the ledger submits nothing else
                     raise TypeError(operation)
             results.append(result)
@@ -193,7 +189,8 @@ def closing_rows(closed: AttemptEnd, identity: WriterIdentity) -> AttemptEndRows
                 rows.reported.append(report)
         rows.decided.append(_verdict_row(closed, each, (at, identity.run), reply))
         if each.permit is not None:
-            decision = _bounce_decision(closed, each)
+            about = {"message": seq, "n": each.claimed.n}
+            decision = bounce_decision(each.permit, about, at, attempt=closed.id)
             rows.decided.append(decision_values(decision, identity.run))
     if closed.free:
         rows.freed.append((seq, identity.owner))
@@ -255,28 +252,12 @@ def _report(
     return report_row(about, action, identity.run, to_micros(closed.ended), permit)
 
 
-def _bounce_decision(closed: AttemptEnd, settlement: Settlement) -> Decision:
-    """Return the record of what the bounce rules decided."""
-    assert settlement.permit is not None  # noqa: S101 - the caller has looked
-    asked = settlement.permit.decision
-    return Decision(
-        at=closed.ended,
-        kind=DecisionKind.BOUNCE,
-        rule=asked.rule,
-        verdict=asked.answer.value,
-        evidence={"reason": asked.reason, **asked.evidence},
-        message=closed.delivery.seq,
-        n=settlement.claimed.n,
-        attempt=closed.id,
-    )
-
-
 def _verdict_row(
     closed: AttemptEnd, settlement: Settlement, stamp: tuple[int, str], reply: str
 ) -> Values:
     """Return the record of what one attempt meant for one recipient.
 
-    ``stamp``: when, and the run. The row is as ``codec.decision_values`` makes it.
+    ``stamp``: when, and the run. The row is as ``decisions.decision_values`` makes it.
     """
     classification, claimed = settlement.classification, settlement.claimed
     return (
