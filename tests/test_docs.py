@@ -14,7 +14,7 @@ from drainer import cli, errors
 from drainer.config import Config
 from drainer.config.render import render_toml
 from drainer.policy.recipient.state import State
-from tests.support import docs
+from tests.support import docs, performance_plot
 from tests.support.paths import ROOT
 
 README: Final = ROOT / "README.md"
@@ -48,6 +48,12 @@ def test_the_generated_parts_are_current(page: Path) -> None:
 def test_the_configuration_of_the_package_is_current() -> None:
     """It is what `drainer init` writes. If this fails, run `make docs`."""
     assert docs.EXAMPLE.read_text("utf-8") == render_toml()
+
+
+def test_the_picture_of_the_curves_is_current() -> None:
+    """It has the figures of the tables. If this fails, run `make docs`."""
+    page = performance_plot.PAGE.read_text("utf-8")
+    assert performance_plot.PICTURE.read_text("utf-8") == performance_plot.plot(page)
 
 
 def test_every_state_is_explained() -> None:

@@ -160,6 +160,19 @@ class SmtpProtocol(asyncio.Protocol):
             return reply
         return self.lost or Lost(reason="closed")
 
+    async def wait(self, limit: float) -> bool:
+        """Return whether a reply or the end of the connection came within ``limit``.
+
+        Unlike ``reply`` it leaves a silent connection open.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                while not self._replies and self.lost is None:
+                    self._waiter = self._loop.create_future()
+                    await self._waiter
+        self._waiter = None
+        return bool(self._replies) or self.lost is not None
+
     @property
     def has_reply(self) -> bool:
         """Whether a reply waits to be read."""

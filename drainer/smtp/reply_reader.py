@@ -20,10 +20,15 @@ from drainer.smtp.transaction import Transaction
 _GO_AHEAD = 354
 _SUCCESS, _GO_ON = 2, 3
 _CLOSING = 421
-_OF_SESSIONS = frozenset((220, 221))
+_FAREWELL = 221
+_OF_SESSIONS = frozenset((220, _FAREWELL))
 """Codes of a session's start and end: no reply to a command of a transaction."""
 NO_PROOF = frozenset((_CLOSING, 500, 502))
 """Codes of a refused RSET that do not show whether both sides are in step."""
+_QUIT_LIMIT = 10.0
+"""Seconds for each reply once QUIT was sent to learn whether any is left."""
+_MAX_EXTRAS = 100
+"""Replies that are read before the one to QUIT: a peer may never stop."""
 _LIMIT = re.compile(
     r"too many|max|limit|exceed|reached|no (?:more|further)|enough", re.IGNORECASE
 )
@@ -53,6 +58,7 @@ class ReplyReader:
         self.heard = False
         #: Where the step was lost, and the reply or reason; None = in step.
         self.misstep: tuple[Stage, Reply | Lost] | None = None
+        self._said_quit = False
 
     @property
     def loss(self) -> Lost:
@@ -108,14 +114,14 @@ class ReplyReader:
         """Return the reply to the final dot for each accepted recipient, in order.
 
         With LMTP each has its own (RFC 2033 4.2), and ``limit`` is for each of them. A
-        recipient whose reply is missing gets the loss; the others keep theirs. After a
-        421 the server may still answer for the rest. ``is_last``: nothing was sent
-        behind the dot.
+        recipient whose reply is missing gets the loss; the others keep theirs, unless
+        the server says that it has sent all. After a 421 it may still answer for the
+        rest. ``is_last``: nothing was sent behind the dot.
         """
         answers: list[Reply | Lost] = []
         stray: Reply | None = None
         for _ in transaction.accepted if transaction.own_replies else "1":
-            reply = await self._wire.reply(limit)
+            reply = await self._reply_at_dot(limit, is_first=not answers)
             transaction.note(Stage.DOT, reply)
             answers.append(reply)
             if isinstance(reply, Reply):
@@ -123,13 +129,34 @@ class ReplyReader:
                 if stray is None and _is_out_of_place(reply, Stage.DOT):
                     stray = reply
         if stray is not None:  # what was accepted, remains unknown
-            self.lose_step(f"{stray} makes no sense at dot", Stage.DOT, stray)
+            why = f"{stray} makes no sense at dot"
+            if self._said_quit and stray.code == _FAREWELL:
+                why = "fewer replies to the final dot than recipients"
+            self.lose_step(why, Stage.DOT, stray)
             answers = [self.loss] * len(answers)
         elif is_last:
-            extras = await self._extras(limit, ask=len(answers) > 1)
+            extras = await self._extras(limit, answers)
             answers = self._uncontradicted(answers, extras)
         several = transaction.own_replies
         return answers if several else answers * len(transaction.accepted)
+
+    async def _reply_at_dot(self, limit: float, *, is_first: bool) -> Reply | Lost:
+        """Return the next reply to a final dot, or why there is none.
+
+        A server that is silent after some of them is slow, or has left one out, so
+        that recipients would get the replies of others. Only the latter answers QUIT.
+        Behind a 421 (``broken``) the others may be missing for good reason.
+        """
+        if not is_first and not self.broken and not await self._wire.wait(limit):
+            self._say_quit()
+        return await self._wire.reply(
+            min(limit, _QUIT_LIMIT) if self._said_quit else limit
+        )
+
+    def _say_quit(self) -> None:
+        """Send QUIT: its reply is like no other, and the last one of the session."""
+        self.broken = self._said_quit = True
+        self._wire.write(b"QUIT\r\n")
 
     async def take_early(self, transaction: Transaction) -> None:
         """Take a reply that came before the final dot as the reply to it.
@@ -154,29 +181,53 @@ class ReplyReader:
             return answers
         words = f"more replies to the final dot than due: {answers[-1]}; {extras[0]}"
         self.lose_step(words)
-        found = {isinstance(a, Reply) and a.category for a in (*answers, *extras)}
-        return answers if len(found) == 1 else [self.loss] * len(answers)
+        agree = len(_categories([*answers, *extras])) == 1
+        return answers if agree else [self.loss] * len(answers)
 
-    async def _extras(self, limit: float, *, ask: bool) -> list[Reply | Lost]:
+    async def _extras(
+        self, limit: float, answers: list[Reply | Lost]
+    ) -> list[Reply | Lost]:
         """Return the replies that wait although none is due.
 
-        ``ask``: they may be on their way, and then one would have a reply that is for
-        another recipient. The reply to RSET shows it.
+        With several recipients they may be on their way, and then one would have a
+        reply that is for another. The reply to RSET shows it if all replies agree; if
+        not, only a reply that cannot be taken for one of them does: that to QUIT.
         """
         found: list[Reply | Lost] = []
-        if ask and not self.broken and not self.has_extra():
-            self._wire.write(b"RSET\r\n")
-            reply = await self._wire.reply(limit)
-            if isinstance(reply, Lost):
-                return []
-            if reply.code in NO_PROOF:
-                self.give_up("RSET was refused")
-                return []
-            if reply.category == _SUCCESS and not self.has_extra():
-                return []
-            found.append(reply)
+        if len(answers) > 1 and not self.broken and not self.has_extra():
+            if len(_categories(answers)) > 1:
+                self._say_quit()
+            else:
+                found = await self._after_reset(limit)
+        if self._said_quit:
+            return await self._before_farewell(limit)
         while self.has_extra():
             found.append(await self._wire.reply(0))
+        return found
+
+    async def _after_reset(self, limit: float) -> list[Reply | Lost]:
+        """Send RSET; return its reply if that shows that there was one too many."""
+        self._wire.write(b"RSET\r\n")
+        reply = await self._wire.reply(limit)
+        if isinstance(reply, Lost):
+            return []
+        if reply.code in NO_PROOF:
+            self.give_up("RSET was refused")
+            return []
+        if reply.category == _SUCCESS and not self.has_extra():
+            return []
+        return [reply]
+
+    async def _before_farewell(self, limit: float) -> list[Reply | Lost]:
+        """Return the replies that came before the one to QUIT."""
+        found: list[Reply | Lost] = []
+        for _ in range(_MAX_EXTRAS):
+            reply = await self._wire.reply(min(limit, _QUIT_LIMIT))
+            if isinstance(reply, Lost):
+                return found[:-1]  # the last one is its reply to QUIT
+            if reply.code == _FAREWELL:
+                return found
+            found.append(reply)
         return found
 
     def lose_step(
@@ -238,6 +289,11 @@ class ReplyReader:
                 transaction.results[n] = replace(result, answer=lost)
                 found = True
         return found
+
+
+def _categories(answers: list[Reply | Lost]) -> set[int]:
+    """Return the first digits of the replies; 0 for one that is missing."""
+    return {each.category if isinstance(each, Reply) else 0 for each in answers}
 
 
 def _is_lost(answer: Answer) -> bool:

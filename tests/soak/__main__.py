@@ -87,11 +87,11 @@ def take(
     disturbance, name = pair
     folder.mkdir()
     with walk(spools, name, folder, library, dice) as one:
-        steps = 60
+        steps = 3 * one.least_steps
         for _ in range(dice.randint(1, 3)):
             lasts = dice.choice((0.2, 1.0, 12.0))
             made = one.disturb(DISTURBANCES[disturbance], steps, lasts)
-            steps = max(20, made)
+            steps = max(one.least_steps, made)
         one.finish()
     return one.outcome
 

@@ -291,15 +291,26 @@ class Spools:
                 drop(url)
 
 
+def _lock_tables(connection: sa.Connection) -> None:
+    """Lock all tables of a ledger; PostgreSQL may find a deadlock with a drain."""
+    for _ in range(10):
+        try:
+            tables = sa.inspect(connection).get_table_names()
+            for table in sorted(tables):
+                connection.exec_driver_sql(f"LOCK TABLE {table}")
+        except sa.exc.OperationalError:
+            connection.rollback()
+        else:
+            return
+
+
 @contextmanager
 def lock_ledger_of(ledger: Path, url: str) -> Iterator[None]:
     """Hold the lock of a ledger, as another process that writes it."""
     if url:
         engine = sa.create_engine(url, poolclass=sa.NullPool)
-        with engine.begin() as connection:
-            tables = sa.inspect(connection).get_table_names()
-            for table in sorted(tables):
-                connection.exec_driver_sql(f"LOCK TABLE {table}")
+        with engine.connect() as connection:
+            _lock_tables(connection)
             yield
         return
     file = sqlite3.connect(ledger, isolation_level=None, check_same_thread=False)

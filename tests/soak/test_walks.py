@@ -39,8 +39,10 @@ def test_a_disturbed_drain_loses_and_doubles_nothing(
     """Disturbed once and run again: P1 and P2 hold, and no traceback is printed."""
     dice = random.Random(f"{disturbance} {name}")  # noqa: S311 - to repeat it
     with walk(spools, name, tmp_path / "walk", library, dice) as one:
-        one.disturb(DISTURBANCES[disturbance], 20, dice.choice((0.2, 1.0)))
+        lasts = dice.choice((0.2, 1.0))
+        one.disturb(DISTURBANCES[disturbance], one.least_steps, lasts)
         one.finish()
+    assert one.outcome.tried == 1, "it met no drain"
     assert one.outcome.is_right, one.outcome.faults
 
 

@@ -37,6 +37,8 @@ from tests.support.smtp_peer.script import (
 )
 
 SESSIONS: Final = 3
+FEWEST: Final = 8
+"""Messages of a walk, at least; one of them is refused and has no content."""
 TIMEOUT: Final = 90
 """Seconds in which any run must end."""
 RUNS: Final = 8
@@ -90,7 +92,7 @@ class Moment:
         kinds = (*REPLIES, "durable", "durable", "durable", "durable")
         self.kind = dice.choice(kinds)
         self.durable = dice.randint(1, steps) if self.kind == "durable" else 0
-        self._left = dice.randint(1, 10)
+        self._left = dice.randint(1, FEWEST - 1)
         self._drops = dice.random() < 0.5
         self._reached = False
 
@@ -147,6 +149,11 @@ class Walk:
         """The command that is run again and again."""
         more = ("--no-check", "--connections", SESSIONS)
         return drain_arguments(self.spool.source, self.peer.port, *more)
+
+    @property
+    def least_steps(self) -> int:
+        """How many durable steps a drain makes here, at least."""
+        return 2 if self.spool.ledger else 20  # a server makes its own
 
     # ---- the disturbed part
 
@@ -278,7 +285,7 @@ def walk(
     spools: Spools, name: str, folder: Path, library: Path, dice: random.Random
 ) -> Iterator[Walk]:
     """Give a walk over a spool of this name; its folder is removed afterwards."""
-    count = dice.randint(8, 16)
+    count = dice.randint(FEWEST, 16)
     place = folder / "disk"
     place.mkdir(parents=True)
     with (

@@ -21,6 +21,7 @@ from drainer.policy.recipient.state import FINAL, TRANSITIONS, State
 from drainer.policy.watch.states import MOVES
 from drainer.telemetry.names import ATTRIBUTES, RESOURCE, SPANS
 from drainer.watch.metrics import METRICS
+from tests.support import performance_plot
 from tests.support.paths import ROOT
 
 DOCS: Final = ROOT / "docs"
@@ -191,6 +192,10 @@ def main() -> int:
     if EXAMPLE.read_text("utf-8") != render_toml():
         EXAMPLE.write_text(render_toml(), "utf-8")
         print(f"wrote {EXAMPLE.relative_to(ROOT)}")
+    picture = performance_plot.plot(performance_plot.PAGE.read_text("utf-8"))
+    if performance_plot.PICTURE.read_text("utf-8") != picture:
+        performance_plot.PICTURE.write_text(picture, "utf-8")
+        print(f"wrote {performance_plot.PICTURE.relative_to(ROOT)}")
     return 0
 
 

@@ -30,6 +30,7 @@ from tests.support.smtp_peer.script import (
     Raw,
     ReplyThenDrop,
     Stall,
+    Step,
     per_recipient,
 )
 from tests.support.tls.certificates import Certificate
@@ -224,6 +225,36 @@ def test_more_replies_than_recipients_are_out_of_step(
     bench.assert_balanced()
 
 
+def test_a_surplus_reply_before_slow_ones_that_differ_is_noticed(
+    lmtp: StartPeer, bench: Bench
+) -> None:
+    """The last of them could be taken for the reply to RSET, but not to QUIT."""
+    late = {BOB: Delay(0.1, FULL), CAROL: Delay(0.1, OK)}
+    bye = Delay(0.1, "221 2.0.0 bye")
+    ok = Delay(0.1, "250 2.0.0 ok")
+    lmtp(dot=per_recipient({ALICE: raw(OK, OK), **late}), rset=ok, quit=bye)
+    bench.configure(retry={"unknown": "1h"})
+    bench.add(*EVERYBODY)
+    assert bench.drain().code == 5
+    assert set(bench.states().values()) == {"unknown"}
+
+
+@pytest.mark.parametrize(
+    "bye", [Drop(), "250 2.0.0 bye", "421 4.3.2 shutting down", Stall()]
+)
+def test_a_server_that_takes_leave_in_its_own_way_changes_nothing(
+    lmtp: StartPeer, bench: Bench, bye: Answer
+) -> None:
+    """Replies that differ are in step; the next message has another session."""
+    answer = ReplyThenDrop(bye) if isinstance(bye, str) else bye
+    lmtp(dot=per_recipient({BOB: LATER}, OK), quit=answer)
+    bench.configure(primary={"dot_timeout": "300ms"})
+    bench.add(ALICE, BOB)
+    bench.add(CAROL)
+    assert bench.drain().code == 5
+    assert bench.states() == {ALICE: "delivered", BOB: "deferred", CAROL: "delivered"}
+
+
 def test_a_surplus_reply_that_comes_late_is_noticed(
     lmtp: StartPeer, bench: Bench
 ) -> None:
@@ -259,15 +290,51 @@ def test_the_reply_to_rset_proves_the_others(
     bench.assert_balanced()
 
 
-def test_fewer_replies_than_recipients_leave_the_rest_unknown(
-    lmtp: StartPeer, bench: Bench
+NO_REPLY = Raw(b"")
+TOO_FEW: dict[str, dict[str, Step]] = {
+    "as-in-smtp": {BOB: NO_REPLY, CAROL: NO_REPLY},
+    "first-left-out": {ALICE: NO_REPLY, BOB: FULL},
+    "one-left-out": {BOB: NO_REPLY},
+    "one-left-out-before-a-refusal": {ALICE: NO_REPLY, BOB: NO_REPLY, CAROL: FULL},
+}
+
+
+@pytest.mark.parametrize("name", TOO_FEW)
+def test_fewer_replies_than_recipients_leave_all_unknown(
+    lmtp: StartPeer, bench: Bench, name: str
 ) -> None:
-    """A server that answers once, as in SMTP: the first reply is the first's."""
-    lmtp(dot=per_recipient({ALICE: OK}, Raw(b"")))
+    """Nobody keeps the reply of another: the server says by its 221 that it is done."""
+    server = lmtp(dot=per_recipient(TOO_FEW[name], OK))
     bench.configure(primary={"dot_timeout": "300ms"}, retry={"unknown": "1h"})
     bench.add(*EVERYBODY)
     assert bench.drain().code == 5
-    assert bench.states() == {ALICE: "delivered", BOB: "unknown", CAROL: "unknown"}
+    assert set(bench.states().values()) == {"unknown"}
+    assert verbs(server)[-1] == "QUIT"
+    bench.assert_balanced()
+
+
+def test_replies_that_are_missing_behind_a_421_are_not_left_out(
+    lmtp: StartPeer, bench: Bench
+) -> None:
+    """The server said why: the replies before it are in their place."""
+    server = lmtp(dot=per_recipient({BOB: "421 4.3.2 bye", CAROL: NO_REPLY}, OK))
+    bench.configure(primary={"dot_timeout": "300ms"}, retry={"unknown": "1h"})
+    bench.add(*EVERYBODY)
+    assert bench.drain().code == 5
+    assert bench.states() == {ALICE: "delivered", BOB: "deferred", CAROL: "unknown"}
+    assert "QUIT" not in verbs(server)
+
+
+def test_replies_that_come_late_are_still_counted(
+    lmtp: StartPeer, bench: Bench
+) -> None:
+    """A slow server answers QUIT behind them, so that nobody is in doubt."""
+    slow = Delay(0.45, LATER)
+    lmtp(dot=per_recipient({BOB: slow}, OK), lenient=True)  # QUIT comes too early
+    bench.configure(primary={"dot_timeout": "300ms"})
+    bench.add(*EVERYBODY)
+    assert bench.drain().code == 5
+    assert bench.states() == {ALICE: "delivered", BOB: "deferred", CAROL: "delivered"}
 
 
 def test_a_refusal_before_the_dot_is_that_of_the_first(

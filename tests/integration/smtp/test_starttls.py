@@ -20,11 +20,14 @@ from tests.support.scenarios.sessions import (
     verbs,
 )
 from tests.support.smtp_peer.script import (
+    EXTENSIONS,
     Answer,
     Delay,
     Drop,
     Raw,
     ReplyThenDrop,
+    Step,
+    View,
 )
 from tests.support.tls.certificates import Certificate
 
@@ -105,6 +108,32 @@ def test_what_is_said_before_the_handshake_is_void(
     assert bench.drain().code == 5
     assert bench.states() == {ALICE: "bounce-pending"}
     assert [v["reply"] for v in bench.verdicts(queue_id)] == ["550 5.1.1 unknown"]
+
+
+def offers(view: View, before: tuple[str, ...], after: tuple[str, ...]) -> Step:
+    """Return an EHLO reply with other extensions under TLS."""
+    *lines, last = ("peer.example", *(after if view.tls else before))
+    return "".join(f"250-{line}\n" for line in lines) + f"250 {last}"
+
+
+@pytest.mark.parametrize("is_less", [True, False], ids=["less", "more"])
+def test_only_what_ehlo_offers_under_tls_counts(
+    peer: StartPeer, bench: Bench, certificate: Certificate, *, is_less: bool
+) -> None:
+    """RFC 3207 4.2: what was offered in the clear may be forged."""
+    few, many = ("STARTTLS", "SIZE 10"), ("STARTTLS", *EXTENSIONS)
+    before, after = (many, ("HELP",)) if is_less else (few, EXTENSIONS)
+    server = peer(
+        tls=certificate.server_context(),
+        ehlo=lambda view: offers(view, before, after),
+    )
+    bench.port = server.port
+    bench.configure(primary={"tls": "required"})
+    bench.add(ALICE, BOB)
+    assert bench.drain().code == 0
+    (message,) = server.accepted
+    assert message.tls
+    assert ("SIZE" in message.parameters) is not is_less
 
 
 REQUIRED: dict[str, tuple[dict[str, Any], bool]] = {
