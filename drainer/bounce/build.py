@@ -48,11 +48,11 @@ def make_bouncing(config: Config) -> BounceSettings | None:
         return None
     return BounceSettings(
         evidence=make_evidence(config),
-        decider=BounceDecider(
+        decider=config.bounce.values_for(
+            BounceDecider,
             trust=make_trust(config),
             hostname=hostname_of(config),
             limits=config.bounce.values_for(ReportLimits),
-            patience=config.bounce.patience,
         ),
         dns_budget=config.bounce.dns_run_budget,
         posting=make_posting(config),
@@ -63,12 +63,11 @@ def make_posting(config: Config) -> DsnSettings:
     """Return how reports are sent; UsageError for no host or an unreadable key."""
     bounce = config.bounce
     per_second = parse_rate(bounce.rate)
-    return DsnSettings(
+    return bounce.values_for(
+        DsnSettings,
         via=None if bounce.via == "mx" else make_via(config),
-        mx_port=bounce.mx_port,
         hostname=hostname_of(config),
-        waits=ReportDelays(settle=bounce.settle, retry=bounce.retry),
-        at_most=bounce.timeout,
+        waits=bounce.values_for(ReportDelays),
         rate=None if per_second is None else message_rate(per_second, None),
         signing=_signing(config),
     )
@@ -118,16 +117,14 @@ _PROBE = b"From: probe\r\n\r\n"
 def make_evidence(config: Config) -> EvidenceSettings:
     """Return how a sender's evidence is gathered."""
     bounce = config.bounce
-    return EvidenceSettings(
-        servers=DnsServers(
+    return bounce.values_for(
+        EvidenceSettings,
+        servers=bounce.values_for(
+            DnsServers,
+            prefix="dns_",
             addresses=bounce.dns_servers,
-            port=bounce.dns_port,
-            timeout=bounce.dns_timeout.total_seconds(),
             budget=4 * bounce.dns_timeout.total_seconds(),
-            domain_budget=bounce.dns_domain_budget.total_seconds(),
         ),
-        authserv_ids=frozenset(bounce.authserv_ids),
-        backup_hosts=frozenset(bounce.backup_hosts),
         hostname=hostname_of(config),
         private=bounce.mx_private,
     )

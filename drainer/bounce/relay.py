@@ -12,7 +12,7 @@ from drainer.smtp.route import Route, Timeouts
 if TYPE_CHECKING:
     from drainer.bounce.evidence.mx import MxTargets
 
-LIMITS = Timeouts(connect=10, banner=30, ehlo=30, mail=60, rcpt=60, data=60, body=60)
+LIMITS = Timeouts(connect=10, banner=30, ehlo=30, command=60, data=60, body=60)
 
 
 class NoRelay(Exception):

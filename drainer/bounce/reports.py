@@ -66,7 +66,7 @@ class DsnSettings(Struct, frozen=True, kw_only=True):
     hostname: str
     waits: ReportDelays
     #: For one attempt.
-    at_most: timedelta
+    timeout: timedelta
     rate: Rate | None = None
     signing: DkimKey | None = None
 
@@ -118,7 +118,7 @@ class DsnSender:
             queued = await self._ledger.reports.take(waits, self._posting.hostname)
             if queued is None:
                 return
-            await throttle.message()
+            await throttle.take_message()
             if not await self._send(queued):
                 return
 
@@ -145,7 +145,7 @@ class DsnSender:
         except NoRelay as none:
             state = QUEUED if none.later else FAILED
             return _SendAttempt(ReportResult(state, "", "mx", str(none)))
-        seconds = self._posting.at_most.total_seconds()
+        seconds = self._posting.timeout.total_seconds()
         try:
             async with asyncio.timeout(seconds):  # a stranger may control the server
                 return await self._try_each(queued, routes)
@@ -189,7 +189,7 @@ class DsnSender:
 
     def _letter(self, queued: QueuedReport, peer: Mapping[str, str]) -> OutgoingMail:
         """Build it; it may block. Raises CannotReport and AddressError like build."""
-        envelope = _expanded(queued)
+        envelope = _expand(queued)
         if "smtputf8" not in peer:
             sender = ascii_form(envelope.reverse_path)
             envelope = replace(envelope, reverse_path=sender)
@@ -225,11 +225,11 @@ class DsnSender:
         )
         return OutgoingMail(
             recipient=envelope.reverse_path,
-            content=self._signed(build(report)),
+            content=self._sign(build(report)),
             smtputf8=utf8,
         )
 
-    def _signed(self, report: bytes) -> bytes:
+    def _sign(self, report: bytes) -> bytes:
         signing = self._posting.signing
         if signing is None:
             return report
@@ -256,7 +256,7 @@ class DsnSender:
         return bytes(found[:_READ_BYTES])
 
 
-def _expanded(queued: QueuedReport) -> Envelope:
+def _expand(queued: QueuedReport) -> Envelope:
     """Return the envelope with the sender that VERP gave this recipient."""
     envelope = queued.message.envelope
     if not envelope.verp:

@@ -227,14 +227,15 @@ def options_as(
 ) -> Callable[[Callable[..., T]], Callable[..., T]]:
     """Return a decorator that replaces one parameter by the options of functions.
 
-    ``make`` computes the value of that parameter from all of them.
+    ``make`` computes the value of that parameter from all of them. Without other
+    functions the options are its own.
     """
 
     def decorate(command: Callable[..., T]) -> Callable[..., T]:
         own = inspect.signature(command)
         added = {
             each: parameter.replace(kind=parameter.KEYWORD_ONLY)
-            for function in options
+            for function in options or (make,)
             for each, parameter in inspect.signature(function).parameters.items()
             if parameter.kind is not parameter.VAR_KEYWORD
         }
@@ -258,7 +259,7 @@ with_filters = options_as("filters", filters_of, filters_of, selection_of)
 """Gives a command the filter options, as ``filters``."""
 with_choice = options_as("choice", _choice, selection_of, _choice)
 """Gives a command the options that select from a spool, as ``choice``."""
-with_selection = options_as("selection", selection_of, selection_of)
+with_selection = options_as("selection", selection_of)
 """Gives a command the options that select messages, as ``selection``."""
-with_redirect = options_as("redirect", _redirect, _redirect)
+with_redirect = options_as("redirect", _redirect)
 """Gives a command the options that map recipients, as ``redirect``."""

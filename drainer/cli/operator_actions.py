@@ -24,7 +24,7 @@ from drainer.mail.message import PROBLEMS
 from drainer.policy.recipient.state import Event, State
 
 
-@options_as("window", window_of, window_of)
+@options_as("window", window_of)
 @as_verb
 def _requeue(asked: OperatorRequest, *, window: ReplayWindow) -> None:
     """Requeue, which can name delivered mail as well."""

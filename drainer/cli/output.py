@@ -77,7 +77,7 @@ def warn_of_skipped(sources: Iterable[Source]) -> None:
 
 def warn_of_untaken(sources: Iterable[Source]) -> bool:
     """Name mail in parts of a spool that no option takes; return True if any."""
-    parts = [(source.url, part) for source in sources for part in _untaken(source)]
+    parts = [(source.url, part) for source in sources for part in _list_untaken(source)]
     for url, part in parts:
         warn(
             f"{part.messages} messages of {printable(url)} are in"
@@ -87,7 +87,7 @@ def warn_of_untaken(sources: Iterable[Source]) -> bool:
     return bool(parts)
 
 
-def _untaken(source: Source) -> Sequence[UntakenPart]:
+def _list_untaken(source: Source) -> Sequence[UntakenPart]:
     """Return what a source leaves out; a warning if that cannot be read."""
     try:
         return source.untaken() if isinstance(source, PartialSource) else ()

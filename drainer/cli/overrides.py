@@ -86,7 +86,7 @@ def _whom(
     )
 
 
-to_whom = options_as("whom", _whom, _whom)
+to_whom = options_as("whom", _whom)
 """Gives a command the options that name the addressees, as ``whom``."""
 
 

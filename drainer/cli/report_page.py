@@ -128,10 +128,10 @@ def sentences(facts: Mapping[str, Any]) -> Iterator[str]:
     left = total - sum(states[name] for name in _FINAL)
     words = f"{', '.join(ended)} are final too; " if ended else ""
     yield f"{words}{left} recipients remain.".capitalize()
-    yield _standing(facts)
+    yield _describe_delivery(facts)
 
 
-def _standing(facts: Mapping[str, Any]) -> str:
+def _describe_delivery(facts: Mapping[str, Any]) -> str:
     """Return the sentence about the delivery itself."""
     for breaker in facts["breakers"]:
         if breaker["state"] != "closed":

@@ -120,9 +120,9 @@ def _census(
     return found
 
 
-with_primary = options_as("primary", _primary, _primary)
+with_primary = options_as("primary", _primary)
 """Gives a command the options that describe the primary, as ``primary``."""
-with_lists = options_as("recipients", _lists, _lists)
+with_lists = options_as("recipients", _lists)
 """Gives a command the options that say who exists, as ``recipients``."""
 with_census = options_as("recipients", _census, _lists, _census)
 """Gives a command the options of a census before a drain, as ``recipients``."""

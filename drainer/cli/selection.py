@@ -54,16 +54,16 @@ class SourceList:
         self, sources: Sequence[Source], rules: Admission
     ) -> Iterator[ScannedMessage]:
         """Yield the selected messages; print at the end how many were not."""
-        found = self._selected(sources, rules)
+        found = self._select(sources, rules)
         if self._choice.order is not None:
-            found = self._sorted(found)
+            found = self._sort(found)
         yield from itertools.islice(found, self._choice.limit)
         if self._choice.limit is not None and next(found, None) is not None:
             say(f"there are more messages than --limit {self._choice.limit}")
         if self._passed["over"]:
             say(f"{self._passed['over']} more messages were not selected")
 
-    def _selected(
+    def _select(
         self, sources: Sequence[Source], rules: Admission
     ) -> Iterator[ScannedMessage]:
         for source in sources:
@@ -75,7 +75,7 @@ class SourceList:
                 else:
                     yield scanned
 
-    def _sorted(self, found: Iterator[ScannedMessage]) -> Iterator[ScannedMessage]:
+    def _sort(self, found: Iterator[ScannedMessage]) -> Iterator[ScannedMessage]:
         keys, places = array("q"), array("q")
         with tempfile.TemporaryFile() as file:
             for scanned in found:

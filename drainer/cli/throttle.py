@@ -88,13 +88,13 @@ def show(whom: OverrideTarget) -> None:
 
     Example: drainer throttle show --json | jq .drains
     """
-    with _desk(whom) as desk:
-        in_force = desk.in_force()
-        drains = {run: desk.pace(run) for run in desk.runs()}
-    standing = {"throttle": in_force.throttle, "pause": in_force.pause}
+    with _open_overrides(whom) as overrides:
+        in_force = overrides.in_force()
+        drains = {run: overrides.pace(run) for run in overrides.runs()}
+    current = {"throttle": in_force.throttle, "pause": in_force.pause}
     configured = whom.config.throttle.rate
     if whom.as_json:
-        facts: dict[str, Any] = {k: c and _facts(c) for k, c in standing.items()}
+        facts: dict[str, Any] = {k: c and _facts(c) for k, c in current.items()}
         rows = [{"run": run, **pace} for run, pace in drains.items()]
         print_json(
             {"rate": configured, "routes": list(whom.routes), **facts, "drains": rows}
@@ -102,7 +102,7 @@ def show(whom: OverrideTarget) -> None:
         return
     console = stdout()
     console.print(f"{clean(whom.shown)}: configured {configured}")
-    for control in filter(None, standing.values()):
+    for control in filter(None, current.values()):
         console.print(f"  {clean(control, 1000)}")
     for run, pace in drains.items():
         words = ", ".join(f"{key} {value}" for key, value in pace.items())
@@ -112,18 +112,18 @@ def show(whom: OverrideTarget) -> None:
 
 
 @contextmanager
-def _desk(whom: OverrideTarget) -> Iterator[OverrideReader]:
-    desk = OverrideReader(whom.url, whom.route)
+def _open_overrides(whom: OverrideTarget) -> Iterator[OverrideReader]:
+    overrides = OverrideReader(whom.url, whom.route)
     try:
-        yield desk
+        yield overrides
     finally:
-        desk.close()
+        overrides.close()
 
 
 def _print_override(whom: OverrideTarget, control: Override) -> None:
     """Print the recorded override, and which drains follow it."""
-    with _desk(whom) as desk:
-        drains = desk.runs()
+    with _open_overrides(whom) as overrides:
+        drains = overrides.runs()
     if whom.as_json:
         print_json({**_facts(control), "routes": list(whom.routes), "drains": drains})
         return

@@ -48,7 +48,7 @@ OWN_KEYS = tuple(key for keys in _OWN.values() for key in keys)
 _HOSTS = ("host", "hosts")
 
 
-def _inherited() -> Iterator[tuple[str, str, Any]]:
+def _inherited_keys() -> Iterator[tuple[str, str, Any]]:
     """Yield the keys that a route may set, with their sections and fields."""
     for name, section in _SECTIONS.items():
         for key, field in section.model_fields.items():
@@ -59,7 +59,7 @@ def _inherited() -> Iterator[tuple[str, str, Any]]:
 _PYDANTIC = "Value error, "
 """Before each message of a validator."""
 
-SECTION_OF = {key: name for key, name, _ in _inherited()}
+SECTION_OF = {key: name for key, name, _ in _inherited_keys()}
 """The section of each key that a route may set."""
 
 
@@ -86,7 +86,7 @@ RouteSection = create_model(
     __doc__=_RouteBase.__doc__,
     **{  # type: ignore[call-overload]  # the names are known at run time only
         key: (_type_of(field) | None, Field(None, description=field.description))
-        for key, _, field in _inherited()
+        for key, _, field in _inherited_keys()
     },
 )
 

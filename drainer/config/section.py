@@ -1,9 +1,8 @@
 """What all sections have in common."""
 
 from datetime import timedelta
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
 
-from msgspec import Struct
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -21,8 +20,7 @@ Duration = Annotated[
     timedelta, BeforeValidator(parse_duration), PlainSerializer(format_duration)
 ]
 
-
-T = TypeVar("T", bound=Struct)
+T = TypeVar("T")
 
 
 class Section(BaseModel):
@@ -30,11 +28,27 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    def values_for(self, kind: type[T]) -> T:
-        """Return a value of ``kind``: each field that is a key here has its value."""
-        keys = type(self).model_fields
-        names = [name for name in kind.__struct_fields__ if name in keys]
-        return kind(**{name: getattr(self, name) for name in names})
+    def values_for(
+        self, kind: type[T], *, prefix: str = "", suffix: str = "", **others: object
+    ) -> T:
+        """Return a value of ``kind``: each field that is a key here has its value.
+
+        The keys start with ``prefix`` and end with ``suffix``, the fields do not.
+        ``others`` are fields that no key has, or not in this form. A duration becomes
+        seconds, and a list a set, if the field is one.
+        """
+        found: dict[str, Any] = {}
+        for name, wanted in get_type_hints(kind).items():
+            key = f"{prefix}{name}{suffix}"
+            if name not in others and key in type(self).model_fields:
+                found[name] = _convert(getattr(self, key), wanted)
+        return kind(**found, **others)
+
+
+def _convert(value: Any, wanted: Any) -> Any:  # noqa: ANN401 - of any field
+    if wanted is float and isinstance(value, timedelta):
+        return value.total_seconds()
+    return frozenset(value) if get_origin(wanted) is frozenset else value
 
 
 def _domain_names(domains: tuple[str, ...]) -> tuple[str, ...]:

@@ -77,16 +77,15 @@ def build_routes(config: Config, *, explicit: bool) -> tuple[RouteSettings, ...]
 def _route_settings(config: Config, *, explicit: bool) -> RouteSettings:
     """Return the settings of the route that a configuration is for."""
     breaker = config.breaker
-    return RouteSettings(
+    return breaker.values_for(
+        RouteSettings,
         route=make_route(config),
         probe=make_probe(config),
         connections=config.primary.connections,
         rates=make_rates(config),
         pace=_pace(config.throttle, explicit=explicit),
-        pauses=breaker.pauses,
-        give_up_after=breaker.give_up_after,
         thresholds=_thresholds(config),
-        brake=Brake(least=breaker.brake_least, share=breaker.brake_share),
+        brake=breaker.values_for(Brake, prefix="brake_"),
         rules=make_rules(config),
     )
 
@@ -102,11 +101,11 @@ def make_rates(config: Config) -> Rates:
     """Return the rates that the primary may see."""
     throttle, most = config.throttle, config.primary.connections
     messages = parse_rate(throttle.rate)
-    octets = parse_rate(throttle.bytes, sized=True)
+    content = parse_rate(throttle.bytes, sized=True)
     opened = parse_rate(throttle.new_connections)
     return Rates(
         messages=message_rate(messages, throttle.burst) if messages else None,
-        octets=Rate(per_second=octets, burst=octets) if octets else None,
+        bytes=Rate(per_second=content, burst=content) if content else None,
         recipients=_message_rate(throttle.recipients),
         # This many may be open at once; only opening new ones is limited by the rate.
         connections=Rate(per_second=opened, burst=float(most)) if opened else None,
@@ -133,20 +132,14 @@ def make_keep(config: Config) -> KeepSettings | None:
 def make_scanners(config: Config) -> tuple[ScannerSettings, ...]:
     """Return the scanners that look at messages, in the order of the file."""
     return tuple(
-        ScannerSettings(
+        each.values_for(
+            ScannerSettings,
             name=name,
-            protocol=each.protocol,
             address=each.place,
-            command=each.command,
-            profile=each.profile,
-            timeout=each.timeout,
-            concurrency=each.concurrency,
             max_bytes=each.max_bytes,
-            rule=HoldRule(hold=each.holds, score=each.score),
+            rule=each.values_for(HoldRule, hold=each.holds),
             defers=each.unreachable == "defer",
-            cache=each.cache,
             pauses=config.breaker.pauses,
-            primary_filters=each.primary_filters,
         )
         for name, each in config.scan.items()
     )
@@ -155,15 +148,10 @@ def make_scanners(config: Config) -> tuple[ScannerSettings, ...]:
 def _pace(throttle: ThrottleSection, *, explicit: bool) -> PacingSettings:
     load = None
     if throttle.load_command:
-        load = LoadSource(
-            command=tuple(shlex.split(throttle.load_command)), high=throttle.load_high
-        )
-    return PacingSettings(
-        adaptive=throttle.adaptive,
-        ramp=throttle.ramp,
-        full=explicit or not throttle.ramp,
-        load=load,
-    )
+        command = tuple(shlex.split(throttle.load_command))
+        load = throttle.values_for(LoadSource, prefix="load_", command=command)
+    full = explicit or not throttle.ramp
+    return throttle.values_for(PacingSettings, full=full, load=load)
 
 
 def make_admission(

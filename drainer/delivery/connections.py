@@ -97,7 +97,7 @@ class ConnectionPool:
                 try:
                     async with self.slots:
                         if (
-                            await self.rate_limiter.connection()
+                            await self.rate_limiter.take_connection()
                             and not self.limit.is_surplus
                         ):
                             await self._session()
@@ -229,7 +229,7 @@ class ConnectionPool:
         Repeated times, it is not. A primary that hangs up on a session that waits
         silently for the rate is not to blame either.
         """
-        if session.heard:
+        if session.has_replied:
             self._unheard = 0
         elif session.loss is not None and (session.sent or not _tired(session)):
             self._unheard += 1

@@ -110,7 +110,7 @@ class DeliveryEvents:
         elsewhere = nodes.observe(session, seen) if session is not None else ()
         dot, rcpt = transaction.seconds_for_dot, transaction.seconds_for_rcpt
         if dot is not None:
-            self.breaker_guard.registry.took(dot, now)
+            self.breaker_guard.registry.record_dot_time(dot, now)
             self.route_progress.latency.record("dot", dot)
         if rcpt is not None:
             self.route_progress.latency.record("rcpt", rcpt)

@@ -133,11 +133,8 @@ def _our_names(config: Config) -> frozenset[str]:
 
 def _servers(config: Config) -> DnsServers:
     bounce = config.bounce
-    return DnsServers(
-        addresses=bounce.dns_servers,
-        port=bounce.dns_port,
-        timeout=bounce.dns_timeout.total_seconds(),
-        budget=60.0 * 60.0,
+    return bounce.values_for(
+        DnsServers, prefix="dns_", addresses=bounce.dns_servers, budget=60.0 * 60.0
     )
 
 

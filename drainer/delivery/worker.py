@@ -136,7 +136,9 @@ class DeliveryWorker:
                 self._put_back(transaction)
                 return None
             asked = time.monotonic()
-            may_send = await self.rate_limiter.message(transaction.rcpts, session.gone)
+            may_send = await self.rate_limiter.take_message(
+                transaction.rcpts, session.gone
+            )
             transaction.waited = time.monotonic() - asked
             if (
                 not may_send
@@ -160,7 +162,7 @@ class DeliveryWorker:
             fits = session.speaks_for(transaction) and not self.events.must_vet(
                 session, transaction
             )
-            if fits and await self.rate_limiter.message_now(transaction.rcpts):
+            if fits and await self.rate_limiter.take_message_now(transaction.rcpts):
                 return transaction  # it is opened when the one before it has ended
             self._put_back(transaction)
             return None
@@ -279,7 +281,7 @@ class DeliveryWorker:
 
     async def pace(self, size: int) -> None:
         """Wait until this many bytes may be sent."""
-        await self.rate_limiter.octets(size)
+        await self.rate_limiter.take_bytes(size)
 
     async def is_durable(self, transaction: Transaction) -> bool:
         """Wait until the attempt is on disk; False: it must not be sent."""

@@ -13,9 +13,7 @@ from drainer.smtp.connection import ConnectFailure, Connection, ConnectStep, con
 from drainer.smtp.post import PostResult
 from drainer.smtp.route import Route, Timeouts
 
-LIMITS = Timeouts(
-    connect=5.0, banner=10.0, ehlo=8.0, mail=8.0, rcpt=8.0, data=8.0, quit=2.0
-)
+LIMITS = Timeouts(connect=5.0, banner=10.0, ehlo=8.0, command=8.0, data=8.0, quit=2.0)
 """Long enough for a delayed banner, short enough for a dead host."""
 LOOK_SECONDS = 16.0
 """Time limit for all questions to one host."""
@@ -42,7 +40,7 @@ class Dialogue:
         """Send a command and return the reply."""
         wire = self.connection.wire
         wire.write(command.encode() + b"\r\n")
-        return DialogueAnswer(stage=stage, answer=await wire.reply(self.limits.rcpt))
+        return DialogueAnswer(stage=stage, answer=await wire.reply(self.limits.command))
 
     async def ask(self, sender: str, recipient: str) -> DialogueAnswer:
         """Return the reply to MAIL, or else RCPT, in a separate transaction."""

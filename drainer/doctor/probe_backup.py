@@ -115,11 +115,11 @@ class _Look:
         if not standing:
             return None
         self._route, talk = standing[0]
-        self._greeted(talk.connection, self._route)
+        self._note_greeting(talk.connection, self._route)
         await asyncio.gather(*(other.leave() for _, other in standing[1:]))
         return talk
 
-    def _greeted(self, connection: Connection, route: Route) -> None:
+    def _note_greeting(self, connection: Connection, route: Route) -> None:
         self.facts |= {
             "offers_tls": connection.tls or "starttls" in connection.extensions,
             "handshake": _starttls(connection),

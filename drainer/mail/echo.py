@@ -101,9 +101,9 @@ def _forms_of(address: str) -> Iterator[str]:
     """Yield an address, its local part and its domain, in all their forms."""
     local, at, domain = address.rpartition("@")
     if not at:
-        yield _unescaped(address)
+        yield _unescape(address)
         return
-    bare = _unescaped(local)
+    bare = _unescape(local)
     yield f"{bare}@{domain}"
     yield bare
     yield domain
@@ -111,7 +111,7 @@ def _forms_of(address: str) -> Iterator[str]:
     yield readable(domain)
 
 
-def _unescaped(local: str) -> str:
+def _unescape(local: str) -> str:
     quoted = len(local) > 1 and local.startswith('"') and local.endswith('"')
     return _ESCAPED.sub(r"\1", local[1:-1] if quoted else local)
 
@@ -123,7 +123,7 @@ def _head_texts(head: bytes) -> Iterator[str]:
         value = unfold(field.value).encode("utf-8", "replace").decode()
         yield value
         if "=?" in value:
-            yield _decoded(value)
+            yield _decode(value)
         end = field.end
     body = head[end:].decode("utf-8", "replace")
     yield body
@@ -132,7 +132,7 @@ def _head_texts(head: bytes) -> Iterator[str]:
         yield unquote(text)
 
 
-def _decoded(value: str) -> str:
+def _decode(value: str) -> str:
     """Return a field value with its encoded words decoded (RFC 2047)."""
     found = ""
     try:
@@ -193,7 +193,7 @@ def _without_pieces(text: str, sent: tuple[str, ...]) -> str:
             marks[start : start + PIECE] = b"\1" * PIECE
     for word in _words(sent):
         _mark_word(folded, word, marks)
-    return _replaced(folded, marks)
+    return _replace_marks(folded, marks)
 
 
 def _pieces(chars: str, sent: Iterable[str]) -> set[str]:
@@ -208,7 +208,7 @@ def _pieces(chars: str, sent: Iterable[str]) -> set[str]:
     for text in dict.fromkeys(sent):
         cut = text[: max(0, left)]
         left -= len(cut)
-        for form in _encoded(cut):
+        for form in _encodings(cut):
             found.update(
                 piece
                 for n in range(len(form) - PIECE + 1)
@@ -217,7 +217,7 @@ def _pieces(chars: str, sent: Iterable[str]) -> set[str]:
     return found
 
 
-def _encoded(text: str) -> Iterator[str]:
+def _encodings(text: str) -> Iterator[str]:
     """Yield a text's letters and digits, plain and as encodings leave them."""
     yield _fold(text)
     if len(text) > MAX_ENCODED or _SYMBOL.search(text) is None:
@@ -255,7 +255,7 @@ def _mark_word(folded: _FoldedText, word: str, marks: bytearray) -> None:
         start = folded.chars.find(word, end)
 
 
-def _replaced(folded: _FoldedText, marks: bytearray) -> str:
+def _replace_marks(folded: _FoldedText, marks: bytearray) -> str:
     """Return the text with a placeholder for each run of marks."""
     found, copied, n = [], 0, 0
     while (n := marks.find(1, n)) >= 0:

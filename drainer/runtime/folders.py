@@ -50,7 +50,7 @@ def owner_of(folder: int, name: str = "") -> Iterator[None]:
         return
     status = os.fstat(folder)
     if name and status.st_uid == 0 and not is_trusted(status):
-        status = _shared(folder, name) or status
+        status = _status_if_shared(folder, name) or status
     with as_owner(status):
         yield
 
@@ -220,7 +220,7 @@ def _names(path: str) -> list[str]:
     return [name for name in path.split("/") if name not in ("", ".")][::-1]
 
 
-def _shared(folder: int, name: str) -> os.stat_result | None:
+def _status_if_shared(folder: int, name: str) -> os.stat_result | None:
     """Return the file's status in a folder of root that others can write too."""
     try:
         found = os.stat(name, dir_fd=folder, follow_symlinks=False)

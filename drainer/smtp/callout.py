@@ -41,7 +41,7 @@ class CalloutSession:
         ``most``: recipients that a transaction may have.
         """
         self._wire = connection.wire
-        self._limit = route.timeouts.rcpt
+        self._limit = route.timeouts.command
         self._mail = f"MAIL FROM:<{sender}>\r\n".encode()
         self._pipelines = PIPELINING in connection.extensions
         stated = recipient_limit(connection.extensions)

@@ -99,7 +99,7 @@ class _Interview:
 
     def __init__(self, connection: Connection, route: Route) -> None:
         self._wire = connection.wire
-        self._limit = route.timeouts.mail
+        self._limit = route.timeouts.command
 
     async def run(self, question: CanaryQuestion) -> CanaryResult:
         answer = await self._ask_good(question)

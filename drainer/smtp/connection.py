@@ -158,7 +158,7 @@ class _Handshake:
             ehlo = await self._starttls(smtp) or ehlo
         if self.route.login is not None:
             await self._login(smtp, self.route.login)
-        return self._stand(smtp, banner, ehlo)
+        return self._hand_over(smtp, banner, ehlo)
 
     def abandon(self) -> None:
         """Close everything that is open."""
@@ -242,7 +242,7 @@ class _Handshake:
 
     def _check_key(self, smtp: aiosmtplib.SMTP) -> None:
         """Refuse a server whose key is none that DNS or the configuration names."""
-        facts, pins = self._steps[-1].facts, self.route.tls_files.pins
+        facts, pins = self._steps[-1].facts, self.route.tls_files.pin
         if self._tlsa is not None:
             try:
                 self._tlsa.check(chain_of(smtp.get_transport_info("ssl_object")))
@@ -360,7 +360,9 @@ class _Handshake:
         self._note(stage, answer, start)
         return ConnectFailure(self._steps)
 
-    def _stand(self, smtp: aiosmtplib.SMTP, banner: Reply, ehlo: Reply) -> Connection:
+    def _hand_over(
+        self, smtp: aiosmtplib.SMTP, banner: Reply, ehlo: Reply
+    ) -> Connection:
         """Hand the transport over to our own protocol."""
         transport = smtp.transport
         if transport is None:

@@ -117,7 +117,7 @@ class Dane:
         """Start without any answer."""
         self.settings = settings
         #: By server: until when an answer is valid, and the answer.
-        self._kept: dict[tuple[str, int], tuple[float, Tlsa | DaneFailure]] = {}
+        self._cache: dict[tuple[str, int], tuple[float, Tlsa | DaneFailure]] = {}
 
     async def find(self, host: str, port: int) -> Tlsa | None:
         """Return the records of a server; None = it has no DANE.
@@ -127,7 +127,7 @@ class Dane:
         and the zone is proven, and DaneFailure if DANE is required and does not count.
         """
         server = host.rstrip(".").lower(), port
-        until, answer = self._kept.get(server, (0.0, None))
+        until, answer = self._cache.get(server, (0.0, None))
         if answer is None or until <= time.monotonic():
             if answer is not None:  # other sessions do not wait meanwhile
                 self._keep(server, answer, LEAST)
@@ -157,7 +157,7 @@ class Dane:
         self, server: tuple[str, int], answer: Tlsa | DaneFailure, seconds: float
     ) -> None:
         kept = min(MOST, max(LEAST, seconds))
-        self._kept[server] = time.monotonic() + kept, answer
+        self._cache[server] = time.monotonic() + kept, answer
 
 
 async def find_tlsa(settings: DaneSettings, name: str, port: int) -> Tlsa:

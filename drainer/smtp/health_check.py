@@ -244,7 +244,7 @@ async def _certificate_of(route: Route) -> dict[str, object]:
     password, no message.
     """
     tls = "implicit" if route.tls == "implicit" else "required"
-    files = replace(route.tls_files, ca="", pins=())
+    files = replace(route.tls_files, ca="", pin=())
     seen = await _connect(
         replace(route, tls=tls, verify=False, login=None, tls_files=files, dane=None)
     )
@@ -281,7 +281,7 @@ class _Interview:
         self._has_accepted = False
 
     async def run(self, route: Route) -> None:
-        self._limit = route.timeouts.mail
+        self._limit = route.timeouts.command
         mail = await self._ask(Stage.MAIL, f"MAIL FROM:<{self._probe.sender}>")
         if not _positive(mail.answer):
             verdict = (

@@ -43,7 +43,7 @@ def find_refused_extension(transaction: Transaction, result: RecipientResult) ->
     text = remove_echo(reply, transaction.sent(result.stage)).text.lower()
     if PIPELINING in transaction.offer and _OUT_OF_STEP.search(text):
         return PIPELINING
-    used = _used(transaction, result)
+    used = _used_extensions(transaction, result)
     if not used or reply.category != _PERMANENT or reply.detail.startswith("1."):
         return ""
     words = frozenset(re.findall(r"[A-Z0-9]+", text.upper()))
@@ -58,7 +58,7 @@ def find_refused_extension(transaction: Transaction, result: RecipientResult) ->
     return guessed[0] if is_syntax and is_parameter else ""
 
 
-def _used(transaction: Transaction, result: RecipientResult) -> list[str]:
+def _used_extensions(transaction: Transaction, result: RecipientResult) -> list[str]:
     """Return the extensions whose parameters the refused command had."""
     envelope, recipient = (
         transaction.delivery.message.envelope,

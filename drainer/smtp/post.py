@@ -62,8 +62,8 @@ class _PostSession:
         if "dsn" in self._peer:
             rcpt += " NOTIFY=NEVER"
         for stage, command, limit, wanted in (
-            (Stage.MAIL, self._mail(letter), limits.mail, _SUCCESS),
-            (Stage.RCPT, rcpt.encode(), limits.rcpt, _SUCCESS),
+            (Stage.MAIL, self._mail(letter), limits.command, _SUCCESS),
+            (Stage.RCPT, rcpt.encode(), limits.command, _SUCCESS),
             (Stage.DATA, b"DATA", limits.data, _GO_ON),
         ):
             answer = await self.say(command, limit)
@@ -123,8 +123,8 @@ async def _transact(
             return Reply(code=553, text="the recipient needs SMTPUTF8, not offered")
         mail += " SMTPUTF8"
     steps = (
-        (mail.encode(), limits.mail, _SUCCESS),
-        (f"RCPT TO:<{forward_path}>".encode(), limits.rcpt, _SUCCESS),
+        (mail.encode(), limits.command, _SUCCESS),
+        (f"RCPT TO:<{forward_path}>".encode(), limits.command, _SUCCESS),
         (b"DATA", limits.data, _GO_AHEAD),
     )
     for command, limit, wanted in steps:

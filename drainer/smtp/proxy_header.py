@@ -19,7 +19,7 @@ _TCP = {4: 0x11, 6: 0x21}
 def header_of(sock: socket.socket, version: str) -> bytes:
     """Return the header for a connected socket; b'' if ``version`` is 'off'.
 
-    No proxy stands before a Unix socket: it gets none.
+    There is no proxy before a Unix socket: it gets none.
     """
     if version not in (V1, V2) or sock.family == socket.AF_UNIX:
         return b""

@@ -89,7 +89,7 @@ class RateLimiter:
             if self._total and (bucket := await self._total.bucket()):
                 self._buckets[TOTAL] = bucket
             self._idle = timedelta(0)
-        self._pulse()
+        self._wake_waiting()
 
     async def limit(self, messages: Rate | None) -> None:
         """Continue with another rate of messages, which the operator has set."""
@@ -99,17 +99,17 @@ class RateLimiter:
     def scale(self, level: float) -> None:
         """Let only a part of the rate of messages through, above 0 and up to 1."""
         self._level = level
-        self._pulse()
+        self._wake_waiting()
 
     def close(self) -> None:
         """Let no task wait any more: the drain must end."""
         self._closed = True
-        self._pulse()
+        self._wake_waiting()
 
     @property
     def burst_bytes(self) -> int:
         """How many bytes may be sent at once: a burst."""
-        bucket = self._buckets.get("octets")
+        bucket = self._buckets.get("bytes")
         return sys.maxsize if bucket is None else max(1, int(bucket.max_rate))
 
     @property
@@ -118,11 +118,14 @@ class RateLimiter:
         bucket = self._buckets.get("recipients")
         return sys.maxsize if bucket is None else max(1, int(bucket.max_rate))
 
-    async def recipients(self, count: int) -> bool:
-        """Wait until this many may be named without a message; False as ``message``."""
+    async def take_recipients(self, count: int) -> bool:
+        """Wait until this many may be named without a message.
+
+        False when the drain ends first.
+        """
         return await self._take("recipients", count)
 
-    async def message(
+    async def take_message(
         self, recipients: int = 1, gone: asyncio.Future[float] | None = None
     ) -> bool:
         """Wait until one message may be sent; False when the drain ends first.
@@ -130,7 +133,7 @@ class RateLimiter:
         Also when the session that asks is ``gone``: then another session gets the
         token.
         """
-        if await self.message_now(recipients):
+        if await self.take_message_now(recipients):
             return True
         self._waiting += 1
         try:
@@ -143,7 +146,7 @@ class RateLimiter:
         finally:
             self._waiting -= 1
 
-    async def message_now(self, recipients: int = 1) -> bool:
+    async def take_message_now(self, recipients: int = 1) -> bool:
         """Take the tokens if that needs no waiting and no other task waits for some."""
         if self._closed or self._waiting or self._share <= 0:
             return False
@@ -160,24 +163,24 @@ class RateLimiter:
             await bucket.acquire(cost)  # never suspends: there is capacity
         return True
 
-    async def connection(self) -> bool:
+    async def take_connection(self) -> bool:
         """Wait until one session may be opened; False when the drain ends first."""
         return await self._take("connections", 1)
 
-    async def octets(self, size: int) -> None:
+    async def take_bytes(self, size: int) -> None:
         """Wait until this many bytes may be sent, in slices of at most a burst.
 
         Neither the end of the drain nor a lost share ends a message in mid-content.
         """
-        if "octets" in self._buckets:
-            await self._take("octets", size, begun=True)
+        if "bytes" in self._buckets:
+            await self._take("bytes", size, started=True)
 
     async def _take(
         self,
         name: str,
         count: int,
         *,
-        begun: bool = False,
+        started: bool = False,
         gone: asyncio.Future[float] | None = None,
     ) -> bool:
         """Take tokens, in slices; False when the drain ends first.
@@ -186,10 +189,10 @@ class RateLimiter:
         to tokens paid at a higher price, which with the bucket would be more than a
         burst.
         """
-        async with self._turns[name]:  # aiolimiter serves the smallest wish first
+        async with self._turns[name]:  # aiolimiter serves the smallest request first
             paid, price, bucket = 0.0, 0.0, None
-            while begun or not (self._closed or (gone and gone.done())):
-                if self._share <= 0 and not begun:
+            while started or not (self._closed or (gone and gone.done())):
+                if self._share <= 0 and not started:
                     await self._unless_moved(None, 0, gone)
                     continue
                 if bucket is not self._buckets.get(name):
@@ -239,7 +242,7 @@ class RateLimiter:
             for each in waits:
                 each.cancel()
 
-    def _pulse(self) -> None:
+    def _wake_waiting(self) -> None:
         """Wake each task that waits for a limit that is no longer in force."""
         self._moved.set()
         self._moved = asyncio.Event()

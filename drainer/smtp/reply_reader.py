@@ -55,7 +55,7 @@ class ReplyReader:
         #: No further reply counts.
         self.broken = False
         #: Whether the peer ever answered a MAIL.
-        self.heard = False
+        self.has_replied = False
         #: Where the step was lost, and the reply or reason; None = in step.
         self.misstep: tuple[Stage, Reply | Lost] | None = None
         self._said_quit = False
@@ -76,7 +76,7 @@ class ReplyReader:
         transaction.note(stage, reply)
         if not isinstance(reply, Reply):
             return reply
-        self.heard = True
+        self.has_replied = True
         if reply.code == _CLOSING:
             self.broken = True  # RFC 5321 3.8: it closes after this
         if _is_out_of_place(reply, stage):
@@ -136,7 +136,7 @@ class ReplyReader:
             answers = [self.loss] * len(answers)
         elif is_last:
             extras = await self._extras(limit, answers)
-            answers = self._uncontradicted(answers, extras)
+            answers = self._check_extras(answers, extras)
         several = transaction.own_replies
         return answers if several else answers * len(transaction.accepted)
 
@@ -173,7 +173,7 @@ class ReplyReader:
                     transaction.end(claimed, Stage.DOT, reply)
         self.give_up("answered before the final dot")
 
-    def _uncontradicted(
+    def _check_extras(
         self, answers: list[Reply | Lost], extras: list[Reply | Lost]
     ) -> list[Reply | Lost]:
         """Return the replies to a final dot; Lost for all if more came and disagree."""

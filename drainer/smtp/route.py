@@ -25,8 +25,8 @@ class Timeouts(Struct, frozen=True, kw_only=True):
     connect: float = 30.0
     banner: float = 300.0
     ehlo: float = 300.0
-    mail: float = 300.0
-    rcpt: float = 300.0
+    #: For MAIL and for RCPT.
+    command: float = 300.0
     data: float = 120.0
     body: float = 180.0
     dot: float = 600.0
@@ -118,7 +118,7 @@ class Route(Struct, frozen=True, kw_only=True):
     @property
     def verifies(self) -> bool:
         """Whether the certificate is verified: a password goes to no other server."""
-        names_key = bool(self.tls_files.pins) or self.requires_dane
+        names_key = bool(self.tls_files.pin) or self.requires_dane
         return self.verify or self.login is not None or names_key
 
     @property

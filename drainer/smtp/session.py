@@ -95,9 +95,9 @@ class Session:
         )
 
     @property
-    def heard(self) -> bool:
+    def has_replied(self) -> bool:
         """Whether the peer ever answered a MAIL."""
-        return self._replies.heard
+        return self._replies.has_replied
 
     @property
     def lost(self) -> bool:
@@ -189,7 +189,7 @@ class Session:
         only way not to deliver an empty message.
         """
         reply = await self._replies.answer(
-            transaction, Stage.FORWARD, self._timeouts.mail
+            transaction, Stage.FORWARD, self._timeouts.command
         )
         if isinstance(reply, Reply) and reply.category == 2:  # noqa: PLR2004
             return reply
@@ -230,7 +230,7 @@ class Session:
         Some servers answer 503 to a MAIL behind a final dot, although they offer
         PIPELINING. That judges no message: it is sent again, now in its turn.
         """
-        limit = self._timeouts.mail
+        limit = self._timeouts.command
         reply = await self._replies.answer(transaction, Stage.MAIL, limit)
         is_early = isinstance(reply, Reply) and reply.code == _OUT_OF_TURN
         if not (transaction.behind_dot and is_early) or self._replies.broken:
@@ -248,7 +248,9 @@ class Session:
     ) -> None:
         if not self._pipelining:
             self._write_next(rcpt_command(claimed.recipient, self.extensions), "RCPT")
-        reply = await self._replies.answer(transaction, Stage.RCPT, self._timeouts.rcpt)
+        reply = await self._replies.answer(
+            transaction, Stage.RCPT, self._timeouts.command
+        )
         is_success = _is_success(reply)
         if claimed.n in transaction.results:  # MAIL was refused: this is noise
             if is_success:
@@ -282,7 +284,7 @@ class Session:
     async def _lone_dot(self) -> None:
         """Answer a 354 although no recipient was accepted (RFC 2920 3.1).
 
-        The refusals stand: the 354 came in its turn. A primary that takes the empty
+        The refusals count: the 354 came in its turn. A primary that takes the empty
         message is careless, and drainer opens another session. LMTP has no reply to a
         dot without recipients, and must not say 354 (RFC 2033 4.2): the session ends.
         """
@@ -303,7 +305,7 @@ class Session:
         if self._replies.is_interrupted("RSET"):
             return
         self._wire.write(b"RSET\r\n")
-        reply = await self._wire.reply(self._timeouts.mail)
+        reply = await self._wire.reply(self._timeouts.command)
         if isinstance(reply, Lost):
             return
         if reply.code in NO_PROOF:

@@ -23,16 +23,16 @@ class TlsFiles(Struct, frozen=True, kw_only=True):
     #: Path of CA certificates (PEM) to trust instead; '' = those of this host.
     ca: str = ""
     #: Paths of our certificate and its key (PEM), and the key's password.
-    certificate: str = ""
+    cert: str = ""
     key: str = ""
     key_password: str = ""
     #: SHA-256 of public keys (SubjectPublicKeyInfo), in hex: the server's must be one
     #: of them, and then no CA is asked.
-    pins: tuple[str, ...] = ()
+    pin: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Return it without the password."""
-        shown = (self.ca, self.certificate, self.key, self.pins)
+        shown = (self.ca, self.cert, self.key, self.pin)
         return f"TlsFiles{shown}"
 
 
@@ -50,9 +50,9 @@ def client_context(
     files that cannot be used.
     """
     context = ssl.create_default_context(cafile=files.ca or None)
-    if files.certificate:
+    if files.cert:
         context.load_cert_chain(
-            files.certificate, files.key or None, lambda: files.key_password
+            files.cert, files.key or None, lambda: files.key_password
         )
     context.hostname_checks_common_name = False
     if minimum != _USUAL:  # what OpenSSL and Python allow by themselves
@@ -61,7 +61,7 @@ def client_context(
             context.minimum_version = _VERSIONS[minimum]
     if minimum in _OLD:
         context.set_ciphers("DEFAULT:@SECLEVEL=0")
-    if not verify or files.pins:
+    if not verify or files.pin:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context

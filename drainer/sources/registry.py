@@ -76,7 +76,7 @@ def open_source(
     if scheme not in _MODULES:
         message = f"unknown kind of source {scheme!r} in {redact_url(url)!r}"
         raise UsageError(message, hint=f"known kinds: {', '.join(SCHEMES)}")
-    chosen, place = _chosen(scheme, path)
+    chosen, place = _choose(scheme, path)
     if place == "":
         message = f"no path in {redact_url(url)!r}"
         raise UsageError(message, hint=f"write {scheme}:/path")
@@ -98,7 +98,7 @@ def open_source(
     return chosen.make(where, **keywords)
 
 
-def _chosen(scheme: str, path: str) -> tuple[SourceFormat, str | None]:
+def _choose(scheme: str, path: str) -> tuple[SourceFormat, str | None]:
     """Return the format and its path; None for a name that has no path."""
     name, equals, rest = path.partition("=")
     named = _NAMED.get((scheme, name))

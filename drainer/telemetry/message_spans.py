@@ -151,7 +151,9 @@ class MessageSpans:
             groups = shared, self._judgement(rows[0], own)
         else:
             groups = shared, _verdicts(rows)
-            events += [self._classified(row, facts, own) for row in rows[:MAX_EVENTS]]
+            events += [
+                self._classification_event(row, facts, own) for row in rows[:MAX_EVENTS]
+            ]
         yield TraceSpan(
             "attempt",
             place,
@@ -171,16 +173,24 @@ class MessageSpans:
         self, start: int, stages: Sequence[Sequence[Any]], own: OwnMailboxes
     ) -> list[SpanEvent]:
         return [
-            SpanEvent(_stage_name(name), start + offset, self._said(name, reply, own))
+            SpanEvent(
+                _stage_name(name),
+                start + offset,
+                self._reply_attributes(name, reply, own),
+            )
             for name, offset, reply in stages
         ]
 
-    def _classified(self, row: Row, facts: SpanFacts, own: OwnMailboxes) -> SpanEvent:
+    def _classification_event(
+        self, row: Row, facts: SpanFacts, own: OwnMailboxes
+    ) -> SpanEvent:
         """Return the decision about one of several recipients."""
         about = {**self._recipient(row, facts), **self._judgement(row, own)}
         return SpanEvent("classify", row["at"], about)
 
-    def _said(self, stage: str, reply: str, own: OwnMailboxes) -> Attributes:
+    def _reply_attributes(
+        self, stage: str, reply: str, own: OwnMailboxes
+    ) -> Attributes:
         """Return a reply as attributes; its codes as well if it is not positive."""
         if stage == "throttle.wait":
             return {names.WAIT: float(reply.removesuffix(" s"))}
@@ -201,7 +211,7 @@ class MessageSpans:
             if _is_ours(name):
                 continue
             end = start + offset
-            said = self._said(name, reply, own)
+            said = self._reply_attributes(name, reply, own)
             code = said.get(names.CODE)
             error = (
                 ""
@@ -254,8 +264,8 @@ class MessageSpans:
         reply, evidence = row["reply"], row["evidence"]
         words = row["rule"], row["verdict"], reply, self._view.text(reply, own)
         if self._view.text(evidence, own) == evidence:
-            return _judged(*words, evidence)
-        found = SharedAttributes(_judged(*words, ""))
+            return _verdict_attributes(*words, evidence)
+        found = SharedAttributes(_verdict_attributes(*words, ""))
         values = from_json(evidence)
         sent_to = values.pop(_SENT_TO, "")
         found |= _flat(self._view.tree(values, own))
@@ -276,7 +286,7 @@ def _positive(reply: str) -> SharedAttributes:
 
 
 @lru_cache(1024)
-def _judged(
+def _verdict_attributes(
     rule: str, verdict: str, reply: str, shown: str, evidence: str
 ) -> SharedAttributes:
     found = SharedAttributes({names.RULE: rule})

@@ -103,17 +103,17 @@ class CollectorSession(requests.Session):
         said = printable(self._message(), MAX_WORDS)
         return ": ".join(filter(None, (f"HTTP {self.status}", said, words)))
 
-    def _parsed(self) -> Status:
+    def _parse(self) -> Status:
         try:
             return Status.FromString(self.content)
         except DecodeError:
             return Status()
 
     def _code(self) -> int:
-        return self._parsed().code if self.status >= 400 else 0  # noqa: PLR2004
+        return self._parse().code if self.status >= 400 else 0  # noqa: PLR2004
 
     def _message(self) -> str:
-        known = self._parsed().message
+        known = self._parse().message
         return known or self.content[:MAX_WORDS].decode("utf-8", "replace").strip()
 
 

@@ -50,7 +50,7 @@ class AddressView:
         """Hash with the ledger's own key unless ``plain``."""
         self._salt = salt
         self.plain = plain
-        self._cached = lru_cache(2048)(self._shown)
+        self._cached = lru_cache(2048)(self._hide)
         self._hash = lru_cache(8192)(self._digest)
 
     def address(self, mailbox: str) -> str:
@@ -93,7 +93,7 @@ class AddressView:
             case _:
                 return value
 
-    def _shown(self, text: str, own: tuple[str, ...]) -> str:
+    def _hide(self, text: str, own: tuple[str, ...]) -> str:
         known = {each.lower(): each for each in own}
         for each in sorted(known.values(), key=len, reverse=True):
             bare = f"{_local(each)}@{each.rpartition('@')[2]}"  # `<john doe@x>`

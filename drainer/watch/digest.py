@@ -77,7 +77,7 @@ def _lines(facts: Mapping[str, Any], hostname: str) -> Iterator[str]:
     since, until = _minute(facts["since"]), _minute(facts["until"])
     yield f"drainer on {hostname}, {since} to {until}"
     yield ""
-    yield from _standing(facts)
+    yield from _state_counts(facts)
     breakers = [each | {"since": _minute(each["since"])} for each in facts["breakers"]]
     facts = {**facts, "breakers": breakers}
     for title, key, row in _SECTIONS:
@@ -120,7 +120,7 @@ _SECTIONS = (
 """Of each section: its title, the key of its rows, and how a row is written."""
 
 
-def _standing(facts: Mapping[str, Any]) -> Iterator[str]:
+def _state_counts(facts: Mapping[str, Any]) -> Iterator[str]:
     for state, count in facts["states"].items():
         if count:
             yield f"{count:>7} {state}"
@@ -138,7 +138,7 @@ def _minute(moment: str) -> str:
     return moment[:16].replace("T", " ") + "Z"
 
 
-def _encoded(subject: str) -> str:
+def _encode_subject(subject: str) -> str:
     """Return a subject as RFC 2047 writes it, if it is not ASCII."""
     if not subject.isprintable():
         raise ValueError("a subject is one line")
@@ -156,7 +156,7 @@ def mail_of(text: str, to: str, hostname: str, now: datetime, subject: str) -> b
         f"To: <{to}>",
         f"Date: {format_datetime(now)}",
         f"Message-ID: <drainer.{int(now.timestamp() * 1e6)}@{host}>",
-        f"Subject: {_encoded(f'drainer on {host}: {subject}')}",
+        f"Subject: {_encode_subject(f'drainer on {host}: {subject}')}",
         "Auto-Submitted: auto-generated",
         "MIME-Version: 1.0",
         "Content-Type: text/plain; charset=utf-8",

@@ -26,9 +26,9 @@ from drainer.watch.plan import WatchPlan
 class DrainTask:
     """A drain that runs, or is about to run."""
 
-    def __init__(self, plan: WatchPlan, diary: WatchLog) -> None:
+    def __init__(self, plan: WatchPlan, watch_log: WatchLog) -> None:
         self._plan = plan
-        self._diary = diary
+        self._watch_log = watch_log
         #: The run, once it has started.
         self.active_run: Run | None = None
         #: The watch has stopped it, so its end says nothing about the primary.
@@ -55,7 +55,7 @@ class DrainTask:
                         await run.drain()
             return await self._meaning(run)
         except DrainerError as error:
-            return _failed(error)
+            return _describe_failure(error)
 
     def _request(self) -> DrainRequest:
         plan = self._plan
@@ -75,15 +75,15 @@ class DrainTask:
 
     async def _meaning(self, run: Run) -> Observation:
         if run.result.error is not None:
-            return _failed(run.result.error)
+            return _describe_failure(run.result.error)
         drain = run.engine
         sent = drain.progress.sent_messages
         breakers = [breaker for _, breaker in drain.open_breakers]
         stopped = [each for each in breakers if each.scope == ROUTE]
         if breakers and (not sent or len(stopped) == len(drain.routes)):
-            return _refused(breakers[0])
+            return _describe_refusal(breakers[0])
         due = await asyncio.to_thread(
-            self._diary.next_due,
+            self._watch_log.next_due,
             self._plan.urls,
             list(drain.routes),
             braked=drain.is_braked,
@@ -101,7 +101,7 @@ class DrainTask:
         )
 
 
-def _refused(breaker: CircuitBreaker) -> Observation:
+def _describe_refusal(breaker: CircuitBreaker) -> Observation:
     reply = (
         breaker.cause.reply if breaker.cause else "no message was accepted for too long"
     )
@@ -112,6 +112,6 @@ def _refused(breaker: CircuitBreaker) -> Observation:
     )
 
 
-def _failed(error: DrainerError) -> Observation:
+def _describe_failure(error: DrainerError) -> Observation:
     words = f"{error}: {error.hint}" if error.hint else str(error)
     return Observation(event=WatchEvent.FAILED, why=words, delivered_any=False)

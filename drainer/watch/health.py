@@ -1,4 +1,4 @@
-"""What a watch reads once a second: controls, the clock and its drain."""
+"""What a watch reads once a second: overrides, the clock and its drain."""
 
 import asyncio
 import contextlib
@@ -20,12 +20,12 @@ CHECK_LIMIT = 120.0
 _SAYS = {OverrideKind.UP: WatchEvent.UP, OverrideKind.DOWN: WatchEvent.DOWN}
 
 
-def last_hook(controls: Sequence[Override], since: datetime) -> Observation | None:
+def last_hook(overrides: Sequence[Override], since: datetime) -> Observation | None:
     """Return what the last hook reported; several at once count as one.
 
     A hook before ``since`` does not count: the watch did not listen.
     """
-    said = [c for c in controls if c.ask in _SAYS and c.at >= since]
+    said = [c for c in overrides if c.ask in _SAYS and c.at >= since]
     if not said:
         return None
     last = said[-1]
@@ -92,7 +92,7 @@ class DrainHealth:
     def __init__(self) -> None:
         self._failures = 0
 
-    def happenings(
+    def observations(
         self, watch: WatchStatus, draining: DrainTask
     ) -> Iterator[Observation]:
         """Yield what has happened to it since the last call."""

@@ -44,7 +44,7 @@ class Journal:
         #: Of the last check, without what differs each time; None before the first.
         self._outcome: str | None = None
 
-    def moved(self, watch: WatchStatus, run: str) -> None:
+    def record_change(self, watch: WatchStatus, run: str) -> None:
         """Report a change of state; ``run`` is the id of the last drain, or ''."""
         until = ""
         if watch.until is not None:
@@ -68,13 +68,13 @@ class Journal:
             "runs": self._runs,
         }
 
-    def ended(self) -> None:
+    def record_end(self) -> None:
         """Report the end."""
         self._note(WATCH_ENDED, self._period | {"route": self._route})
 
-    def controlled(self, controls: Iterable[Override]) -> None:
+    def record_overrides(self, overrides: Iterable[Override]) -> None:
         """Report hooks, pauses and rates that were given, a line for each."""
-        for each in controls:
+        for each in overrides:
             _log.info(printable(str(each), MAX_WHY))
 
     def report_check(self, problem: str) -> None:
@@ -94,11 +94,11 @@ class Journal:
             _log.warning(text)
         self._complaint = text
 
-    async def write(self, diary: WatchLog) -> None:
+    async def write(self, watch_log: WatchLog) -> None:
         """Write the queued reports into the ledger."""
         while self._unwritten:
             try:
-                await asyncio.to_thread(diary.note, self._unwritten[0])
+                await asyncio.to_thread(watch_log.note, self._unwritten[0])
             except LedgerError as error:
                 self.complain(str(error))
                 return

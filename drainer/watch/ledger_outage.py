@@ -52,13 +52,13 @@ class LedgerOutage:
             try:
                 made = await asyncio.to_thread(make)
             except LedgerLost as error:
-                self.failed(error)
+                self.record_failure(error)
                 if self.error is not None and not ending.is_set():
                     raise self.error from None
                 await self._pause(random.uniform(0, longest), ending)  # noqa: S311
                 longest = min(2 * longest, LONGEST_PAUSE)
             else:
-                self.answered()
+                self.record_answer()
                 return made
         return None
 
@@ -71,7 +71,7 @@ class LedgerOutage:
                 async with asyncio.timeout(min(left, SIGN_OF_LIFE)):
                     await ending.wait()
 
-    def failed(self, error: LedgerError) -> None:
+    def record_failure(self, error: LedgerError) -> None:
         """Record that the ledger did not answer; report it once a minute."""
         now = time.monotonic()
         self._since = now if self._since is None else self._since
@@ -85,7 +85,7 @@ class LedgerOutage:
             _log.warning(f"{error}; {words}")
             self._notifier.status(f"waiting for the ledger: {error}")
 
-    def answered(self) -> None:
+    def record_answer(self) -> None:
         """Record that the ledger works."""
         if self._since is not None:
             self._since, self._said = None, -SAY_EVERY

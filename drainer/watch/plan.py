@@ -44,7 +44,7 @@ class WatchPlan(Struct, frozen=True, kw_only=True):
 
     @property
     def route(self) -> Route:
-        """Return the route that hooks and controls of this watch are given for."""
+        """Return the route that hooks and overrides of this watch are given for."""
         return self.checks[0][0]
 
     def drains_like(self, other: "WatchPlan") -> bool:

@@ -28,7 +28,7 @@ class RouteStatus:
         self._breaker = BreakerFacts(
             state="closed", reply="", until=None, reason="", remedy=""
         )
-        self._pulse = LatencyStats()
+        self._latency = LatencyStats()
         self._delivery: RouteDelivery | None = None
         self._sent, self._rate = 0, 0.0
 
@@ -57,7 +57,7 @@ class RouteStatus:
         sent = len(progress.sent)
         self._rate = round((sent - self._sent) / seconds, 3)
         self._sent = sent
-        self._pulse = progress.latency
+        self._latency = progress.latency
         self._answered = progress.answered or self._answered
         self._breaker = _breaker_facts(delivery.breaker_guard.breaker)
 
@@ -67,7 +67,7 @@ class RouteStatus:
 
     def dot_ms(self, within: float) -> float | None:
         """Return the mean time for the final dot in the last seconds."""
-        return self._pulse.mean_ms("dot", within=within)
+        return self._latency.mean_ms("dot", within=within)
 
     def facts(self) -> RouteFacts:
         """Return all of it."""
@@ -82,9 +82,9 @@ class RouteStatus:
             limit=running.rate_controller.allowed if running else None,
             waiting=(running.not_ready or running.progress.waiting) if running else "",
             latency=LatencyFacts(
-                rcpt_ms=self._pulse.mean_ms("rcpt"),
-                dot_ms=self._pulse.mean_ms("dot"),
-                connect_ms=self._pulse.mean_ms("connect"),
+                rcpt_ms=self._latency.mean_ms("rcpt"),
+                dot_ms=self._latency.mean_ms("dot"),
+                connect_ms=self._latency.mean_ms("connect"),
             ),
             breaker=self._breaker,
             checks=self._checks,

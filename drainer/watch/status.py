@@ -50,10 +50,10 @@ class StatusHistory:
             name: self._routes.get(name) or RouteStatus(name) for name in names
         }
 
-    def moved(self, before: WatchStatus | None) -> None:
+    def record_change(self, before: WatchStatus | None) -> None:
         """Record a change of state, to that of ``watch``."""
         change = Change(
-            at=_written(self.watch.since),
+            at=_format_time(self.watch.since),
             before=before.state.value if before else "",
             state=self.watch.state.value,
             why=self.watch.why,
@@ -92,7 +92,7 @@ class StatusHistory:
         self._history.append((now, self._rate, _limit(run), slowest))
         self._tell()
 
-    async def changed(self) -> None:
+    async def wait_for_change(self) -> None:
         """Return after the next change."""
         await self._change.wait()
 
@@ -105,9 +105,9 @@ class StatusHistory:
         watch = self.watch
         return StatusSnapshot(
             state=watch.state.value,
-            since=_written(watch.since),
+            since=_format_time(watch.since),
             why=watch.why,
-            until=_written_or_none(watch.until),
+            until=_format_time_or_none(watch.until),
             primary=str(self.plan.route),
             sources=self.plan.urls,
             version=__version__,
@@ -128,7 +128,7 @@ class StatusHistory:
         progress = drain.progress
         return RunFacts(
             id=self._run.ledger.run_id,
-            started=_written(progress.started),
+            started=_format_time(progress.started),
             scanned=progress.scanned,
             total=progress.total,
             sent=progress.sent_messages,
@@ -153,17 +153,17 @@ def _control_facts(control: Override | None) -> ControlFacts | None:
     if control is None:
         return None
     return ControlFacts(
-        at=_written(control.at),
-        until=_written_or_none(control.until),
+        at=_format_time(control.at),
+        until=_format_time_or_none(control.until),
         per_second=control.per_second,
         reason=control.reason,
         by=control.by,
     )
 
 
-def _written(moment: datetime) -> str:
+def _format_time(moment: datetime) -> str:
     return moment.isoformat(timespec="milliseconds")
 
 
-def _written_or_none(moment: datetime | None) -> str | None:
-    return None if moment is None else _written(moment)
+def _format_time_or_none(moment: datetime | None) -> str | None:
+    return None if moment is None else _format_time(moment)

@@ -1,7 +1,7 @@
 """The watch: checks, drains, and checks again, until it is stopped.
 
 drainer.policy.watch.machine decides. This module gives it the events: its own checks,
-controls from the ledger, the clock, new mail, the drain that runs.
+overrides from the ledger, the clock, new mail, the drain that runs.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ from drainer.watch.status import StatusHistory
 from drainer.watch.systemd import Notifier
 
 TICK = 1.0
-"""Seconds between two reads of the ledger's controls and of the drain that runs."""
+"""Seconds between two reads of the ledger's overrides and of the drain that runs."""
 LAST_TRACES = 5.0
 """Seconds at the end; what a collector does not take by then, the next run sends."""
 _ENDED = "the watch has ended"
@@ -70,25 +70,25 @@ class Watch:
         plain = plan.config.telemetry.addresses == "plain"
         self._notifier = Notifier(plain=plain)
         self._run_id = uuid.uuid4().hex
-        self._chronicle = Journal(str(plan.route), self._notifier)
+        self._journal = Journal(str(plan.route), self._notifier)
         limit = plan.config.watch.ledger_patience
-        self._patience = LedgerOutage(limit, self._notifier)
-        self._watch = WatchStatus(since=self._chronicle.began)
+        self._outage = LedgerOutage(limit, self._notifier)
+        self._watch = WatchStatus(since=self._journal.began)
         self._adopt(plan)
-        self._show = StatusHistory(plan, self._watch)
+        self._status = StatusHistory(plan, self._watch)
         self._exporting: ExportProcess | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._draining: DrainTask | None = None
         self._sense = DrainHealth()
-        self._last_control = 0
-        self._heed_since = self._chronicle.began - plan.config.watch.remember
+        self._last_override = 0
+        self._overrides_since = self._journal.began - plan.config.watch.remember
         self._looked = self._ticked = 0.0
         self._ending = asyncio.Event()
         self._wake = asyncio.Event()
 
     def _adopt(self, plan: WatchPlan) -> None:
         self._plan = plan
-        self._patience.limit = plan.config.watch.ledger_patience
+        self._outage.limit = plan.config.watch.ledger_patience
         self._looking = NewMailCheck(plan.sources, plan.admission)
         self._digest_due = next_digest(plan.config, utcnow(), wall)
 
@@ -100,11 +100,11 @@ class Watch:
         self._listen()
         with contextlib.ExitStack() as stack:
             stack.callback(os.close, own(lock_folder(plan.url), str(plan.route)))
-            diary = await self._patience.open(self._open_diary, self._ending)
-            if diary is None:
+            watch_log = await self._outage.open(self._open_log, self._ending)
+            if watch_log is None:
                 return
-            self._diary = diary
-            stack.callback(self._diary.close)
+            self._watch_log = watch_log
+            stack.callback(self._watch_log.close)
             serve = self._server()
             self._exporting = self._export()
             async with (
@@ -113,23 +113,23 @@ class Watch:
             ):
                 notices.end_with(_ENDED, "it failed; its log says why")
                 await self._run(serve)
-                notices.end_with(_ENDED, str(self._patience.error or "by a signal"))
-        if self._patience.error is not None:
-            raise self._patience.error
+                notices.end_with(_ENDED, str(self._outage.error or "by a signal"))
+        if self._outage.error is not None:
+            raise self._outage.error
 
     async def _run(self, serve: Serve | None) -> None:
         """Watch until the end, with everything that runs beside the loop."""
         async with asyncio.TaskGroup() as group:
             self._group = group
-            self._heed_reload()
+            self._reload_on_signal()
             if serve is not None:
-                self._spawn("serve", serve(self._show))
+                self._spawn("serve", serve(self._status))
             self._record(None)
             self._notifier.ready()
             await self._loop()
             await self._end()
 
-    def _open_diary(self) -> WatchLog:
+    def _open_log(self) -> WatchLog:
         plan = self._plan
         return WatchLog(plan.url, str(plan.route), self._run_id)
 
@@ -155,7 +155,7 @@ class Watch:
             loop.add_signal_handler(number, self._stop)
         loop.add_signal_handler(signal.SIGHUP, lambda: None)  # not yet
 
-    def _heed_reload(self) -> None:
+    def _reload_on_signal(self) -> None:
         asyncio.get_running_loop().add_signal_handler(
             signal.SIGHUP, lambda: self._spawn("reload", self._load_again())
         )
@@ -170,7 +170,7 @@ class Watch:
             signal.signal(number, signal.SIG_DFL)
 
     async def _loop(self) -> None:
-        while not self._ending.is_set() and self._patience.error is None:
+        while not self._ending.is_set() and self._outage.error is None:
             if time.monotonic() - self._ticked >= TICK:
                 self._ticked = time.monotonic()
                 self._tick()
@@ -178,11 +178,11 @@ class Watch:
             self._act()
             self._notifier.alive()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._rest()):
+                async with asyncio.timeout(self._seconds_to_check()):
                     await self._wake.wait()
             self._wake.clear()
 
-    def _rest(self) -> float:
+    def _seconds_to_check(self) -> float:
         """Return the seconds until there is something to check."""
         left = TICK - (time.monotonic() - self._ticked)
         if self._watch.until is not None:
@@ -201,8 +201,8 @@ class Watch:
         while self._tasks:
             await asyncio.wait(self._tasks.values(), timeout=TICK)
             self._notifier.alive()
-        self._chronicle.ended()
-        await self._chronicle.write(self._diary)
+        self._journal.record_end()
+        await self._journal.write(self._watch_log)
         await self._end_export()
         _log.info("watch ended")
 
@@ -221,10 +221,10 @@ class Watch:
 
     # --- what happens, and what follows
 
-    def _happen(self, happening: Observation) -> None:
+    def _happen(self, observation: Observation) -> None:
         before = self._watch
-        self._watch = step(before, happening, utcnow(), self._plan.settings)
-        self._show.watch = self._watch
+        self._watch = step(before, observation, utcnow(), self._plan.settings)
+        self._status.watch = self._watch
         if _shown(before) != _shown(self._watch):
             self._record(before)
         if self._watch.state is WatchState.DONE:
@@ -235,15 +235,15 @@ class Watch:
     def _record(self, before: WatchStatus | None) -> None:
         active = self._draining.active_run if self._draining else None
         run = active.ledger.run_id if active else ""
-        self._chronicle.moved(self._watch, run)
-        self._show.moved(before)
+        self._journal.record_change(self._watch, run)
+        self._status.record_change(before)
 
     def _act(self) -> None:
         todo, draining = self._watch.todo(utcnow()), self._draining
         if todo is WatchTask.CHECK:
             self._spawn("check", self._check())
         if todo is WatchTask.DRAIN and "drain" not in self._tasks:
-            self._draining = DrainTask(self._plan, self._diary)
+            self._draining = DrainTask(self._plan, self._watch_log)
             self._sense = DrainHealth()
             self._spawn("drain", self._drain(self._draining))
         elif todo is not WatchTask.DRAIN and draining is not None:
@@ -253,14 +253,14 @@ class Watch:
 
     def _tick(self) -> None:
         now = utcnow()
-        self._spawn("controls", self._read_controls())
-        self._spawn("write", self._chronicle.write(self._diary))
+        self._spawn("overrides", self._read_overrides())
+        self._spawn("write", self._journal.write(self._watch_log))
         self._hold(now)
         if self._draining is not None:
-            for happening in self._sense.happenings(self._watch, self._draining):
-                self._happen(happening)
+            for observation in self._sense.observations(self._watch, self._draining):
+                self._happen(observation)
         active = self._draining.active_run if self._draining else None
-        self._show.sample(active, now.timestamp())
+        self._status.sample(active, now.timestamp())
         idle = (
             self._watch.state is WatchState.ARMED or self._watch.wait is WatchWait.TIME
         )
@@ -271,33 +271,36 @@ class Watch:
             self._digest_due = next_digest(self._plan.config, now, wall)
             self._spawn("digest", self._digest(now))
 
-    async def _read_controls(self) -> None:
-        last = self._last_control
+    async def _read_overrides(self) -> None:
+        last = self._last_override
         try:
-            controls, force = await asyncio.to_thread(self._diary.controls, last)
+            overrides, force = await asyncio.to_thread(self._watch_log.controls, last)
         except LedgerError as error:
-            self._patience.failed(error)
+            self._outage.record_failure(error)
             return
-        self._patience.answered()
-        self._show.in_force = force
-        self._chronicle.controlled(c for c in controls if c.at >= self._heed_since)
-        if happening := last_hook(controls, self._heed_since):
-            self._happen(happening)
-            self._hurry(happening)
-        self._heed_since = LONG_AGO  # what comes now is new, whatever its clock says
-        if controls:
-            self._last_control = controls[-1].id
+        self._outage.record_answer()
+        self._status.in_force = force
+        self._journal.record_overrides(
+            each for each in overrides if each.at >= self._overrides_since
+        )
+        if observation := last_hook(overrides, self._overrides_since):
+            self._happen(observation)
+            self._hurry(observation)
+        # What comes now is new, whatever its clock says.
+        self._overrides_since = LONG_AGO
+        if overrides:
+            self._last_override = overrides[-1].id
 
-    def _hurry(self, happening: Observation) -> None:
+    def _hurry(self, observation: Observation) -> None:
         """Let a drain whose breaker is paused probe when a hook says up."""
         active = self._draining.active_run if self._draining else None
         paused = self._watch.wait is WatchWait.BREAKER
-        if happening.event is WatchEvent.UP and paused and active is not None:
+        if observation.event is WatchEvent.UP and paused and active is not None:
             active.engine.end_pauses()
 
     def _hold(self, now: datetime) -> None:
         """Apply pauses and hours."""
-        hold = find_hold(self._show.in_force, self._plan, now, self._watch.hold)
+        hold = find_hold(self._status.in_force, self._plan, now, self._watch.hold)
         if hold is not None and hold != self._watch.hold:
             self._happen(hold)
         elif hold is None and self._watch.hold is not None:
@@ -306,30 +309,30 @@ class Watch:
     # --- beside the loop
 
     async def _check(self) -> None:
-        reports, happening = await check_primaries(self._plan)
-        self._show.show_checks(reports)
-        is_good = happening.event is WatchEvent.GOOD
-        self._chronicle.report_check("" if is_good else happening.why)
-        self._happen(happening)
+        reports, observation = await check_primaries(self._plan)
+        self._status.show_checks(reports)
+        is_good = observation.event is WatchEvent.GOOD
+        self._journal.report_check("" if is_good else observation.why)
+        self._happen(observation)
 
     async def _drain(self, draining: DrainTask) -> None:
-        happening = await draining.run()
+        observation = await draining.run()
         gc.collect()  # a drain leaves cycles, and we collect rarely
-        self._show.sample(None, utcnow().timestamp())
+        self._status.sample(None, utcnow().timestamp())
         self._looked = time.monotonic()
         if not draining.stopped:
-            self._happen(happening)
-        elif happening.event is WatchEvent.FAILED:
-            _log.warning(happening.why)
+            self._happen(observation)
+        elif observation.event is WatchEvent.FAILED:
+            _log.warning(observation.why)
         self._draining = None
 
     async def _look(self) -> None:
         try:
-            if await self._looking.sees_news(self._diary.is_news):
+            if await self._looking.sees_news(self._watch_log.is_news):
                 self._happen(Observation(event=WatchEvent.MAIL))
-            self._chronicle.complain("")
+            self._journal.complain("")
         except DrainerError as error:
-            self._chronicle.complain(str(error))
+            self._journal.complain(str(error))
         self._looked = time.monotonic()
 
     async def _digest(self, now: datetime) -> None:
@@ -354,7 +357,7 @@ class Watch:
 
     async def _take_over(self, old: WatchPlan, new: WatchPlan) -> None:
         self._adopt(new)
-        self._show.adopt(new)
+        self._status.adopt(new)
         if new.config.telemetry != old.config.telemetry:
             await self._end_export()
             self._exporting = self._export()

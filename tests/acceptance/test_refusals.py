@@ -248,7 +248,7 @@ def test_the_reply_at_the_dot_is_that_of_the_accepted_ones_alone(
         assert replies[path] == "554 5.6.0 Content refused"
 
 
-def test_what_stopped_a_drain_is_told_with_the_fix(
+def test_what_stopped_a_drain_is_reported_with_the_fix(
     backup: Backup, peer: StartPeer
 ) -> None:
     """A person at the console reads the cause, the reply, and what to do where."""

@@ -187,7 +187,7 @@ def judged(source: Source) -> tuple[str, ScannedMessage]:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_to_an_envelope_is_told(
+def test_damage_to_an_envelope_is_reported(
     name: str, kit: Kit, root: Path, damage: str
 ) -> None:
     """Whatever names sender and recipients is whole, or the message is held."""
@@ -202,7 +202,7 @@ def test_damage_to_an_envelope_is_told(
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_to_a_content_is_told_or_is_mail(
+def test_damage_to_a_content_is_reported_or_is_mail(
     name: str, kit: Kit, root: Path, damage: str
 ) -> None:
     """Nothing is sent of a content that is not there."""

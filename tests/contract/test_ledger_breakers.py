@@ -705,14 +705,16 @@ def test_a_run_sees_its_share_and_what_holds_on_its_route(run: Run) -> None:
 # ---- what a watch reads and writes beside its drains
 
 
-def test_a_watch_is_told_when_the_next_drain_finds_something_to_do(run: Run) -> None:
+def test_a_watch_knows_when_the_next_drain_finds_something_to_do(
+    run: Run,
+) -> None:
     """What is due, what ripens unless the brake is on, and a breaker that may probe."""
 
     async def body(bench: Bench) -> None:
-        diary = WatchLog(bench.ledger.url, bench.route, "f" * 32)
+        watch_log = WatchLog(bench.ledger.url, bench.route, "f" * 32)
 
         def due(*, braked: bool = False) -> int | None:
-            found = diary.next_due([bench.mine], [bench.route], braked=braked)
+            found = watch_log.next_due([bench.mine], [bench.route], braked=braked)
             return None if found is None else to_micros(found)
 
         assert due() is None
@@ -723,11 +725,11 @@ def test_a_watch_is_told_when_the_next_drain_finds_something_to_do(run: Run) -> 
         await bench.ledger.breakers.keep(bench.route, replace(OPEN, until=early))
         assert due() == to_micros(early)
         decision = Decision(at=NOW, kind=DecisionKind.WATCH, rule="watch-armed")
-        diary.note(decision)
+        watch_log.note(decision)
         with bench.reading() as connection:
             query = sa.select(schema.decisions.c.run, schema.decisions.c.kind)
             rows = connection.execute(query.order_by(schema.decisions.c.id)).all()
         assert tuple(rows[-1]) == ("f" * 32, "watch")
-        diary.close()
+        watch_log.close()
 
     run(body)

@@ -386,7 +386,7 @@ async def looked(bench: Bench) -> int:
     return len(rows)
 
 
-def test_the_bounce_rules_are_asked_about_a_delivery_before_it_is_told_of(
+def test_the_bounce_rules_are_asked_about_a_delivery_before_it_is_reported(
     run: Run,
 ) -> None:
     """Once, where the sender asked for it; the answer stands, whatever it is."""

@@ -236,8 +236,10 @@ def _find_key(dns: Resolver, tags: Tags) -> bytes | SignatureFinding:
 def _fault_of_key(key: Tags, tags: Tags) -> SignatureFinding | None:
     """Return what is wrong with a key for this signature (RFC 6376 3.6.1)."""
     kind = key.get(b"k", b"rsa")
-    flags = _listed(key.get(b"t", b""))
-    services, hashes = (_listed(key.get(name, default)) for name, default in _ALLOWED)
+    flags = _split_list(key.get(b"t", b""))
+    services, hashes = (
+        _split_list(key.get(name, default)) for name, default in _ALLOWED
+    )
     if key.get(b"v", b"DKIM1") != b"DKIM1":
         return SignatureFinding("a key of another version")
     if not key.get(b"p"):
@@ -262,7 +264,7 @@ _ALLOWED = ((b"s", b"*"), (b"h", b"sha256"))
 """Tags of a key that limit its use, and what their absence means."""
 
 
-def _listed(value: bytes) -> set[bytes]:
+def _split_list(value: bytes) -> set[bytes]:
     return {each.strip() for each in value.split(b":")}
 
 

@@ -73,7 +73,7 @@ def relays_of(
         return found
     # Equal ones take turns (RFC 5321 5.1).
     better = [host for tier in found for host in random.sample(tier, len(tier))]
-    return _targets(dns, domain, better, _barred(dns, own, private=private))
+    return _targets(dns, domain, better, _address_filter(dns, own, private=private))
 
 
 def _targets(
@@ -92,7 +92,7 @@ def _targets(
     return MxTargets(problem=f"{name} has only private mail servers, or ours")
 
 
-def _barred(
+def _address_filter(
     dns: Resolver, own: frozenset[str], *, private: bool
 ) -> Callable[[str], bool]:
     """Return what says whether an address is private or this host's."""
@@ -126,7 +126,7 @@ def reach_of(
     hosts = [text.partition(" ")[2] for text in answer.texts] or [domain]
     if hosts in (["."], [""]):  # RFC 7505 3
         return Reachability.NULL_MX
-    is_barred = _barred(dns, own, private=private)
+    is_barred = _address_filter(dns, own, private=private)
     found = set(_reaches(dns, hosts[:MAX_HOSTS], own, is_barred))
     best = (Reachability.YES, Reachability.LATER, Reachability.OURS)
     return next((each for each in best if each in found), Reachability.NO_ADDRESS)

@@ -12,9 +12,9 @@ def make_directory_spec(config: Config) -> DirectorySpec:
         ListSpec(url=each) if isinstance(each, str) else each.values_for(ListSpec)
         for each in section.lists
     )
-    return DirectorySpec(
+    return section.values_for(
+        DirectorySpec,
         lists=tuple(specs),
-        max_age=section.max_age,
         delimiters=config.bounce.tag_delimiters,
     )
 

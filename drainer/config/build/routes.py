@@ -5,8 +5,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from msgspec.structs import replace
-
 from drainer.config import Config, own_hostname
 from drainer.config.host import is_socket, split_server
 from drainer.config.primary import BY_MX, DANE, IMPLICIT_PORT, PrimarySection
@@ -28,8 +26,8 @@ def make_route(config: Config) -> Route:
         message = "no primary is named"
         raise UsageError(message, hint="give --to HOST[:PORT], or set [primary] host")
     tiers = _tiers(primary)
-    return replace(
-        primary.values_for(Route),
+    return primary.values_for(
+        Route,
         login=_login(primary),
         host=tiers[0][0].host,
         port=tiers[0][0].port,
@@ -40,7 +38,6 @@ def make_route(config: Config) -> Route:
         tls_files=_tls_files(primary),
         ignore_extensions=frozenset(map(str.lower, primary.ignore_extensions)),
         timeouts=_timeouts(primary),
-        max_age=primary.max_age.total_seconds(),
     )
 
 
@@ -66,11 +63,11 @@ def _dane(config: Config) -> Dane | None:
     names_key = primary.verify or bool(primary.tls_pin)
     if primary.tls == "off" or (names_key and primary.tls != DANE):
         return None
-    settings = DaneSettings(
+    settings = bounce.values_for(
+        DaneSettings,
+        prefix="dns_",
         required=primary.tls == DANE,
         addresses=bounce.dns_servers,
-        port=bounce.dns_port,
-        timeout=bounce.dns_timeout.total_seconds(),
     )
     return Dane(settings)
 
@@ -80,14 +77,8 @@ def _tls_files(primary: PrimarySection) -> TlsFiles:
     password = ""
     if primary.tls_key_password_file:
         password = _first_line(primary.tls_key_password_file)
-    files = TlsFiles(
-        ca=primary.tls_ca,
-        certificate=primary.tls_cert,
-        key=primary.tls_key,
-        key_password=password,
-        pins=primary.tls_pin,
-    )
-    named = [name for name in (files.ca, files.certificate, files.key) if name]
+    files = primary.values_for(TlsFiles, prefix="tls_", key_password=password)
+    named = [name for name in (files.ca, files.cert, files.key) if name]
     if not named:
         return files
     try:
@@ -146,18 +137,11 @@ def make_route_table(
 
 
 def _timeouts(primary: PrimarySection) -> Timeouts:
-    command = primary.command_timeout.total_seconds()
-    return Timeouts(
-        connect=primary.connect_timeout.total_seconds(),
-        banner=primary.banner_timeout.total_seconds(),
+    return primary.values_for(
+        Timeouts,
+        suffix="_timeout",
         ehlo=primary.banner_timeout.total_seconds(),
-        mail=command,
-        rcpt=command,
-        data=primary.data_timeout.total_seconds(),
-        body=primary.body_timeout.total_seconds(),
-        dot=primary.dot_timeout.total_seconds(),
-        quit=min(command, Timeouts().quit),
-        idle=primary.idle_timeout.total_seconds(),
+        quit=min(primary.command_timeout.total_seconds(), Timeouts().quit),
     )
 
 

@@ -39,9 +39,9 @@ class GroupGuard:
             if each[1].classification.verdict is not Verdict.DELIVER
         ]
         if len(refused) < len(seen):
-            self._detector.delivered(traits)
+            self._detector.record_delivery(traits)
             self._release(traits)
-        found = self._detector.refused(traits, refused) if refused else None
+        found = self._detector.record_refusal(traits, refused) if refused else None
         if found is None:  # an earlier run may know better
             return (
                 next(iter(_groups_of(traits, self.held)), None) if self.held else None

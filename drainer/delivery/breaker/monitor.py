@@ -192,7 +192,7 @@ class BreakerMonitor:
                 registry.on_accepted(domain_of(address), now)
                 self._node_guard.compare(domain_of(address))
             for address, reply in answer.refused.items():
-                registry.contradicted(domain_of(address), scope, reply, now)
+                registry.record_contradiction(domain_of(address), scope, reply, now)
         taken = bool(answer.accepted) and not answer.refused
         registry.canary(scope, answer.outcome, answer.reply, now, taken=taken)
 

@@ -137,7 +137,7 @@ class Callout:
     async def _converse(self) -> str:
         """Ask on one session after another; return why none could be opened."""
         while not self._is_over:
-            if not await self._rate_limiter.connection():
+            if not await self._rate_limiter.take_connection():
                 break
             connection = await self._hosts.connect()
             if isinstance(connection, ConnectFailure):
@@ -158,7 +158,7 @@ class Callout:
         sender = wire_form(self._settings.sender)
         session = CalloutSession(connection, self._settings.route, sender, self._most)
         while not self._is_over and (asked := self._next(session.room)):
-            if not await self._rate_limiter.recipients(len(asked)):
+            if not await self._rate_limiter.take_recipients(len(asked)):
                 return
             replies = await session.ask(list(map(wire_form, asked)))
             if isinstance(replies, Reply):
@@ -201,7 +201,7 @@ class Callout:
         if self._is_random:
             return
         if heard.answer.existence is Existence.KNOWN:
-            self._detector.accepted(mailbox, domain_of(mailbox))
+            self._detector.record_acceptance(mailbox, domain_of(mailbox))
         elif heard.answer.existence is Existence.UNKNOWN:
             self._suspect(mailbox, reply)
 
@@ -215,7 +215,7 @@ class Callout:
             classification=classify(reply, Stage.RCPT, rules=self._settings.rules),
             answer=reply,
         )
-        is_suspicious = self._detector.refused(seen, utcnow()) is not None
+        is_suspicious = self._detector.record_refusal(seen, utcnow()) is not None
         if is_suspicious and not any(
             said.existence is Existence.KNOWN for said in self.said.values()
         ):

@@ -58,7 +58,7 @@ class LimitedScanner:
             except ScannerFailure as failure:
                 self._note_failure(request, str(failure))
                 raise
-        if self.pause.answered():
+        if self.pause.record_answer():
             _log.info(f"the scanner {self.settings.name} answers again")
         return answer
 
@@ -96,7 +96,7 @@ class LimitedScanner:
 
     def _note_failure(self, request: ScanRequest, reason: str) -> None:
         self._reason = reason
-        if self.pause.failed(request.message.id, utcnow()):
+        if self.pause.record_failure(request.message.id, utcnow()):
             mail = "waits for" if self.settings.defers else "is sent without"
             _log.warning(
                 f"the scanner {self.settings.name} fails ({reason}): mail {mail} it,"

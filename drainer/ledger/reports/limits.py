@@ -32,7 +32,7 @@ from drainer.ledger.writer.batch import (
 from drainer.mail.dsn.model import DsnAction
 from drainer.policy.bounce.limits import DAY, KEEP_KEYS, ReportedRecipient, ReportTally
 from drainer.policy.recipient.judge import BouncePermit
-from drainer.policy.recipient.settle import Settlement, apply_permit, is_told
+from drainer.policy.recipient.settle import Settlement, apply_permit, is_reported
 
 _N = schema.reports.c
 MICROSECOND = timedelta(microseconds=1)
@@ -116,7 +116,7 @@ def make_ending(
     closed: AttemptEnd, identity: WriterIdentity
 ) -> AttemptEndRows | WriterCall:
     """Return what writes an attempt's outcome; check the limits if one is reported."""
-    if not any(map(is_told, closed.settlements)):
+    if not any(map(is_reported, closed.settlements)):
         return closing_rows(closed, identity)
     delivery = replace(
         closed.delivery, spooled=None

@@ -108,14 +108,14 @@ class ScannerPause:
         """Return how long the pause still lasts."""
         return max(self._until - now, timedelta(0)) if self._until else timedelta(0)
 
-    def answered(self) -> bool:
+    def record_answer(self) -> bool:
         """Note that it answered; return whether a pause ends with that."""
         ended = self._until is not None
         self._failed.clear()
         self._until = None
         return ended
 
-    def failed(self, message: str, now: datetime) -> bool:
+    def record_failure(self, message: str, now: datetime) -> bool:
         """Note that it failed at a message; return whether a pause starts with that."""
         self._failed.add(message)
         if self._until is not None or len(self._failed) < FAILURES:

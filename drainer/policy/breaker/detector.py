@@ -236,14 +236,14 @@ class RefusalDetector:
         self._muted: dict[str, tuple[datetime, int]] = {}
         self._slow = self._late = 0
 
-    def accepted(self, recipient: str, domain: str) -> None:
+    def record_acceptance(self, recipient: str, domain: str) -> None:
         """Record a recipient that the primary accepted."""
         for each in (self._run, self._storm, self._losses):
             if each.senders:
                 each.clear()
         self._vote(recipient, domain, None)
 
-    def refused(self, seen: Refusal, now: datetime) -> Cause | None:
+    def record_refusal(self, seen: Refusal, now: datetime) -> Cause | None:
         """Record a permanent refusal; return what it makes suspicious."""
         fingerprint = seen.fingerprint
         count = self._run.add(seen, fingerprint)
@@ -258,7 +258,7 @@ class RefusalDetector:
             return seen.cause("ratio")
         return None
 
-    def delayed(self, seen: Refusal, *, took: bool) -> bool:
+    def record_delay(self, seen: Refusal, *, took: bool) -> bool:
         """Record a temporary refusal; return True if their number is suspicious.
 
         Few are enough where this run has delivered nothing (not ``took``).

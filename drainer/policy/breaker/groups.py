@@ -84,7 +84,7 @@ class GroupDetector:
         self._largest = 0
         self._refused: dict[str, _Alike] = {}
 
-    def delivered(self, traits: MailTraits) -> None:
+    def record_delivery(self, traits: MailTraits) -> None:
         """Record a message that the primary accepted."""
         self._deliveries += 1
         for group in _groups(traits):
@@ -94,7 +94,7 @@ class GroupDetector:
             del self._delivered[next(iter(self._delivered))]
         self._largest = max(self._largest, traits.size_bytes)
 
-    def refused(
+    def record_refusal(
         self, traits: MailTraits, seen: Iterable[tuple[RecipientKey, Refusal]]
     ) -> tuple[MailGroup, list[RecipientKey]] | None:
         """Record refusals; return the group that they show, and whom they concern.

@@ -168,34 +168,34 @@ class BreakerRegistry:
         self._counted.clear()
         for seen in attempt:
             if seen.classification.verdict is Verdict.DELIVER:
-                self._delivered(seen, reverse_path, now)
+                self._record_delivery(seen, reverse_path, now)
             else:
-                self._not_delivered(seen, now)
+                self._record_failure(seen, now)
 
-    def _delivered(self, seen: Refusal, reverse_path: str, now: datetime) -> None:
+    def _record_delivery(self, seen: Refusal, reverse_path: str, now: datetime) -> None:
         domain = seen.recipient_domain
         self.known.learn(seen.recipient, domain, reverse_path)
         for scope, memory in self._histories.both(domain):
-            memory.detector.accepted(seen.recipient, domain)
+            memory.detector.record_acceptance(seen.recipient, domain)
             memory.deliver(seen.sender_domain, now, attachment=seen.attachment)
             memory.on_accepted()
             if scope == ROUTE or scope in self.domains:
                 self.apply(scope, breakers.on_delivery)
 
-    def _not_delivered(self, seen: Refusal, now: datetime) -> None:
+    def _record_failure(self, seen: Refusal, now: datetime) -> None:
         verdict = seen.classification.verdict
         if verdict is Verdict.STOP:
-            self._stopped(seen, now)
+            self._weigh_refusal_of_us(seen, now)
         elif isinstance(seen.answer, Lost):
             self._lost(seen, seen.answer, now)
         elif not isinstance(seen.answer, Reply):
             return
         elif verdict in (Verdict.BOUNCE, Verdict.HOLD) or is_vote(seen.classification):
-            self._refused(seen, now)
+            self._weigh_refusal(seen, now)
         else:
-            self._delayed(seen, now)
+            self._weigh_delay(seen, now)
 
-    def took(self, seconds: float, now: datetime) -> None:
+    def record_dot_time(self, seconds: float, now: datetime) -> None:
         """Record how long the primary needed for a final dot; it may need a pause."""
         if self._histories.route.detector.slow(seconds):
             self._pause(f"the final dot was answered after {seconds:.0f} s", now)
@@ -250,7 +250,9 @@ class BreakerRegistry:
             scope, lambda breaker: breakers.on_canary(breaker, outcome, reply, now)
         )
 
-    def contradicted(self, domain: str, asked: str, reply: str, now: datetime) -> None:
+    def record_contradiction(
+        self, domain: str, asked: str, reply: str, now: datetime
+    ) -> None:
         """Record that a known-good recipient was refused, and others accepted."""
         cause = self.breaker(asked).cause
         if cause is not None:
@@ -285,7 +287,7 @@ class BreakerRegistry:
     def _suspect(self, scope: str, cause: Cause, now: datetime) -> None:
         self.apply(scope, lambda breaker: breakers.trip_suspicion(breaker, cause, now))
 
-    def _stopped(self, seen: Refusal, now: datetime) -> None:
+    def _weigh_refusal_of_us(self, seen: Refusal, now: datetime) -> None:
         """Weigh a refusal of us on the scopes that it may concern.
 
         One of the route as such may also be this recipient domain's alone.
@@ -335,14 +337,15 @@ class BreakerRegistry:
             if scope != domain
         )
 
-    def _refused(self, seen: Refusal, now: datetime) -> None:
+    def _weigh_refusal(self, seen: Refusal, now: datetime) -> None:
         """Weigh a refusal, unless it only repeats what others have answered."""
         domain = seen.recipient_domain
         is_new = not self._histories.of(domain).has_answered(seen)
         found = {
             scope: cause
             for scope, memory in self._histories.both(domain)
-            if is_new and (cause := memory.detector.refused(seen, now)) is not None
+            if is_new
+            and (cause := memory.detector.record_refusal(seen, now)) is not None
         }
         trigger = self.known.contradicts(seen.recipient)
         if trigger and seen.classification.rule in UNKNOWN_USER:
@@ -367,7 +370,7 @@ class BreakerRegistry:
         self._counted.add(key)
         return True
 
-    def _delayed(self, seen: Refusal, now: datetime) -> None:
+    def _weigh_delay(self, seen: Refusal, now: datetime) -> None:
         """Suspect a scope on which everybody is put off: the route, or one domain."""
         scopes = self._histories.both(seen.recipient_domain)
         if not is_repeatable(seen.classification, seen.answer):
@@ -380,7 +383,7 @@ class BreakerRegistry:
                 continue  # it was put off before, and others were not
             if self._is_probe(scope, seen):
                 self.apply(scope, lambda old: breakers.on_refusal(old, now, storm))
-            if memory.detector.delayed(seen, took=memory.took):
+            if memory.detector.record_delay(seen, took=memory.took):
                 found.append(scope)
         if found:
             scope = self._histories.widest(found)

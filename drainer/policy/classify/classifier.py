@@ -204,11 +204,11 @@ def _judge_positive(reply: Reply, stage: Stage) -> Classification:
         if stage.before_mail:
             return _judgement(Action.STOP_BRIEFLY, rule, reason)
         return _judgement(Action.RETRY, rule, reason, Scope.MESSAGE)
-    return _accepted(stage)
+    return _classify_acceptance(stage)
 
 
 @cache
-def _accepted(stage: Stage) -> Classification:
+def _classify_acceptance(stage: Stage) -> Classification:
     return Classification(
         verdict=Verdict.DELIVER,
         scope=Scope.RECIPIENT,

@@ -30,14 +30,14 @@ def find_delay(text: str) -> timedelta | None:
         hours, minutes, seconds = (int(part or 0) for part in match.groups())
         if match[3] is None:  # mm:ss
             hours, minutes, seconds = 0, hours, minutes
-        return _capped(hours * 3600 + minutes * 60 + seconds)
+        return _cap(hours * 3600 + minutes * 60 + seconds)
     for match in _WORDS.finditer(words):
         unit = (match[2] or "")[:1]
         before = words[: match.start()]
         if unit or before.rstrip().endswith(("retry", "again")):
-            return _capped(int(match[1]) * _SECONDS[unit or "s"])
+            return _cap(int(match[1]) * _SECONDS[unit or "s"])
     return None
 
 
-def _capped(seconds: int) -> timedelta:
+def _cap(seconds: int) -> timedelta:
     return min(timedelta(seconds=seconds), LONGEST)

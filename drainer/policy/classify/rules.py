@@ -194,10 +194,10 @@ def families() -> tuple[Rule, ...]:
         .read_text("utf-8")
     )
     found = tomllib.loads(text)
-    return rules_of([_joined(row, found["words"]) for row in found["rule"]])
+    return rules_of([_join(row, found["words"]) for row in found["rule"]])
 
 
-def _joined(row: Mapping[str, Any], classes: Mapping[str, str]) -> Mapping[str, object]:
+def _join(row: Mapping[str, Any], classes: Mapping[str, str]) -> Mapping[str, object]:
     """Return a row with its classes of words, and one expression for each list."""
     patterns = {
         key: with_classes(row[key], classes) for key in ("when", "unless") if key in row

@@ -68,7 +68,7 @@ class Rates(Struct, frozen=True, kw_only=True):
 
     messages: Rate | None = None
     #: Bytes of contents.
-    octets: Rate | None = None
+    bytes: Rate | None = None
     #: A message with more of them than a burst waits until all are paid for.
     recipients: Rate | None = None
     #: New connections; the burst is at least the number that may be open at once.

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from drainer.mail.envelope import AddressError, Recipient, domain_key, parse_mailbox
 
 
-def _folded(mailbox: str) -> str:
+def _fold(mailbox: str) -> str:
     local, at, domain = mailbox.lower().rpartition("@")
     return f"{local}{at}{domain_key(domain)}"
 
@@ -35,7 +35,7 @@ class AddressMapping(Struct, frozen=True, kw_only=True):
         """
         if not self.table:
             return forward_path
-        wanted = _folded(forward_path)
+        wanted = _fold(forward_path)
         domain = wanted.rpartition("@")[2]
         found = self.table.get(wanted) or self.table.get(f"@{domain}")
         if not found:
@@ -67,8 +67,8 @@ def parse_redirects(lines: Iterable[str]) -> AddressMapping:
         if not text or text.startswith("#"):
             continue
         old, new = _parse(text)
-        if table.setdefault(_folded(old), new) != new:
-            message = f"{old} is mapped twice, to {table[_folded(old)]} and to {new}"
+        if table.setdefault(_fold(old), new) != new:
+            message = f"{old} is mapped twice, to {table[_fold(old)]} and to {new}"
             raise ValueError(message)
     return AddressMapping(table=table)
 

@@ -195,7 +195,7 @@ def waits_refused(settlement: Settlement) -> str:
     return rule if rule == BY_NODE else settlement.refusal
 
 
-def is_told(settlement: Settlement) -> bool:
+def is_reported(settlement: Settlement) -> bool:
     """Return whether the sender gets a report."""
     return settlement.permit is not None and settlement.permit.sends
 
@@ -219,8 +219,8 @@ def _may_be_final(each: ClassifiedResult, context: SettleContext) -> bool:
 
     drainer must have a copy of the message, because it leaves the spool.
     """
-    rested = _has_rested(each, context)
-    return rested and context.kept and not context.breakers.pending.is_braked
+    is_delay_over = _is_delay_over(each, context)
+    return is_delay_over and context.kept and not context.breakers.pending.is_braked
 
 
 def _is_proven(each: ClassifiedResult, context: SettleContext) -> bool:
@@ -272,7 +272,7 @@ def _explain(each: ClassifiedResult, words: str, rule: str = "") -> ClassifiedRe
 def _confirmation_delay(each: ClassifiedResult, context: SettleContext) -> timedelta:
     """Return how long a pending bounce waits: it doubles while nothing proves it."""
     refused, first = each.result.claimed.refused, context.schedule.confirm_after
-    if refused is None or not _has_rested(each, context):
+    if refused is None or not _is_delay_over(each, context):
         return first
     if _is_suspended(each, context):
         return timedelta(0)
@@ -281,7 +281,7 @@ def _confirmation_delay(each: ClassifiedResult, context: SettleContext) -> timed
     return max(first, min(context.now - refused, MAX_CONFIRM_DELAY))
 
 
-def _has_rested(each: ClassifiedResult, context: SettleContext) -> bool:
+def _is_delay_over(each: ClassifiedResult, context: SettleContext) -> bool:
     claimed = each.result.claimed
     if claimed.refused is None or claimed.refusal != each.classification.rule:
         return False

@@ -81,7 +81,7 @@ class WatchStatus(Struct, frozen=True, kw_only=True):
     trusted: bool = False
     #: How often it became unhealthy lately, and since when it is healthy.
     relapses: int = 0
-    well_since: datetime | None = None
+    healthy_since: datetime | None = None
     #: Why nothing may be sent although the primary is healthy; None: it may.
     hold: Observation | None = None
 
@@ -112,19 +112,19 @@ def checks_needed(watch: WatchStatus, settings: WatchSettings) -> tuple[int, tim
 
 
 def step(
-    watch: WatchStatus, happening: Observation, now: datetime, settings: WatchSettings
+    watch: WatchStatus, observation: Observation, now: datetime, settings: WatchSettings
 ) -> WatchStatus:
     """Return the watch after an observation; the same one if nothing changes."""
-    if happening.event in (_E.HELD, _E.FREED):
-        hold = happening if happening.event is _E.HELD else None
+    if observation.event in (_E.HELD, _E.FREED):
+        hold = observation if observation.event is _E.HELD else None
         watch = replace(watch, hold=hold)
-    if happening.event in (_E.GOOD, _E.BAD):
-        watch, happening = _count_check(watch, happening, now, settings)
-    event = happening.event
+    if observation.event in (_E.GOOD, _E.BAD):
+        watch, observation = _count_check(watch, observation, now, settings)
+    event = observation.event
     if event is _E.TIME and (watch.until is None or not watch.is_due(now)):
         return watch
     if event is _E.UP and watch.state is _S.PROBING:
-        return _hurried(watch, now, settings)
+        return _hurry(watch, now, settings)
     after = MOVES.get((watch.state, event))
     heeded = HEEDED.get(event)
     if after is None or (
@@ -132,32 +132,32 @@ def step(
     ):
         return watch
     watch = _remember(watch, event, now, settings)
-    return _moved(watch, after, happening, now, settings)
+    return _move(watch, after, observation, now, settings)
 
 
 def _count_check(
-    watch: WatchStatus, happening: Observation, now: datetime, settings: WatchSettings
+    watch: WatchStatus, observation: Observation, now: datetime, settings: WatchSettings
 ) -> tuple[WatchStatus, Observation]:
     watch = replace(watch, checked=now)
     if watch.state not in (_S.DOWN, _S.PROBING):
-        return watch, happening  # it was under way when something else happened
-    if happening.event is _E.BAD:
+        return watch, observation  # it was under way when something else happened
+    if observation.event is _E.BAD:
         if watch.trusted:
-            watch = _relapsed(watch, now, settings)
+            watch = _relapse(watch, now, settings)
         failures = watch.failures + 1
-        return replace(watch, good=0, good_since=None, failures=failures), happening
+        return replace(watch, good=0, good_since=None, failures=failures), observation
     since = min(watch.good_since or now, now)  # the clock may have been set back
     watch = replace(watch, good=watch.good + 1, good_since=since, failures=0)
     times, over = checks_needed(watch, settings)
     if watch.good < times or now - since < over:
         why = f"{watch.good} of {times} good checks"
-        return watch, replace(happening, why=why)
+        return watch, replace(observation, why=why)
     if watch.hold is not None:
         return watch, replace(watch.hold, event=_E.BLOCKED)
-    return watch, replace(happening, event=_E.READY)
+    return watch, replace(observation, event=_E.READY)
 
 
-def _hurried(watch: WatchStatus, now: datetime, settings: WatchSettings) -> WatchStatus:
+def _hurry(watch: WatchStatus, now: datetime, settings: WatchSettings) -> WatchStatus:
     """Check soon, because of a hook: never twice within the interval."""
     soonest = now if watch.checked is None else watch.checked + settings.interval
     until = watch.until if watch.until is None else min(watch.until, max(now, soonest))
@@ -170,34 +170,32 @@ def _remember(
     """Keep what an event says about the primary's health."""
     drained = watch.drains
     if event is _E.RELAPSED or (event is _E.DOWN and drained):
-        watch = _relapsed(watch, now, settings)
+        watch = _relapse(watch, now, settings)
     elif event in DISTRUSTS:
         watch = replace(watch, trusted=False)
     elif event in (_E.READY, _E.BLOCKED):
-        watch = replace(watch, trusted=True, well_since=watch.well_since or now)
+        watch = replace(watch, trusted=True, healthy_since=watch.healthy_since or now)
     return watch
 
 
-def _relapsed(
-    watch: WatchStatus, now: datetime, settings: WatchSettings
-) -> WatchStatus:
-    well = watch.well_since
+def _relapse(watch: WatchStatus, now: datetime, settings: WatchSettings) -> WatchStatus:
+    well = watch.healthy_since
     forgotten = well is not None and now - well >= settings.forget
     relapses = 1 if forgotten else min(watch.relapses + 1, settings.doublings)
-    return replace(watch, trusted=False, relapses=relapses, well_since=None)
+    return replace(watch, trusted=False, relapses=relapses, healthy_since=None)
 
 
-def _moved(
+def _move(
     watch: WatchStatus,
     after: WatchState,
-    happening: Observation,
+    observation: Observation,
     now: datetime,
     settings: WatchSettings,
 ) -> WatchStatus:
-    event = happening.event
+    event = observation.event
     changed = after is not watch.state
     if event in (_E.REFUSED, _E.FAILED, _E.LEFT):
-        fruitless = 0 if happening.delivered_any else watch.fruitless + 1
+        fruitless = 0 if observation.delivered_any else watch.fruitless + 1
         watch = replace(watch, fruitless=fruitless)
     elif after is _S.DONE:
         watch = replace(watch, fruitless=0)
@@ -210,29 +208,29 @@ def _moved(
         watch,
         state=after,
         since=now if changed or wait is not watch.wait else watch.since,
-        why=happening.why or event.value,
+        why=observation.why or event.value,
         wait=wait,
     )
-    return replace(watch, until=_until(watch, happening, now, settings))
+    return replace(watch, until=_until(watch, observation, now, settings))
 
 
 def _until(
-    watch: WatchStatus, happening: Observation, now: datetime, settings: WatchSettings
+    watch: WatchStatus, observation: Observation, now: datetime, settings: WatchSettings
 ) -> datetime | None:
     """Return when the clock moves it."""
     match watch.state:
         case WatchState.DOWN | WatchState.PROBING:
             asked = watch.checked
-            if happening.event in (_E.GOOD, _E.BAD):
+            if observation.event in (_E.GOOD, _E.BAD):
                 return now + _pause(watch.failures, settings)
-            if happening.event is _E.DOWN:
+            if observation.event is _E.DOWN:
                 return now + settings.longest
             return now if asked is None else max(now, asked + settings.interval)
         case WatchState.WAITING if watch.wait is WatchWait.TIME:
             least = now + _pause(watch.fruitless, settings)
-            return max(happening.until or least, least)
+            return max(observation.until or least, least)
         case WatchState.WAITING:
-            return happening.until
+            return observation.until
         case (
             WatchState.CANARY
             | WatchState.RAMP

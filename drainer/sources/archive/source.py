@@ -87,9 +87,9 @@ class ArchiveSource:
     def scan(self) -> Iterator[SpooledMessage]:
         """List the messages of the unpacked spool."""
         for spooled in self._inner.scan():
-            yield self._renamed(spooled)
+            yield self._rename(spooled)
 
-    def _renamed(self, spooled: SpooledMessage) -> SpooledMessage:
+    def _rename(self, spooled: SpooledMessage) -> SpooledMessage:
         message, problem = spooled.message, spooled.message.problem
         if problem and problem.code == "not-a-file":
             with suppress(OSError):  # no link of ours
@@ -101,7 +101,7 @@ class ArchiveSource:
     def open(self, message: Message) -> SpooledMessage:
         """Find a message again."""
         inner = replace(message, source=self._inner.url)
-        return self._renamed(self._inner.open(inner))
+        return self._rename(self._inner.open(inner))
 
     def untaken(self) -> Sequence[UntakenPart]:
         """Return the parts of the unpacked spool that have mail and are left out."""

@@ -94,7 +94,7 @@ class _CountedReader(io.RawIOBase):
 
     def read(self, size: int = -1, /) -> bytes:
         data = self._stream.read(size)
-        self._limits.octets(len(data))
+        self._limits.add_bytes(len(data))
         self._header_bytes = 0 if self.is_data else self._header_bytes + len(data)
         if self._header_bytes > _HEADER_BYTES:
             raise ValueError("a member has an endless header")
@@ -129,7 +129,7 @@ def unpack(archive: Path, kind: str, target: Path, most: int) -> Counter[str]:
         with closing(members(archive, kind, limits)) as listed:
             for member in listed:
                 name = member.name
-                limits.member()
+                limits.add_member()
                 _write(member, root)
                 skipped.update(filter(None, (member.other,)))
     except _DAMAGE as error:
@@ -147,7 +147,7 @@ def unpack(archive: Path, kind: str, target: Path, most: int) -> Counter[str]:
 
 
 def _tar_members(archive: Path, kind: str, limits: UnpackLimits) -> _Members:
-    with open(_opened(archive), "rb") as raw, open_tar(raw, kind) as stream:
+    with open(_open_archive(archive), "rb") as raw, open_tar(raw, kind) as stream:
         counted = _CountedReader(stream, limits)
         with tarfile.open(
             fileobj=counted, mode="r|", tarinfo=_Header, errors="surrogateescape"
@@ -189,7 +189,7 @@ def _other_kind(info: tarfile.TarInfo) -> str:
     return "" if is_usual else kinds.get(info.type, "member of an unknown kind")
 
 
-def _opened(archive: Path) -> int:
+def _open_archive(archive: Path) -> int:
     """Open the archive; return its descriptor, which its reader closes."""
     try:
         return open_at(archive)
@@ -200,7 +200,7 @@ def _opened(archive: Path) -> int:
 def _zip_members(archive: Path, kind: str, limits: UnpackLimits) -> _Members:
     del kind
     with (
-        CappedReader(_opened(archive), _DIRECTORY_BYTES) as raw,
+        CappedReader(_open_archive(archive), _DIRECTORY_BYTES) as raw,
         zipfile.ZipFile(raw) as whole,
     ):
         for info in whole.infolist():

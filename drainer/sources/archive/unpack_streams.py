@@ -115,26 +115,26 @@ class UnpackLimits:
         self._target = target
         self._most = most
         self._ratio_bytes = archive.stat().st_size * MAX_RATIO + FREE_ENOUGH_BYTES
-        self._octets = self._members = 0
+        self._bytes = self._members = 0
         self._next_look = 0
 
-    def octets(self, count: int) -> None:
+    def add_bytes(self, count: int) -> None:
         """Count unpacked bytes; raises SourceError."""
-        self._octets += count
-        if self._octets > self._most:
+        self._bytes += count
+        if self._bytes > self._most:
             self._refuse(
                 f"contains more than {format_size(self._most)}",
                 'raise archive_limit if you trust it (archive_limit = "50GB")',
             )
-        if self._octets > self._ratio_bytes:
+        if self._bytes > self._ratio_bytes:
             self._refuse(
                 f"unpacks to more than {MAX_RATIO} times its size",
                 "if you trust it, unpack it yourself and name the folder",
             )
-        if self._octets >= self._next_look:
+        if self._bytes >= self._next_look:
             self._look()
 
-    def member(self) -> None:
+    def add_member(self) -> None:
         """Count a member; raises SourceError."""
         self._members += 1
         if self._members > MAX_MEMBERS:
@@ -147,7 +147,7 @@ class UnpackLimits:
 
     def _look(self) -> None:
         """Check that the file system does not fill up."""
-        self._next_look = self._octets + _LOOK_EVERY_BYTES
+        self._next_look = self._bytes + _LOOK_EVERY_BYTES
         if shutil.disk_usage(self._target).free < RESERVE_BYTES + _LOOK_EVERY_BYTES:
             self._refuse(
                 f"does not fit into {self._target.parent}",

@@ -153,6 +153,13 @@ def sync_directory(root: str | os.PathLike[str], parts: Iterable[str] = ()) -> N
         raise source_error(message, error, "check the disk") from error
 
 
+def write_durably(descriptor: int, data: bytes) -> None:
+    """Write all of it, and wait until it is on the disk. Raises OSError."""
+    while data:
+        data = data[os.write(descriptor, data) :]
+    os.fsync(descriptor)
+
+
 def open_file(name: str, dir_fd: int) -> tuple[int, os.stat_result]:
     """Open a regular file of a directory for reading; the caller closes it.
 

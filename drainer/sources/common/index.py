@@ -37,7 +37,7 @@ class PathIndex:
         """Yield the paths that a name had recently; raises OSError."""
         began = time.monotonic()
         if began > self._until:
-            self._names = _packed(self._list())
+            self._names = _pack(self._list())
             took = time.monotonic() - began
             self._until = began + KEPT * took if took > QUICK else began
         names, mark = self._names, b"\0%b/" % os.fsencode(key)
@@ -49,7 +49,7 @@ class PathIndex:
             at = names.find(mark, end)
 
 
-def _packed(names: Names) -> bytearray:
+def _pack(names: Names) -> bytearray:
     """Return NUL, key, slash, path for each; no name has a NUL, and no key a slash."""
     packed = bytearray()
     for key, path in names:

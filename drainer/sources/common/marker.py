@@ -22,7 +22,7 @@ from drainer.mail.reply import printable
 from drainer.runtime import locks
 from drainer.runtime.folders import find_folder, open_folder_in, open_in, owner_of
 from drainer.runtime.json_input import parse_json
-from drainer.sources.common.files import kind_of
+from drainer.sources.common.files import kind_of, write_durably
 
 MARKER = ".drainer"
 MAX_BYTES = 4096
@@ -127,24 +127,22 @@ class MarkerFile:
         """Replace its content, durably; only with the exclusive lock."""
         data = (json.dumps(marker._asdict()) + "\n").encode("ascii")
         os.ftruncate(self._descriptor, 0)
-        written = 0
-        while written < len(data):
-            written += os.pwrite(self._descriptor, data[written:], written)
-        os.fsync(self._descriptor)
-        with _opened(self.place) as folder:
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        write_durably(self._descriptor, data)
+        with _open_folder(self.place) as folder:
             os.fsync(folder)
         self.is_new = True
 
     def remove(self) -> None:
         """Remove it; only with the exclusive lock."""
-        with _opened(self.place) as folder:
+        with _open_folder(self.place) as folder:
             with suppress(FileNotFoundError), owner_of(folder):
                 os.unlink(self.place.name, dir_fd=folder)
             os.fsync(folder)
 
 
 @contextmanager
-def _opened(place: MarkerPlace) -> Iterator[int]:
+def _open_folder(place: MarkerPlace) -> Iterator[int]:
     """Keep the folder of a marker open; never through a link."""
     above = find_folder(place.folder.parent)
     try:
@@ -163,7 +161,7 @@ def open_marker(place: MarkerPlace, *, create: bool) -> MarkerFile | None:
     Raises ClaimConflict when it is something else or unreadable; OSError when the
     folder cannot be opened.
     """
-    with _opened(place) as folder:
+    with _open_folder(place) as folder:
         for _ in range(TRIES):  # it may appear and vanish in the meantime
             with suppress(FileExistsError, FileNotFoundError):
                 return _open(place, folder, create=create)

@@ -22,7 +22,7 @@ def runs_in(root: str, command: re.Pattern[str]) -> int:
     It works there when its current directory or its root is the directory or below it,
     and ``command`` matches the start of its name.
     """
-    found = (p for p in _processes() if _is_named(p, command) and _stands_in(p, root))
+    found = (p for p in _processes() if _is_named(p, command) and _is_in(p, root))
     return next((int(process.name) for process in found), 0)
 
 
@@ -84,7 +84,7 @@ def _is_named(process: Path, command: re.Pattern[str]) -> bool:
     return False
 
 
-def _stands_in(process: Path, root: str) -> bool:
+def _is_in(process: Path, root: str) -> bool:
     with suppress(OSError):
         for link in ("cwd", "root"):
             place = str((process / link).readlink())

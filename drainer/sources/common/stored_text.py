@@ -40,7 +40,7 @@ def mailbox_of(
 ) -> tuple[str, str]:
     """Return the wire form of a mailbox and '', or '' and its fault."""
     try:
-        return form(stored if isinstance(stored, str) else _decoded(stored)), ""
+        return form(stored if isinstance(stored, str) else _decode(stored)), ""
     except AddressError as error:
         return "", printable(str(error))
 
@@ -53,7 +53,7 @@ def recipient_of(
     notify: tuple[str, ...] = (),
 ) -> Recipient:
     """Return a recipient; one with a bad address has a fault, and is never sent to."""
-    text = stored if isinstance(stored, str) else _decoded(stored)
+    text = stored if isinstance(stored, str) else _decode(stored)
     path, fault = "", ""
     try:
         path = form(text)
@@ -82,7 +82,7 @@ def _hex_of(found: re.Match[str]) -> str:
     return f"\\x{ord(found[0]) - 0xDC00:02x}"
 
 
-def _decoded(stored: bytes) -> str:
+def _decode(stored: bytes) -> str:
     return stored.decode("utf-8", "surrogateescape")
 
 

@@ -100,7 +100,7 @@ def read_trace(head: bytes, rules: TraceRules, *, from_line: bytes = b"") -> Tra
     start = 0
     while line := _FROM_LINE.match(head, start):
         start = line.end()
-    trusted = _trusted(fields_of(head, start), rules)
+    trusted = _trusted_fields(fields_of(head, start), rules)
     found = _find(trusted, rules, _from_path(_FROM_LINE.match(from_line) or leading))
     ranges = [(0, start)] if start else []
     ranges += sorted(
@@ -142,7 +142,7 @@ def cut(chunks: Iterator[bytes], ranges: Sequence[tuple[int, int]]) -> Iterator[
         offset += len(chunk)
 
 
-def _trusted(fields: Iterator[Field], rules: TraceRules) -> _TrustedFields:
+def _trusted_fields(fields: Iterator[Field], rules: TraceRules) -> _TrustedFields:
     """Return the fields above the Received that bounds them."""
     host = host_name(rules.backup_host)
     blocks: list[list[Field]] = [[]]

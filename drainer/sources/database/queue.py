@@ -95,11 +95,11 @@ class DatabaseSource:
         while ids := self._store.read(partial(self._read.page, last=last)):
             last = ids[-1]
             if self._leases is None:
-                yield from self._listed(ids, None)
+                yield from self._list_messages(ids, None)
             else:
                 mine, claims = self._store.write(partial(self._claim, ids))
                 locked += sorted(set(ids) - set(mine))
-                yield from self._listed(mine, claims)
+                yield from self._list_messages(mine, claims)
         yield from self._list_locked(locked)
 
     def _list_locked(self, ids: Sequence[Any]) -> Iterator[SpooledMessage]:
@@ -111,7 +111,7 @@ class DatabaseSource:
             for some in batches(left, PAGE):
                 mine, claims = self._store.write(partial(self._claim, some))
                 taken.update(mine)
-                yield from self._listed(mine, claims)
+                yield from self._list_messages(mine, claims)
             left = [id_ for id_ in left if id_ not in taken]
             if not left or time.monotonic() > end:
                 break
@@ -135,7 +135,7 @@ class DatabaseSource:
             set_state(connection, bound, self._mapping.claim, mine)
         return ids, claims
 
-    def _listed(
+    def _list_messages(
         self, ids: Sequence[Any], claims: RowClaims | None
     ) -> Iterator[SpooledMessage]:
         wanted = list(ids)

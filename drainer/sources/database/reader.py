@@ -91,9 +91,9 @@ class RowReader:
         found = connection.execute(query).mappings()
         rows = [_with_texts(row, bound.charsets) for row in found]
         children = self._children(connection, bound, rows)
-        return [self._known(connection, row, children) for row in rows]
+        return [self._read_row(connection, row, children) for row in rows]
 
-    def _known(
+    def _read_row(
         self, connection: sa.Connection, row: Row, children: Mapping[Any, list[Row]]
     ) -> KnownRow:
         if row["head"] is None and row["size"]:

@@ -177,9 +177,9 @@ class EmlDirectory(QueueDirectory[SourceEntry]):
         try:
             sidecar = _read_sidecar(beside, descriptor)
         except MessageUnreadable as error:
-            return self._damaged(file, place, error)
+            return self._damaged_entry(file, place, error)
         if file.damage:
-            return self._damaged(file, place, file.damage)
+            return self._damaged_entry(file, place, file.damage)
         whole = packed or (sidecar is not None and sidecar.whole)
         trace = Trace() if whole else read_trace(file.head, self._rules)
         envelope = sidecar.envelope if sidecar else trace.envelope
@@ -198,7 +198,7 @@ class EmlDirectory(QueueDirectory[SourceEntry]):
             or _envelope_problem(sidecar, trace),
         )
 
-    def _damaged(
+    def _damaged_entry(
         self, file: MaildirFile, place: FilePlace, error: MessageUnreadable
     ) -> SourceEntry:
         raw, name = file.head[:IDENTITY_BYTES], self.native_id(place)

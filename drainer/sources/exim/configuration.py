@@ -72,11 +72,11 @@ class EximConfiguration:
         """
         listed = list(self._items(RELAYED))
         relayed = self._matching(listed, RELAYED) if listed else []
-        waiting = list(dict.fromkeys((*relayed, *self._named())))
+        waiting = list(dict.fromkeys((*relayed, *self._named_domains())))
         found: dict[Nexthop, list[str]] = {}
         for name, router in self._routers.items():
             matching = self._matching(waiting, router.get("domains", ""))
-            taken = self._taken(name, router, matching)
+            taken = self._find_nexthops(name, router, matching)
             for domain in filter(taken.get, matching):
                 if domain in relayed or router["driver"] == "manualroute":
                     found.setdefault(taken[domain], []).append(domain)
@@ -85,7 +85,7 @@ class EximConfiguration:
             found[Nexthop(doubt="no router of Exim takes its mail")] = lost
         return found
 
-    def _taken(
+    def _find_nexthops(
         self, name: str, router: Options, domains: list[str]
     ) -> dict[str, Nexthop]:
         """Return the next hops of the domains whose mail a router takes."""
@@ -143,7 +143,7 @@ class EximConfiguration:
 
     # --- domain lists
 
-    def _named(self) -> Iterator[str]:
+    def _named_domains(self) -> Iterator[str]:
         """Yield the domains that the manualroute routers name."""
         for router in self._routers.values():
             if router["driver"] == "manualroute":

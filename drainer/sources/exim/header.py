@@ -150,7 +150,7 @@ def _preamble(cursor: _Cursor) -> EximHeader:
 def _variables(cursor: _Cursor, into: dict[bytes, bytes]) -> bytes:
     """Read the lines that start with a minus; return the line after them."""
     while (line := cursor.line("the tree of done addresses")).startswith(b"-"):
-        name, _, value = _untainted(line[1:]).partition(b" ")
+        name, _, value = _remove_taint(line[1:]).partition(b" ")
         if name in _COUNTED:
             length = value.rpartition(b" ")[2]
             cursor.take(_number(length, "the length of an ACL variable") + 1, "one")
@@ -159,7 +159,7 @@ def _variables(cursor: _Cursor, into: dict[bytes, bytes]) -> bytes:
     return line
 
 
-def _untainted(line: bytes) -> bytes:
+def _remove_taint(line: bytes) -> bytes:
     """Remove the marks of values from outside: ``-name``, ``-(lookup)name``."""
     line = line.removeprefix(b"-")
     if line.startswith(b"("):

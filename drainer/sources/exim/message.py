@@ -99,7 +99,7 @@ def describe(
     envelope = _envelope(header, addresses)
     return EximEntry(
         native_id=stem_of(place.name),
-        arrived=_arrived(files),
+        arrived=_arrival_time(files),
         envelope=envelope,
         chunks=chunks,
         raw_bytes=_size(files),
@@ -138,7 +138,7 @@ def _microseconds(header: EximHeader) -> int:
     return int(digits) if digits.isdigit() and len(digits) <= _MICROSECONDS else 0
 
 
-def _arrived(files: EximFiles) -> datetime:
+def _arrival_time(files: EximFiles) -> datetime:
     if files.header is None:
         return time_of(files.modified)
     moment = datetime.fromtimestamp(files.header.received, UTC)

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from contextlib import suppress
 
 from drainer.runtime.folders import open_in, owner_of
+from drainer.sources.common.files import write_durably
 from drainer.sources.common.stored_text import mailbox_of
 from drainer.sources.exim.header import EximHeader, done_test
 from drainer.sources.exim.message import EximFiles
@@ -37,7 +38,9 @@ def add_to_journal(folder: int, stem: str, addresses: Collection[bytes]) -> None
     Exim looks for some as they are stored, and for others with their domain in lower
     case.
     """
-    lines = dict.fromkeys(line for each in addresses for line in (each, _lowered(each)))
+    lines = dict.fromkeys(
+        line for each in addresses for line in (each, _lower_domain(each))
+    )
     data = b"".join(line + b"\n" for line in lines)
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
     descriptor = open_in(folder, f"{stem}-J", flags)
@@ -74,11 +77,9 @@ def freeze(folder: int, stem: str, now: int) -> None:
 
 def _write(descriptor: int, data: bytes) -> None:
     os.fchmod(descriptor, _SPOOL_MODE)
-    while data:
-        data = data[os.write(descriptor, data) :]
-    os.fsync(descriptor)
+    write_durably(descriptor, data)
 
 
-def _lowered(address: bytes) -> bytes:
+def _lower_domain(address: bytes) -> bytes:
     local, at, domain = address.rpartition(b"@")
     return local + at + domain.lower()

@@ -135,10 +135,10 @@ def _octets(text: str) -> bytes:
 
 
 def _recipient(address: object) -> Recipient:
-    return recipient_of(_shown(address), lambda _: _wire_form(address))
+    return recipient_of(_format_address(address), lambda _: _wire_form(address))
 
 
-def _shown(address: object) -> str:
+def _format_address(address: object) -> str:
     """Return a stored address as text for people."""
     if not isinstance(address, dict):
         return json.dumps(address)

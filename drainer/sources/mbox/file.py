@@ -76,7 +76,7 @@ def open_mbox(path: str) -> Iterator[MboxSnapshot]:
     """
     descriptor = _open(path)
     try:
-        snapshot = MboxSnapshot(path, descriptor, _settled(path, descriptor))
+        snapshot = MboxSnapshot(path, descriptor, _wait_until_free(path, descriptor))
         snapshot.remember()
         yield snapshot
     finally:
@@ -94,7 +94,7 @@ def _open(path: str) -> int:
         raise SourceError(message, hint=hint) from error
 
 
-def _settled(path: str, descriptor: int) -> os.stat_result:
+def _wait_until_free(path: str, descriptor: int) -> os.stat_result:
     """Return the file's status at a moment when no program held a lock."""
     end = time.monotonic() + LOCK_SECONDS
     while True:

@@ -144,7 +144,7 @@ class Mbox:
         content = None
         size = item.size
         if len(item.head) == size <= HELD_BYTES:
-            content = b"".join(self._decoded(iter((item.head,)), parsed))
+            content = b"".join(self._decode(iter((item.head,)), parsed))
             size = len(content)
         written = time_of(file.status.st_mtime)
         message = Message(
@@ -169,20 +169,18 @@ class Mbox:
         ranges = tuple(sorted({*trace.stripped, *state.ranges}))
         return _MboxMessage(trace, ranges, state.flags)
 
-    def _decoded(
-        self, chunks: Iterator[bytes], parsed: _MboxMessage
-    ) -> Iterator[bytes]:
+    def _decode(self, chunks: Iterator[bytes], parsed: _MboxMessage) -> Iterator[bytes]:
         """Return the content as it was transmitted."""
         return crlf(unquote(cut(chunks, parsed.ranges), self._variant))
 
     def open(self, message: Message) -> SpooledMessage:
         """Find a message again, also after the file was rewritten."""
-        with _reopened(self._path) as file:
+        with _reopen(self._path) as file:
             return self._spooled(file, self._find(file, message))
 
     def stream(self, message: Message) -> Iterator[bytes]:
         """Yield a message's content; the last piece after checking that it is whole."""
-        with _reopened(self._path) as file:
+        with _reopen(self._path) as file:
             item = self._find(file, message)
             held = b""
             for chunk in self._contents(file, item):
@@ -196,12 +194,12 @@ class Mbox:
             yield held
 
     def _contents(self, file: MboxSnapshot, item: _Item) -> Iterator[bytes]:
-        return self._decoded(_chunks(file, item), self._parse(item))
+        return self._decode(_chunks(file, item), self._parse(item))
 
     def is_in_place(self, message: Message) -> bool:
         """Return whether this very message, by its whole content, is at its locator."""
         try:
-            with _reopened(self._path) as file:
+            with _reopen(self._path) as file:
                 item = self._at(file, _offset(message, file.size))
                 return (
                     item is not None
@@ -267,7 +265,7 @@ def _chunks(file: MboxSnapshot, item: _Item) -> Iterator[bytes]:
 
 
 @contextmanager
-def _reopened(path: str) -> Iterator[MboxSnapshot]:
+def _reopen(path: str) -> Iterator[MboxSnapshot]:
     """Keep the file open for one message; an error becomes that message's problem."""
     try:
         with open_mbox(path) as file:

@@ -107,7 +107,7 @@ def read_dump(dump: DumpFile, content: DumpFile | None) -> Dump:
     start = _read_envelope(dump, found, records)
     rest = _without(dump, content, path, start) if content else None
     end = _only(dump, path, start) if rest is None else rest
-    extracted = end + len(_extracted(path))
+    extracted = end + len(_marker_line(path))
     length = dump.size - len(whole) - extracted
     if length > MAX_SECTION_BYTES:
         refuse("corrupt", "its extracted segment is endless")
@@ -115,7 +115,7 @@ def read_dump(dump: DumpFile, content: DumpFile | None) -> Dump:
     name = path.decode("utf-8", "surrogateescape")
     if content is None:
         return Dump(records, name, dump, start, end, is_proven=True)
-    is_proven = end > start or _framed(content) == records.number(5)
+    is_proven = end > start or _framed_length(content) == records.number(5)
     return Dump(records, name, content, 0, content.size, is_proven=is_proven)
 
 
@@ -136,7 +136,7 @@ def _read_envelope(
         length *= 16
 
 
-def _extracted(path: bytes) -> bytes:
+def _marker_line(path: bytes) -> bytes:
     return b"*** HEADER EXTRACTED %s ***\n" % path
 
 
@@ -145,7 +145,7 @@ def _without(dump: DumpFile, content: DumpFile, path: bytes, start: int) -> int:
     if content.read_at(max(content.size - 1, 0), 1) != b"\n":
         detail = "its last line has no end: it was cut off, or postcat does not say"
         refuse("incomplete", detail)
-    marker = _extracted(path)
+    marker = _marker_line(path)
     body = _body(content)
     for skipped in (content.size, 0, body):
         end = start + content.size - skipped
@@ -178,7 +178,7 @@ def _same(dump: DumpFile, start: int, content: DumpFile, skipped: int) -> bool:
 
 def _only(dump: DumpFile, path: bytes, start: int) -> int:
     """Return where the extracted segment starts, if that is unambiguous."""
-    marker = _extracted(path)[:-1]
+    marker = _marker_line(path)[:-1]
     found = list(_positions(dump, marker, start))
     ends = list(_positions(dump, b"*** MESSAGE FILE END %s ***" % path, start))
     if len(found) > 1 or len(ends) > 1:
@@ -222,7 +222,7 @@ def _records(section: bytes) -> Iterator[tuple[int, bytes]]:
             yield ord(kind), found[2] or b""
 
 
-def _framed(content: DumpFile) -> int:
+def _framed_length(content: DumpFile) -> int:
     """Return the length of the records of a content, as Postfix counts them.
 
     Each has a type and a length before it; long lines are split (record.c, 1.3).

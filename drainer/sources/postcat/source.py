@@ -138,7 +138,7 @@ class PostcatExport(QueueDirectory[SourceEntry]):
             refuse("incomplete", "the list names it, but it has no dump")
         files = [_open(name, descriptor, opened) for name in names]
         try:
-            listed = _listed(line, descriptor, opened)
+            listed = _load_listed(line, descriptor, opened)
             dump = _dump(files, place.name)
         except MessageUnreadable as error:
             raw = files[0].read_at(0, IDENTITY_BYTES)
@@ -233,7 +233,7 @@ def _signature(descriptor: int, lists: Sequence[str]) -> tuple[tuple[str, int], 
     return tuple(times)
 
 
-def _listed(
+def _load_listed(
     line: _Line | None, descriptor: int, opened: OpenFiles
 ) -> PostqueueEntry | None:
     if line is None:
@@ -274,19 +274,19 @@ def _contradiction(
     if queue not in QUEUES:
         detail = f"Postfix had not yet picked it up from {queue}"
         return Problem(code="incomplete", detail=detail)
-    claimed = [_quoted(each.address) for each in dump.records.pending]
+    claimed = [_quote_address(each.address) for each in dump.records.pending]
     known = listed.recipients | {None}
     strangers = [path for path in claimed if path not in known]
     if strangers:
         detail = f"the list does not have the recipient {strangers[0]!r} of its dump"
         return Problem(code="corrupt", detail=detail)
-    if _quoted(dump.records.sender or b"") not in (None, listed.sender):
+    if _quote_address(dump.records.sender or b"") not in (None, listed.sender):
         detail = "the list has another sender than its dump"
         return Problem(code="corrupt", detail=detail)
     return None
 
 
-def _quoted(stored: bytes) -> str | None:
+def _quote_address(stored: bytes) -> str | None:
     """Return an address as the list shows it; None for one that SMTP cannot carry."""
     if not stored:
         return ""

@@ -315,7 +315,7 @@ class PostfixHold(PostfixQueue):
         self._open(note)
         assert self._note is not None  # noqa: S101 - it is open now
         try:
-            for batch in batches(self._known(ledger)):
+            for batch in batches(self._find_known(ledger)):
                 places = {found.place: found.message.identity for found, _ in batch}
                 held = {p.name: i for p, i in places.items() if p.parts[0] == HELD}
                 ours = self._ours()
@@ -329,12 +329,12 @@ class PostfixHold(PostfixQueue):
     def _forecast(self, ledger: SettlementLedger) -> ReleasedCount:
         outcomes: Counter[HoldOutcome | None] = Counter(
             self._decide(found, status, everything=False)
-            for found, status in self._known(ledger)
+            for found, status in self._find_known(ledger)
         )
         outcomes[None] = self._unlike
         return count_outcomes(outcomes)
 
-    def _known(
+    def _find_known(
         self, ledger: SettlementLedger
     ) -> Iterator[tuple[OpenEntry[PostfixEntry], LedgerStatus]]:
         """Yield what the ledger knows more of than the queue: done, or tried."""

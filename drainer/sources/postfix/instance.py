@@ -107,7 +107,7 @@ class PostfixInstance:
         )
         for word in _words(self._parameters[parameter]):
             try:
-                for name in self._expanded(word):
+                for name in self._expand(word):
                     domain = name.lower().rstrip(".")
                     if "@" in domain:
                         continue
@@ -118,7 +118,7 @@ class PostfixInstance:
                 unreadable.append(f"{word} ({error})")
         return RelayDomains(tuple(domains), tuple(unreadable))
 
-    def _expanded(self, word: str) -> Iterator[str]:
+    def _expand(self, word: str) -> Iterator[str]:
         """Yield the domains that a word of a list means (match_list(3))."""
         if word.startswith("!"):
             raise ValueError("it excludes")
@@ -127,7 +127,7 @@ class PostfixInstance:
             for line in text.splitlines():
                 if not line.startswith("#"):
                     for each in _words(line):
-                        yield from self._expanded(each)
+                        yield from self._expand(each)
         elif ":" in word:
             yield from self._keys(word.removeprefix("proxy:"))
         else:

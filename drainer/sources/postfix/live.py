@@ -124,7 +124,7 @@ class PostfixLive(PostfixHold):
         for _ in range(PASSES):
             total = 0
             with self._look_for_reports():
-                for batch in batches(self._wanted(rules, left)):
+                for batch in batches(self._find_wanted(rules, left)):
                     held = self._hold({place: each for place, each, _ in batch})
                     over = {place.name for place, _, is_over in batch if is_over}
                     total += len(held)
@@ -133,7 +133,7 @@ class PostfixLive(PostfixHold):
                 break
         yield HeldCount(left=len(left))
 
-    def _wanted(
+    def _find_wanted(
         self, rules: Admission, left: set[str]
     ) -> Iterator[tuple[FilePlace, str, bool]]:
         """Yield place, identity, and whether its time is over.

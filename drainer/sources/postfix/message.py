@@ -165,7 +165,7 @@ def describe(
     error = parsed.error
     return PostfixEntry(
         native_id=place.name,
-        arrived=_arrived(parsed),
+        arrived=_arrival_time(parsed),
         envelope=envelope,
         chunks=partial(raise_damage, error) if error else parsed.chunks,
         raw_bytes=_size(parsed),
@@ -196,7 +196,7 @@ def _size(parsed: QueueFile) -> int:
     return max(records.number(5) or records.number(1), len(parsed.head))
 
 
-def _arrived(parsed: QueueFile) -> datetime:
+def _arrival_time(parsed: QueueFile) -> datetime:
     """Return when the backup accepted it; the file's time is the next attempt."""
     if parsed.records.arrival is None:
         return time_of(parsed.modified)
@@ -298,7 +298,7 @@ def _recipients(records: EnvelopeRecords) -> tuple[Recipient, ...]:
     """
     pending = records.pending
     if records.redirect:
-        pending = [_redirected(records.redirect, first) for first in pending[:1]]
+        pending = [_redirect(records.redirect, first) for first in pending[:1]]
     return unique_recipients(map(_recipient, pending))
 
 
@@ -308,7 +308,7 @@ def _recipient(raw: PostfixRecipient) -> Recipient:
     return recipient_of(raw.address, quote_mailbox, orcpt=orcpt, notify=notify)
 
 
-def _redirected(target: bytes, first: PostfixRecipient) -> PostfixRecipient:
+def _redirect(target: bytes, first: PostfixRecipient) -> PostfixRecipient:
     original = first.orcpt or b"rfc822;" + (first.original or first.address)
     return first._replace(address=target, orcpt=original)
 

@@ -28,7 +28,7 @@ from drainer.runtime.private_files import (
     remove_private,
     rename_private,
 )
-from drainer.sources.common.files import source_error
+from drainer.sources.common.files import source_error, write_durably
 
 PATIENCE = 2.0
 """Seconds that the postsuper of a killed run may still have the lock."""
@@ -53,10 +53,10 @@ class HoldNote:
         self._one_writer = threading.Lock()
         try:
             make_private_folder(path.parent)
-            self.descriptor = _locked(path)
+            self.descriptor = _lock(path)
             while not is_current(self.descriptor, path):  # it was replaced meanwhile
                 os.close(self.descriptor)
-                self.descriptor = _locked(path)
+                self.descriptor = _lock(path)
             sync_folder(path.parent)
             self._cut_torn_line()
             #: Of the complete lines, in bytes.
@@ -169,7 +169,7 @@ def _line(name: str, entry: HoldEntry) -> str:
     return f"{verb} {_word(name)} {entry.identity}"
 
 
-def _locked(path: Path) -> int:
+def _lock(path: Path) -> int:
     try:
         return lock_private(path, os.O_APPEND, patience=PATIENCE)
     except BlockingIOError:
@@ -180,9 +180,7 @@ def _locked(path: Path) -> int:
 
 def _write(descriptor: int, lines: Iterable[str]) -> None:
     data = "".join(f"{line}\n" for line in lines).encode("ascii")
-    while data:
-        data = data[os.write(descriptor, data) :]
-    os.fsync(descriptor)
+    write_durably(descriptor, data)
 
 
 def _unusable(path: Path, error: OSError) -> SourceError:

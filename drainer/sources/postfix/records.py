@@ -211,7 +211,7 @@ class RecordReader:
                 else:
                     fail(f"bad record length before {self._base + position}")
         except IndexError:
-            self._truncated()
+            self._fail_truncated()
         self._budget -= position - self._position + length
         self._position = position
         return kind, length
@@ -224,7 +224,7 @@ class RecordReader:
         start = self._position
         payload = self._buffer[start : start + length]
         if len(payload) < length:
-            self._truncated()
+            self._fail_truncated()
         self._position = start + length
         return payload
 
@@ -262,7 +262,7 @@ class RecordReader:
             self._base, self._buffer, position = offset, b"", 0
         self._position = position
 
-    def _truncated(self) -> NoReturn:
+    def _fail_truncated(self) -> NoReturn:
         fail(f"it ends within a record or segment, at {self.offset}")
 
 

@@ -252,7 +252,7 @@ class PostfixSpool(PostfixHold):
                 refuse_another_owner(here, there)
                 with owner_of(here):
                     if has_name(target.name, there):
-                        raise _occupied(target)
+                        raise _name_conflict(target)
                     os.rename(
                         place.name, target.name, src_dir_fd=here, dst_dir_fd=there
                     )
@@ -279,7 +279,7 @@ class PostfixSpool(PostfixHold):
                     os.close(made)
 
 
-def _occupied(target: FilePlace) -> SourceError:
+def _name_conflict(target: FilePlace) -> SourceError:
     message = f"{target.locator} is another message: two have one queue id"
     return SourceError(message, hint="run `postsuper -s`, which gives one a new id")
 

@@ -59,7 +59,7 @@ class RecipientDirectory:
         for known in self._lists:
             is_old = self._is_too_old(known)
             for mailbox, answer in known.lookup(list(found)).items():
-                found[mailbox].append(_aged(answer) if is_old else answer)
+                found[mailbox].append(_discount(answer) if is_old else answer)
         answers = {mailbox: combine(said) for mailbox, said in found.items()}
         if not self._is_loaded:
             for mailbox, answer in answers.items():
@@ -94,7 +94,7 @@ class RecipientDirectory:
         return age is not None and age > self._spec.max_age
 
 
-def _aged(answer: ExistenceAnswer) -> ExistenceAnswer:
+def _discount(answer: ExistenceAnswer) -> ExistenceAnswer:
     """Return what an answer is worth that comes from a list which is too old."""
     if answer is UNLISTED:
         return answer

@@ -208,8 +208,8 @@ def _flags(letters: str, *, is_quarantined: bool) -> tuple[str, ...]:
 
 def _client(macros: dict[bytes, bytes]) -> Client:
     """Read ``$_`` (ident, name, address of the client) and ``$s`` (HELO)."""
-    told = macros.get(b"_", b"")[:_MAX_CLIENT]  # the pattern is not linear
-    match = _CLIENT.match(told.decode("utf-8", "replace"))
+    client = macros.get(b"_", b"")[:_MAX_CLIENT]  # the pattern is not linear
+    match = _CLIENT.match(client.decode("utf-8", "replace"))
     name, address = (match[1], match[2]) if match else ("", "")
     helo = text_of(macros.get(b"s", b""))
     return Client(address=printable(address), name=printable(name), helo=helo)

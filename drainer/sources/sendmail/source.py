@@ -229,13 +229,13 @@ def _content(start: bytes, body: int, size: int) -> Iterator[bytes]:
 
 
 def _body_directories(
-    parts: tuple[str, ...], told: tuple[str, ...]
+    parts: tuple[str, ...], given: tuple[str, ...]
 ) -> Iterator[tuple[str, ...]]:
     """Yield the places of a body; the given directory may have moved."""
     yield parts
     if parts and parts[-1] == "qf":
         yield (*parts[:-1], _BODY)
-    for candidate in (told, told[1:], ()):
+    for candidate in (given, given[1:], ()):
         if not {"", ".", ".."} & {*candidate}:
             yield candidate
 

@@ -108,7 +108,7 @@ class ConnectionAcceptor:
         self._visits[visit] = None
         loop = asyncio.get_running_loop()
         visit.opening = loop.create_task(self._open(visit))
-        visit.opening.add_done_callback(lambda task: self._opened(visit, task))
+        visit.opening.add_done_callback(lambda task: self._note_open(visit, task))
 
     async def _open(self, visit: HttpConnection) -> None:
         await asyncio.get_running_loop().connect_accepted_socket(
@@ -119,7 +119,7 @@ class ConnectionAcceptor:
             ssl_shutdown_timeout=self._limit,
         )
 
-    def _opened(self, visit: HttpConnection, task: "asyncio.Task[None]") -> None:
+    def _note_open(self, visit: HttpConnection, task: "asyncio.Task[None]") -> None:
         if not task.cancelled():
             task.exception()  # a failed handshake concerns only the client
         if visit.transport is None:

@@ -30,77 +30,77 @@ HOOKS: Final = ("/hooks/primary-up", "/hooks/primary-down")
 LOGIN: Final = "/login"
 
 
-async def open_to_hook(desk: AppContext, request: Request, body: bytes) -> None:
+async def admit_hook(context: AppContext, request: Request, body: bytes) -> None:
     """Admit a health hook; that uses up its signature."""
-    keys = desk.settings.keys
+    keys = context.settings.keys
     if not keys.hooks or same(_token(request), keys.token):
         return
     given = request.headers.get(SIGNATURE, "")
     if not keys.hmac or not given:
         words = "a token or a signature is needed" if keys.hmac else _NO_TOKEN
-        await _refuse(desk, request, words)
+        await _refuse(context, request, words)
     timestamp = request.headers.get(TIMESTAMP, "")
     signed = f"{request.method} {request.scope['path']}"
     now = time.time()
-    if words := desk.signatures.refusal(timestamp, given, signed, body, now):
-        await _refuse(desk, request, words)
+    if words := context.signatures.refusal(timestamp, given, signed, body, now):
+        await _refuse(context, request, words)
     prove(request)
 
 
-async def open_to_metrics(desk: AppContext, request: Request) -> None:
+async def admit_metrics(context: AppContext, request: Request) -> None:
     """Admit a monitoring system."""
-    keys = desk.settings.keys
-    if is_known(desk, request):
+    keys = context.settings.keys
+    if is_known(context, request):
         return
-    if keys.token or keys.operator or not desk.settings.loopback:
-        await _refuse(desk, request, _NO_TOKEN)
+    if keys.token or keys.operator or not context.settings.loopback:
+        await _refuse(context, request, _NO_TOKEN)
 
 
-async def open_to_reader(desk: AppContext, request: Request) -> None:
+async def admit_reader(context: AppContext, request: Request) -> None:
     """Admit those who may read the page."""
-    if desk.settings.keys.operator:
-        if not is_operator(desk, request):
-            await _refuse(desk, request, "the operator's token is needed")
-    elif not desk.settings.loopback:
+    if context.settings.keys.operator:
+        if not is_operator(context, request):
+            await _refuse(context, request, "the operator's token is needed")
+    elif not context.settings.loopback:
         raise HTTPException(403, "the page is closed: set [hook] operator_token_file")
 
 
-async def open_to_orders(desk: AppContext, request: Request) -> None:
+async def admit_operator(context: AppContext, request: Request) -> None:
     """Admit an operator who may pause, resume and throttle."""
-    if not desk.settings.keys.operator:
+    if not context.settings.keys.operator:
         words = "no operator may log in: set [hook] operator_token_file"
         raise HTTPException(403, words)
-    await open_to_reader(desk, request)
+    await admit_reader(context, request)
 
 
-def is_operator(desk: AppContext, request: Request) -> bool:
+def is_operator(context: AppContext, request: Request) -> bool:
     """Return whether a request shows the operator's token, or a valid session."""
-    operator = desk.settings.keys.operator
+    operator = context.settings.keys.operator
     cookie = request.cookies.get(COOKIE, "")
     return same(_token(request), operator) or is_in_session(
         operator, cookie, time.time()
     )
 
 
-def is_known(desk: AppContext, request: Request) -> bool:
+def is_known(context: AppContext, request: Request) -> bool:
     """Return whether the head of a request shows a valid token or session."""
-    known = same(_token(request), desk.settings.keys.token)
-    return is_operator(desk, request) or known
+    known = same(_token(request), context.settings.keys.token)
+    return is_operator(context, request) or known
 
 
-def has_proof_in_body(desk: AppContext, request: Request) -> bool:
+def has_proof_in_body(context: AppContext, request: Request) -> bool:
     """Return whether only the body can prove a request: signed, or a login."""
-    keys, path = desk.settings.keys, request.scope["path"]
+    keys, path = context.settings.keys, request.scope["path"]
     if request.method != "POST":
         return False
     signed = bool(keys.hmac) and SIGNATURE in request.headers and path in HOOKS
     return signed or (bool(keys.operator) and path == LOGIN)
 
 
-async def count_failure(desk: AppContext, request: Request) -> None:
+async def count_failure(context: AppContext, request: Request) -> None:
     """Count a failed login; HTTPException 429 if there were too many."""
-    if not await desk.failures.may(client_of(request)):
-        after = str(desk.failures.retry_after)
+    if not await context.failures.may(client_of(request)):
+        after = str(context.failures.retry_after)
         fields = {"Retry-After": after, "Connection": "close"}
         raise HTTPException(429, "too many failed logins: [hook] rate", fields)
 
@@ -112,6 +112,6 @@ def _token(request: Request) -> str:
     return bearer(request.headers.get("authorization", ""))
 
 
-async def _refuse(desk: AppContext, request: Request, words: str) -> NoReturn:
-    await count_failure(desk, request)
+async def _refuse(context: AppContext, request: Request, words: str) -> NoReturn:
+    await count_failure(context, request)
     raise HTTPException(401, words, {"WWW-Authenticate": "Bearer"})

@@ -12,39 +12,39 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from drainer.policy.pacing.overrides import OverrideKind
-from drainer.watch.http.access import open_to_hook
+from drainer.watch.http.access import admit_hook
 from drainer.watch.http.context import AppContext
 from drainer.watch.http.limits import client_of, read_all
 from drainer.watch.http.payloads import BodyError, HookRequest, read_body
 
 
-def routes(desk: AppContext) -> Sequence[Route]:
+def routes(context: AppContext) -> Sequence[Route]:
     """Return both routes."""
     return [
-        Route(f"/hooks/primary-{ask}", partial(_take, desk, ask), methods=["POST"])
+        Route(f"/hooks/primary-{ask}", partial(_take, context, ask), methods=["POST"])
         for ask in (OverrideKind.UP, OverrideKind.DOWN)
     ]
 
 
-async def _take(desk: AppContext, url: OverrideKind, request: Request) -> Response:
+async def _take(context: AppContext, url: OverrideKind, request: Request) -> Response:
     """Record that the primary may be back, or down."""
-    body = await read_all(request, desk.settings.patience)
-    await open_to_hook(desk, request, body)
+    body = await read_all(request, context.settings.patience)
+    await admit_hook(context, request, body)
     try:
         meaning = read_body(body, url)
     except BodyError as error:
         raise HTTPException(400, f"{error}; see docs/hook.md") from None
     if meaning.ask is None:
-        return _answer(desk, 200, meaning, f"ignored: not news of primary-{url}")
-    await desk.give(meaning.ask, describe_sender(request, meaning), meaning.words)
-    return _answer(desk, 202, meaning, "accepted: the watch checks the primary")
+        return _answer(context, 200, meaning, f"ignored: not news of primary-{url}")
+    await context.give(meaning.ask, describe_sender(request, meaning), meaning.words)
+    return _answer(context, 202, meaning, "accepted: the watch checks the primary")
 
 
 def _answer(
-    desk: AppContext, status: int, meaning: HookRequest, words: str
+    context: AppContext, status: int, meaning: HookRequest, words: str
 ) -> Response:
     facts = {
-        "state": desk.watched.snapshot()["state"],
+        "state": context.watched.snapshot()["state"],
         "taken": meaning.ask is not None,
         "words": words,
     }

@@ -50,8 +50,8 @@ _ORIGIN: Final = re.compile(rf"https?://({_HOST.pattern})")
 class RequestMiddleware:
     """The outermost application."""
 
-    def __init__(self, app: ASGIApp, desk: AppContext) -> None:
-        self._app, self._desk = app, desk
+    def __init__(self, app: ASGIApp, context: AppContext) -> None:
+        self._app, self._context = app, context
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it."""
@@ -65,7 +65,7 @@ class RequestMiddleware:
         await app(scope, receive, self._carrying(request, send))
 
     async def _refusal(self, request: Request) -> tuple[int, str]:
-        settings = self._desk.settings
+        settings = self._context.settings
         if not await self._may(request):
             return 429, "too many requests: [hook] rate"
         host = request.headers.get("host", "").lower()
@@ -88,12 +88,12 @@ class RequestMiddleware:
         Clients with a valid proof have a bucket of their own. A proof in the body is
         checked later: a failure then is counted there.
         """
-        desk, client = self._desk, client_of(request)
-        if is_known(desk, request):
+        context, client = self._context, client_of(request)
+        if is_known(context, request):
             prove(request)
-            return await desk.known.may(client)
-        always = request.scope["path"] == ALWAYS or has_proof_in_body(desk, request)
-        return always or await desk.strangers.may(client)
+            return await context.known.may(client)
+        always = request.scope["path"] == ALWAYS or has_proof_in_body(context, request)
+        return always or await context.strangers.may(client)
 
     def _is_foreign(self, request: Request, origins: list[str], host: str) -> bool:
         """Return whether a browser sent this from a page that is not ours."""
@@ -101,13 +101,13 @@ class RequestMiddleware:
             site = request.headers.get("sec-fetch-site", "none")
             return site not in ("none", "same-origin")
         place = origins[0].partition("://")[2]
-        names = self._desk.settings.names
+        names = self._context.settings.names
         return place != host and place not in names and _name(place) not in names
 
     def _extra(self, status: int) -> dict[str, str]:
         fields = {"Connection": "close"}
         if status == 429:  # noqa: PLR2004
-            fields["Retry-After"] = str(self._desk.strangers.retry_after)
+            fields["Retry-After"] = str(self._context.strangers.retry_after)
         return fields
 
     def _carrying(self, request: Request, send: Send) -> Send:
@@ -120,7 +120,7 @@ class RequestMiddleware:
                     headers.setdefault(name, value)
                 if request.scope["path"] in COUNTED:
                     status = str(message["status"])
-                    self._desk.answers[request.scope["path"], status] += 1
+                    self._context.answers[request.scope["path"], status] += 1
             await send(message)
 
         return sending

@@ -15,7 +15,7 @@ from drainer.policy.pacing.overrides import OverrideKind
 from drainer.policy.pacing.rate import parse_rate
 from drainer.runtime.json_input import parse_json
 from drainer.runtime.units import parse_duration
-from drainer.watch.http.access import open_to_orders
+from drainer.watch.http.access import admit_operator
 from drainer.watch.http.context import AppContext
 from drainer.watch.http.limits import client_of, read_all
 
@@ -23,18 +23,18 @@ LONGEST = timedelta(days=366)
 MAX_REASON = 300
 
 
-def routes(desk: AppContext) -> Sequence[Route]:
+def routes(context: AppContext) -> Sequence[Route]:
     """Return the three routes."""
     return [
-        Route(f"/api/{ask}", partial(_take, desk, ask), methods=["POST"])
+        Route(f"/api/{ask}", partial(_take, context, ask), methods=["POST"])
         for ask in (OverrideKind.PAUSE, OverrideKind.RESUME, OverrideKind.THROTTLE)
     ]
 
 
-async def _take(desk: AppContext, ask: OverrideKind, request: Request) -> Response:
+async def _take(context: AppContext, ask: OverrideKind, request: Request) -> Response:
     """Take an order: a pause or a rate may last until a time; "" ends a rate."""
-    await open_to_orders(desk, request)
-    body = await read_all(request, desk.settings.patience)
+    await admit_operator(context, request)
+    body = await read_all(request, context.settings.patience)
     try:
         order = order_of(body)
         reason = reason_of(order)
@@ -43,9 +43,9 @@ async def _take(desk: AppContext, ask: OverrideKind, request: Request) -> Respon
     except ValueError as error:
         raise HTTPException(400, str(error)) from None
     by = f"http {client_of(request) or '?'} operator"
-    given = await desk.give(ask, by, reason, lasts, rate)
+    given = await context.give(ask, by, reason, lasts, rate)
     facts = {
-        "state": desk.watched.snapshot()["state"],
+        "state": context.watched.snapshot()["state"],
         "ask": ask.value,
         "id": given.id,
         "per_second": given.per_second,

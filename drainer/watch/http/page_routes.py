@@ -13,9 +13,9 @@ from starlette.routing import Route
 from drainer.watch.http.access import (
     COOKIE,
     LOGIN,
+    admit_reader,
     count_failure,
     is_operator,
-    open_to_reader,
 )
 from drainer.watch.http.auth import SESSION, same, session
 from drainer.watch.http.context import AppContext
@@ -33,9 +33,9 @@ _TYPES: Final = {
 _WRONG: Final = '<p class="wrong" role="alert" id="wrong">This is not the token.</p>'
 
 
-def routes(desk: AppContext) -> Sequence[Route]:
+def routes(context: AppContext) -> Sequence[Route]:
     """Return all routes; the page's files contain no secret."""
-    pages = PageRoutes(desk)
+    pages = PageRoutes(context)
     return [
         Route("/", pages.index),
         Route(LOGIN, pages.login, methods=["POST"]),
@@ -47,16 +47,18 @@ def routes(desk: AppContext) -> Sequence[Route]:
 class PageRoutes:
     """Serves files, and sessions to clients that know the operator's token."""
 
-    def __init__(self, desk: AppContext) -> None:
+    def __init__(self, context: AppContext) -> None:
         """Read the files, once."""
-        self._desk = desk
+        self._context = context
         self._files = {path.name: path.read_bytes() for path in _FOLDER.iterdir()}
 
     async def index(self, request: Request) -> Response:
         """Serve the page, or the form that asks for the token."""
-        if self._desk.settings.keys.operator and not is_operator(self._desk, request):
+        if self._context.settings.keys.operator and not is_operator(
+            self._context, request
+        ):
             return self._form(401)
-        await open_to_reader(self._desk, request)
+        await admit_reader(self._context, request)
         return self._html("index.html")
 
     async def file(self, request: Request) -> Response:
@@ -66,10 +68,10 @@ class PageRoutes:
 
     async def login(self, request: Request) -> Response:
         """Take the operator's token, and return a session for it."""
-        body = await read_all(request, self._desk.settings.patience)
-        operator = self._desk.settings.keys.operator
+        body = await read_all(request, self._context.settings.patience)
+        operator = self._context.settings.keys.operator
         if not same(_token_of(body), operator):
-            await count_failure(self._desk, request)
+            await count_failure(self._context, request)
             return self._form(401, _WRONG)
         prove(request)
         answer = RedirectResponse("/", 303)

@@ -41,11 +41,11 @@ class StatusQueries:
     async def ledger(self) -> LedgerFacts:
         """Return the facts of the ledger; never raises."""
         async with self._turn:
-            begun = time.monotonic()
-            if begun >= self._good_until:
+            started = time.monotonic()
+            if started >= self._good_until:
                 self._known = await asyncio.to_thread(self._read)
                 ended = time.monotonic()
-                self._good_until = ended + max(FRESH, SHARE * (ended - begun))
+                self._good_until = ended + max(FRESH, SHARE * (ended - started))
         return self._known
 
     async def status(self) -> Facts:

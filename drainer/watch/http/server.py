@@ -37,15 +37,15 @@ GRACE = 1
 """Whole seconds for answers under way when the server ends."""
 
 
-def application(desk: AppContext) -> RequestMiddleware:
+def application(context: AppContext) -> RequestMiddleware:
     """Return the whole application with its middleware."""
     parts = (hook_routes, operator_routes, read_routes, page_routes)
     app = Starlette(
-        routes=[route for part in parts for route in part.routes(desk)],
+        routes=[route for part in parts for route in part.routes(context)],
         exception_handlers={HTTPException: _in_words},
     )
     app.router.redirect_slashes = False
-    return RequestMiddleware(app, desk)
+    return RequestMiddleware(app, context)
 
 
 async def _in_words(_request: Request, error: Exception) -> Response:
@@ -85,21 +85,21 @@ async def serve(
     Takes a socket from ``listen``, or makes one. Raises UsageError if it cannot listen,
     or the certificate cannot be read.
     """
-    desk = AppContext(settings, watched, url, route)
+    context = AppContext(settings, watched, url, route)
     bound = listener or listen(settings)
-    with contextlib.closing(bound), contextlib.closing(desk.reading):
-        server = _Server(_configuration(settings, desk), settings.patience)
+    with contextlib.closing(bound), contextlib.closing(context.reading):
+        server = _Server(_configuration(settings, context), settings.patience)
         try:
             await server.serve(sockets=[bound])
         finally:  # when cancelled, uvicorn cleans up nothing
-            desk.end_streams()
+            context.end_streams()
             if server.started and server.servers:
                 await server.shutdown(sockets=[bound])
 
 
-def _configuration(settings: HookSettings, desk: AppContext) -> uvicorn.Config:
+def _configuration(settings: HookSettings, context: AppContext) -> uvicorn.Config:
     made = uvicorn.Config(
-        application(desk),
+        application(context),
         http=TimedProtocol,
         ws="none",
         lifespan="off",

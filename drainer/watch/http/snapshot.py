@@ -140,7 +140,7 @@ class WatchView(Protocol):
         """Return its state; cheap, reads neither disk nor ledger."""
         ...
 
-    async def changed(self) -> None:
+    async def wait_for_change(self) -> None:
         """Return after the next change: of state, a check, or a second of a drain.
 
         Any number of callers may wait; cancelling one does not affect the others.

@@ -17,23 +17,23 @@ class RenewedContext:
     def __init__(self, certificate: Path, key: Path) -> None:
         """Load it; raise UsageError if it cannot be read."""
         self._files = (certificate, key)
-        self._latest = self.context = self._loaded()
-        self._stamp = self._stamped()
+        self._latest = self.context = self._load()
+        self._stamp = self._modification_times()
         self.context.sni_callback = self._renew
 
     def _renew(self, link: ssl.SSLObject, _name: str | None, _: ssl.SSLContext) -> None:
         """Run at the start of a handshake, also without a server name."""
         with contextlib.suppress(OSError, UsageError):
-            stamp = self._stamped()
+            stamp = self._modification_times()
             if stamp != self._stamp:
-                self._latest = self._loaded()
+                self._latest = self._load()
                 self._stamp = stamp
         link.context = self._latest
 
-    def _stamped(self) -> tuple[int, ...]:
+    def _modification_times(self) -> tuple[int, ...]:
         return tuple(path.stat().st_mtime_ns for path in self._files)
 
-    def _loaded(self) -> ssl.SSLContext:
+    def _load(self) -> ssl.SSLContext:
         certificate, key = self._files
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         try:

@@ -150,7 +150,7 @@ def test_a_message_of_the_ledger(
         (("4bX1Yz3Qk2z",), "ledger"),
     ],
 )
-def test_bad_usage_is_told(
+def test_bad_usage_is_reported(
     environment: dict[str, str], message: Path, arguments: tuple[str, ...], words: str
 ) -> None:
     """Exit status 2, and what to do."""
@@ -183,7 +183,7 @@ def test_hostile_words_reach_no_terminal(
         ("UNKNOWN", "x"),
     ],
 )
-def test_a_bad_setting_is_told(
+def test_a_bad_setting_is_reported(
     environment: dict[str, str], message: Path, key: str, value: str
 ) -> None:
     """Before anything is asked."""

@@ -51,7 +51,7 @@ def make(
         port=peer.port,
         helo="backup.example",
         tls="off",
-        timeouts=Timeouts(banner=10, ehlo=10, mail=10, rcpt=10),
+        timeouts=Timeouts(banner=10, ehlo=10, command=10),
     )
     limiter = RateLimiter(rates)
     settings = CalloutSettings(route=route, sender="", connections=connections)

@@ -247,7 +247,7 @@ def test_a_backup_as_it_should_not_be(
     assert "example.com" not in "".join(re.findall("to=<[^>]*>", sloppy.log()))
 
 
-def test_a_primary_that_greylists_is_told_of(
+def test_a_primary_that_greylists_is_reported(
     dns: str, peer: StartPeer, primary_postfix: Callable[..., Primary]
 ) -> None:
     """A real Postfix with a policy server behind it."""
@@ -478,7 +478,7 @@ def test_a_primary_that_speaks_lmtp_is_not_asked(primary: dict[str, Any]) -> Non
 # ---- time
 
 
-SHORT = Timeouts(connect=3, banner=0.5, ehlo=3, mail=3, rcpt=3, quit=0.1)
+SHORT = Timeouts(connect=3, banner=0.5, ehlo=3, command=3, quit=0.1)
 
 
 def hurried(dns: str, *backups: str) -> tuple[DoctorFacts, list[str]]:
@@ -672,7 +672,7 @@ def test_a_clock_that_is_off_is_seen_in_a_banner(dns: str, peer: StartPeer) -> N
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_bad_usage_is_told(args: list[str], words: str) -> None:
+def test_bad_usage_is_reported(args: list[str], words: str) -> None:
     """Exit 2, before anything is asked."""
     result = call("doctor", *args)
     assert result.code == 2

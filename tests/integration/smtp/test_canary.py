@@ -39,7 +39,7 @@ def ask(
     peer: PeerThread, *good: str, sender: str = AMY, any_domain: bool = False
 ) -> CanaryResult | ConnectFailure:
     """Let a canary ask for addresses of example.org."""
-    timeouts = Timeouts(banner=5, ehlo=5, mail=0.5)
+    timeouts = Timeouts(banner=5, ehlo=5, command=0.5)
     route = Route(
         host="127.0.0.1",
         port=peer.port,
@@ -162,7 +162,7 @@ def test_who_was_accepted_before_it_was_lost_is_accepted(
         ({"ehlo": Drop()}, Stage.EHLO),
     ],
 )
-def test_without_a_session_the_stage_is_told(
+def test_without_a_session_the_stage_is_reported(
     peer: StartPeer, script: dict[str, Any], stage: Stage
 ) -> None:
     """What that means the breaker decides."""

@@ -320,7 +320,7 @@ def test_a_catch_all_without_a_known_good_recipient_says_that_nothing_can_tell(
     [("500 5.5.1 what?", "warn", 0), (Drop(), "fail", 3)],
     ids=["refused", "dropped"],
 )
-def test_a_reset_that_fails_is_told(
+def test_a_reset_that_fails_is_reported(
     peer: StartPeer, bench: Bench, answer: Step, verdict: str, code: int
 ) -> None:
     """A session that ends there is no healthy one."""
@@ -340,7 +340,7 @@ def test_a_reset_that_fails_is_told(
     ],
     ids=["refused", "dropped", "421"],
 )
-def test_tls_that_fails_is_told_though_mail_may_go_in_the_clear(
+def test_tls_that_fails_is_reported_though_mail_may_go_in_the_clear(
     peer: StartPeer,
     bench: Bench,
     certificate: Certificate,

@@ -42,7 +42,7 @@ async def worker(throttle: RateLimiter, pauses: Sequence[float], sent: Sent) -> 
     """Send a message after each pause, as a session does."""
     for pause in pauses:
         await asyncio.sleep(pause)
-        await throttle.message()
+        await throttle.take_message()
         sent.append((now(), 1))
 
 
@@ -50,7 +50,7 @@ async def hasty(throttle: RateLimiter, pauses: Sequence[float], sent: Sent) -> N
     """Send behind a final dot if nobody waits, as a pipelining session does."""
     for pause in pauses:
         await asyncio.sleep(pause)
-        if await throttle.message_now():
+        if await throttle.take_message_now():
             sent.append((now(), 1))
 
 
@@ -59,7 +59,7 @@ async def fickle(throttle: RateLimiter, pauses: Sequence[float], sent: Sent) -> 
     for pause in pauses:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause):
-                await throttle.message()
+                await throttle.take_message()
                 sent.append((now(), 1))
 
 
@@ -173,7 +173,7 @@ async def busy(per_second: float, seconds: float, sessions: int, dot: float) -> 
 
     async def session() -> None:
         while True:
-            await throttle.message()
+            await throttle.take_message()
             sent.append((now(), 1))
             await asyncio.sleep(dot)
 
@@ -225,7 +225,7 @@ def test_drains_that_share_a_rate_keep_the_bound_together(
 
 async def until_closed(throttle: RateLimiter, sent: Sent) -> None:
     """Send as fast as the throttle lets."""
-    while await throttle.message():
+    while await throttle.take_message():
         sent.append((now(), 1))
         await asyncio.sleep(0.001)
 
@@ -298,13 +298,13 @@ def test_who_waits_at_a_slow_rate_goes_when_it_is_raised() -> None:
         throttle = RateLimiter(Rates(messages=slow), idle=timedelta(0))
         await throttle.resize(1)
         start = now()
-        waiting = asyncio.ensure_future(throttle.message())
+        waiting = asyncio.ensure_future(throttle.take_message())
         await asyncio.sleep(5)
         await throttle.limit(message_rate(50, None))
         await waiting
         times = [now() - start]
         await throttle.limit(slow)
-        await throttle.message()
+        await throttle.take_message()
         return [*times, now() - start]
 
     soon, late = run(raised())
@@ -351,7 +351,7 @@ def test_recipients_are_paid_for_before_their_message_leaves() -> None:
 
     async def session(throttle: RateLimiter, counts: list[int]) -> None:
         for count in counts:
-            assert await throttle.message(count)
+            assert await throttle.take_message(count)
             sent.append((now(), count))
 
     async def everybody() -> None:
@@ -377,9 +377,9 @@ def test_new_connections_are_limited_and_the_end_ends_the_waiting() -> None:
         await throttle.resize(1)
         start = now()
         for _ in range(9):
-            assert await throttle.connection()
+            assert await throttle.take_connection()
         took = now() - start
-        waiting = asyncio.ensure_future(throttle.connection())
+        waiting = asyncio.ensure_future(throttle.take_connection())
         await asyncio.sleep(0.1)
         throttle.close()
         return took, await waiting
@@ -395,13 +395,13 @@ def test_who_waits_is_not_overtaken() -> None:
     async def meet() -> tuple[bool, bool]:
         throttle = RateLimiter(Rates(messages=message_rate(1, None)))
         await throttle.resize(1)
-        await throttle.message()
-        waiting = asyncio.ensure_future(throttle.message())
+        await throttle.take_message()
+        waiting = asyncio.ensure_future(throttle.take_message())
         await asyncio.sleep(0.5)
-        overtaken = await throttle.message_now()
+        overtaken = await throttle.take_message_now()
         await waiting
         await asyncio.sleep(1.1)
-        return overtaken, await throttle.message_now()
+        return overtaken, await throttle.take_message_now()
 
     assert run(meet()) == (False, True)
 
@@ -414,9 +414,9 @@ def test_unlimited_never_waits() -> None:
         await throttle.resize(1)
         start = now()
         for _ in range(1000):
-            await throttle.message()
-            await throttle.octets(10**9)
-            assert await throttle.message_now()
+            await throttle.take_message()
+            await throttle.take_bytes(10**9)
+            assert await throttle.take_message_now()
         return now() - start
 
     assert run(hurry()) < 0.01
@@ -442,12 +442,12 @@ def test_no_window_ever_sees_more_octets_than_allowed(
             left = size
             while left > 0:
                 part = min(left, int(per_second))
-                await throttle.octets(part)
+                await throttle.take_bytes(part)
                 taken.append((now(), part))
                 left -= part
 
     async def everybody() -> None:
-        throttle = RateLimiter(Rates(octets=rate))
+        throttle = RateLimiter(Rates(bytes=rate))
         await throttle.resize(1)
         async with asyncio.TaskGroup() as group:
             for sizes in sessions:
@@ -463,19 +463,19 @@ def test_a_large_message_is_not_starved_by_small_ones() -> None:
     rate = Rate(per_second=1000, burst=1000)
 
     async def meet() -> float:
-        throttle = RateLimiter(Rates(octets=rate))
+        throttle = RateLimiter(Rates(bytes=rate))
         await throttle.resize(1)
 
         async def small() -> None:
             while True:
-                await throttle.octets(300)
+                await throttle.take_bytes(300)
                 await asyncio.sleep(0.01)
 
         tasks = [asyncio.ensure_future(small()) for _ in range(4)]
         await asyncio.sleep(2)
         start = now()
         async with asyncio.timeout(300):
-            await throttle.octets(10_000)
+            await throttle.take_bytes(10_000)
         took = now() - start
         for task in tasks:
             task.cancel()

@@ -430,13 +430,13 @@ def test_limits_are_those_of_the_archive_and_the_disk(tmp_path: Path) -> None:
     path = tmp_path / "x.tar"
     path.write_bytes(b"x")
     limits = UnpackLimits(path, tmp_path, 10**15)
-    limits.octets(10**9)
+    limits.add_bytes(10**9)
     with pytest.raises(SourceError, match="250 times"):
-        limits.octets(10**9)
+        limits.add_bytes(10**9)
     for _ in range(2_000_000):
-        limits.member()
+        limits.add_member()
     with pytest.raises(SourceError, match="members"):
-        limits.member()
+        limits.add_member()
 
 
 def test_an_endless_header_takes_no_memory(tmp_path: Path) -> None:

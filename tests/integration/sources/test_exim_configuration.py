@@ -218,7 +218,7 @@ def test_what_exim_decides_otherwise_is_marked(
         (f"{RELAYED} = lsearch;/absent : a.example\n{BY_MX}", "/absent"),
     ],
 )
-def test_what_exim_cannot_evaluate_is_told_in_its_words(
+def test_what_exim_cannot_evaluate_is_reported_in_its_words(
     backup: Backup, text: str, words: str
 ) -> None:
     """Then drainer cannot know the routes, and writes nothing."""

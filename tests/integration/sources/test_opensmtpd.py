@@ -36,7 +36,7 @@ def test_what_we_read_is_what_smtpd_sent(tmp_path: Path) -> None:
     ("content", "code"),
     [(b"\x1f\x8b\x08\0", "compressed"), (b"\x01x", "compressed"), (b"", "corrupt")],
 )
-def test_a_content_that_is_no_text_is_told(
+def test_a_content_that_is_no_text_is_reported(
     tmp_path: Path, content: bytes, code: str
 ) -> None:
     """The envelope may be plain all the same."""
@@ -45,7 +45,7 @@ def test_a_content_that_is_no_text_is_told(
     assert codes(tmp_path) == {"X": code}
 
 
-def test_a_missing_content_is_told(tmp_path: Path) -> None:
+def test_a_missing_content_is_reported(tmp_path: Path) -> None:
     """And so is one that is a link."""
     path = KIT.write(tmp_path, b"X", "x").with_name("message")
     path.unlink()

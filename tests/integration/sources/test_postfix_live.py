@@ -266,7 +266,7 @@ def test_a_pending_report_is_left_to_postfix(
     assert log.exists()
 
 
-def test_mail_that_postfix_would_bounce_for_its_age_is_told_of(
+def test_mail_that_postfix_would_bounce_for_its_age_is_reported(
     backup: PrivatePostfix, drainer: Drainer, peer: Callable[..., PeerThread]
 ) -> None:
     """Before it is taken, and when it goes back."""

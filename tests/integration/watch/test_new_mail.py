@@ -96,14 +96,14 @@ def test_what_the_ledger_knows_is_no_news_and_what_is_new_is(
     bench.add("a@example.org")
     assert bench.drain().code == 0
     config = config_file.load(bench.config, {"ledger": {"url": str(bench.ledger)}})
-    diary = WatchLog(ledger_url(config), "127.0.0.1:1", "0" * 32)
+    watch_log = WatchLog(ledger_url(config), "127.0.0.1:1", "0" * 32)
     source = open_source(f"postfix:{bench.spool}", options={})
 
     async def look() -> bool:
-        return await NewMailCheck([source], RULES).sees_news(diary.is_news)
+        return await NewMailCheck([source], RULES).sees_news(watch_log.is_news)
 
     assert not asyncio.run(look())
-    assert diary.next_due([source.url], [], braked=False) is None
+    assert watch_log.next_due([source.url], [], braked=False) is None
     bench.add("b@example.org")
     assert asyncio.run(look())
-    diary.close()
+    watch_log.close()

@@ -49,7 +49,7 @@ def bench(tmp_path: Path) -> Iterator[tuple[Bench, PeerThread, Path]]:
         yield bench, peer, heard
 
 
-def test_the_end_of_a_drain_is_told_once(
+def test_the_end_of_a_drain_is_reported_once(
     bench: tuple[Bench, PeerThread, Path],
 ) -> None:
     """With numbers and what to run; a repeated drain that changes nothing is silent."""
@@ -89,7 +89,7 @@ def test_stopped_and_resumed_are_told(bench: tuple[Bench, PeerThread, Path]) -> 
     assert [each["event"] for each in notified(heard)] == ["stopped", "resumed"]
 
 
-def test_a_full_disk_is_told(bench: tuple[Bench, PeerThread, Path]) -> None:
+def test_a_full_disk_is_reported(bench: tuple[Bench, PeerThread, Path]) -> None:
     """By the size that is configured."""
     own, _, heard = bench
     own.configure(notify={"events": ["disk"], "disk_free": "900000GB"})
@@ -99,7 +99,7 @@ def test_a_full_disk_is_told(bench: tuple[Bench, PeerThread, Path]) -> None:
     assert notice["numbers"]["free_bytes"] > 0
 
 
-def test_a_drain_that_stalls_is_told(
+def test_a_drain_that_stalls_is_reported(
     bench: tuple[Bench, PeerThread, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While it runs: the primary answers when somebody has been notified."""
@@ -123,7 +123,7 @@ def test_a_drain_that_stalls_is_told(
     assert stalled["numbers"] == {"delivered": 0, "remaining": 2}
 
 
-def test_mail_that_expires_is_told(bench: tuple[Bench, PeerThread, Path]) -> None:
+def test_mail_that_expires_is_reported(bench: tuple[Bench, PeerThread, Path]) -> None:
     """With the one that expires first, and how long it has."""
     own, peer, heard = bench
     own.configure(
@@ -138,7 +138,7 @@ def test_mail_that_expires_is_told(bench: tuple[Bench, PeerThread, Path]) -> Non
     assert own.run(*expires["command"].split()[1:]).code == 0
 
 
-def test_a_defect_of_ours_is_told(
+def test_a_defect_of_ours_is_reported(
     bench: tuple[Bench, PeerThread, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its message is held, and a person reports it; the others go on."""
@@ -296,7 +296,7 @@ def test_without_a_way_the_test_says_what_to_set(tmp_path: Path) -> None:
     assert "--test" in run(bench, "notify").stderr
 
 
-def test_the_end_of_a_watch_is_told(tmp_path: Path) -> None:
+def test_the_end_of_a_watch_is_reported(tmp_path: Path) -> None:
     """Also when a signal ends it: then nobody drains any more."""
     with PeerThread() as peer:
         bench = Bench(tmp_path, peer.port)

@@ -210,7 +210,7 @@ def test_without_a_source_or_a_primary_it_is_a_usage_error(bench: Bench) -> None
 # ---- what it tells
 
 
-def test_a_digest_that_no_relay_would_take_is_told_at_once(bench: Bench) -> None:
+def test_a_digest_that_no_relay_would_take_is_reported_at_once(bench: Bench) -> None:
     """Reports may go to whoever wrote; a digest needs a server for everybody."""
     bench.configure(
         watch={"digest": "07:00", "postmaster": "postmaster@example.org"},
@@ -270,7 +270,7 @@ def test_whoever_serves_it_sees_everything_as_json(bench: Bench) -> None:
 
     async def serve(watched: WatchView) -> None:
         while not seen or seen[-1]["state"] != "armed":
-            await watched.changed()
+            await watched.wait_for_change()
             seen.append(json.loads(json.dumps(watched.snapshot())))
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -96,7 +96,7 @@ class Show:
         """Return it."""
         return self._snapshot
 
-    async def changed(self) -> None:
+    async def wait_for_change(self) -> None:
         """Wait until the test changes it."""
         self._loop = asyncio.get_running_loop()
         event = asyncio.Event()

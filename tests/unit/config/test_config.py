@@ -203,7 +203,7 @@ def test_flags_that_contradict_each_other_are_no_flag_of_another_name() -> None:
         config_file.load(None, flags)
 
 
-def test_every_error_is_told_at_once(place: Path) -> None:
+def test_every_error_is_reported_at_once(place: Path) -> None:
     """Nobody wants to mend one and be told of the next."""
     message = refusal(place, "[primary]\nport = 0\ntls = 'x'\n[retry]\nfirst = '1'\n")
     assert len(message.splitlines()) == 3

@@ -23,9 +23,9 @@ def test_a_peers_words_reach_neither_terminal_nor_service_manager_as_they_are(
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
         link.bind(name)
         link.settimeout(5)
-        chronicle = Journal("mx:25", Notifier({"NOTIFY_SOCKET": name}))
+        journal = Journal("mx:25", Notifier({"NOTIFY_SOCKET": name}))
         why = "banner: 554 \x1b[31mgo\r\nREADY=1\x00 " + "x" * 5000
-        chronicle.moved(WatchStatus(since=NOW, why=why), "")
+        journal.record_change(WatchStatus(since=NOW, why=why), "")
         status = link.recv(10_000).decode()
     for text in (caplog.messages[0], status):
         assert text.isprintable()
@@ -37,9 +37,9 @@ def test_the_same_complaint_is_logged_once_until_all_was_well(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Else a journal would fill while a primary is down."""
-    chronicle = Journal("mx:25", Notifier({}))
+    journal = Journal("mx:25", Notifier({}))
     for text in ("no route", "no route", "refused", "", "refused", "", ""):
-        chronicle.complain(text)
+        journal.complain(text)
     assert caplog.messages == ["no route", "refused", "refused"]
 
 
@@ -65,7 +65,7 @@ def test_each_control_is_one_line_that_says_who_and_why(
     """A hook, a pause and its end, in the order in which they were given."""
     caplog.set_level("INFO")
     kinds = (OverrideKind.DOWN, OverrideKind.PAUSE, OverrideKind.RESUME)
-    Journal("mx:25", Notifier({})).controlled(
+    Journal("mx:25", Notifier({})).record_overrides(
         Override(at=NOW, ask=kind, by="cli ann", reason="\x1b[2Jbackup")
         for kind in kinds
     )

@@ -457,7 +457,7 @@ def test_a_report_that_we_sign_verifies(
 
 
 @pytest.mark.parametrize("key", [b"", b"-----BEGIN x\nAAAA\n-----END", b"not base64!"])
-def test_a_bad_key_is_told(key: bytes) -> None:
+def test_a_bad_key_is_reported(key: bytes) -> None:
     """Before any report is lost over it."""
     with pytest.raises(UsageError, match="DKIM key"):
         dkim_sign.sign(MESSAGE, domain="sender.example", selector="test", key=key)

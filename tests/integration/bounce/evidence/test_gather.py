@@ -124,7 +124,7 @@ def test_an_answer_that_is_too_large_is_none() -> None:
         assert dns.ask("long.example", "TXT").records == (b"x" * 5000,)
 
 
-def test_a_bad_server_address_is_told() -> None:
+def test_a_bad_server_address_is_reported() -> None:
     """Before anything is decided by its silence."""
     with pytest.raises(UsageError, match="DNS server"):
         Resolver(DnsServers(addresses=("ns.example",)))
@@ -422,7 +422,7 @@ def test_a_message_that_was_cut_has_no_signature() -> None:
     )
 
 
-def test_a_malformed_message_is_told() -> None:
+def test_a_malformed_message_is_reported() -> None:
     """Not raised."""
     facts = asked(SIGNED, b"no header\r\n\r\nbody\r\n")
     assert "odd line" in judge(facts, RECIPIENT, TrustSettings())["V4"].found

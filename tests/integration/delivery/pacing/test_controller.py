@@ -191,7 +191,7 @@ def asked(*sources: LoadSource) -> tuple[list[float | None], list[str]]:
     return asyncio.run(ask()), told
 
 
-def test_a_command_is_asked_and_its_failure_is_told_once() -> None:
+def test_a_command_is_asked_and_its_failure_is_reported_once() -> None:
     """Then the load is not known, until it answers again."""
     good = LoadSource(command=("echo", "0.9"))
     bad = LoadSource(command=("false",))

@@ -99,7 +99,7 @@ def test_without_secrets_loopback_may_give_hooks_and_read_but_no_orders(
     assert unlocked.asks() == ["up"]
 
 
-def test_a_ledger_that_cannot_be_written_is_told_and_makes_it_unready(
+def test_a_ledger_that_cannot_be_written_is_reported_and_makes_it_unready(
     tmp_path: Path,
 ) -> None:
     """The sender tries again; nobody believes that it was taken."""
@@ -173,7 +173,7 @@ def test_an_order_is_written_down_with_its_reason(
     ],
     ids=repr,
 )
-def test_an_order_that_cannot_be_followed_is_told(
+def test_an_order_that_cannot_be_followed_is_reported(
     locked: Hooked, body: object, words: str
 ) -> None:
     """And is not written down."""

@@ -95,7 +95,7 @@ def test_a_client_that_does_not_go_on_is_dropped(
         assert server.get("/healthz").status == 200
 
 
-def test_who_asks_too_often_is_told_when_to_come_again(tmp_path: Path) -> None:
+def test_a_client_that_asks_too_often_learns_when_to_ask_again(tmp_path: Path) -> None:
     """All but the sign of life, which no service manager must miss."""
     settings = replace(OPEN, rate=Rate(per_second=0.5, burst=3))
     with hooked(tmp_path, settings).running() as server:
@@ -150,7 +150,7 @@ def test_beyond_loopback_the_page_needs_an_operators_token(tmp_path: Path) -> No
         assert server.post(UP, token=TOKEN).status == 202
 
 
-def test_a_port_that_is_taken_is_told() -> None:
+def test_a_port_that_is_taken_is_reported() -> None:
     """In words, before anything is begun."""
     with listen(OPEN) as taken:
         settings = replace(OPEN, port=taken.getsockname()[1])
@@ -205,7 +205,7 @@ def test_a_handshake_that_does_not_go_on_is_dropped(
         assert server.get("/healthz").status == 200
 
 
-def test_a_certificate_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_a_certificate_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
     """Before anything is begun."""
     settings = replace(OPEN, tls=(tmp_path / "none.pem", tmp_path / "none.key"))
     with pytest.raises(UsageError, match="cannot be read"):

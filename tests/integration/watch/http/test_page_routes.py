@@ -337,7 +337,7 @@ def test_escape_orders_nothing(page: Page) -> None:
     assert page.server.asks() == []
 
 
-def test_a_rate_that_is_none_is_told_and_can_be_mended(page: Page) -> None:
+def test_an_invalid_rate_is_reported_and_can_be_fixed(page: Page) -> None:
     """Where it was typed; what was typed stays."""
     page.tab_to("Change rate…")
     page.type(Keys.ENTER)

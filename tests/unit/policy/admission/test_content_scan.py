@@ -80,14 +80,14 @@ def assert_paused(pause: ScannerPause) -> None:
     """Let it fail at enough messages."""
     for n in range(FAILURES):
         assert pause.may_ask(NOW)
-        assert pause.failed(str(n), NOW) is (n == FAILURES - 1)
+        assert pause.record_failure(str(n), NOW) is (n == FAILURES - 1)
 
 
 def test_one_message_never_causes_a_pause() -> None:
     """The message may be the cause; others are still scanned."""
     pause = ScannerPause((MINUTE,))
     for _ in range(5 * FAILURES):
-        assert not pause.failed("poison", NOW)
+        assert not pause.record_failure("poison", NOW)
     assert pause.may_ask(NOW)
 
 
@@ -95,8 +95,8 @@ def test_an_answer_ends_the_count() -> None:
     """Failures between answers are those of messages."""
     pause = ScannerPause((MINUTE,))
     for n in range(5 * FAILURES):
-        assert not pause.failed(str(n), NOW)
-        assert not pause.answered()
+        assert not pause.record_failure(str(n), NOW)
+        assert not pause.record_answer()
 
 
 def test_after_a_pause_one_message_asks() -> None:
@@ -110,7 +110,7 @@ def test_after_a_pause_one_message_asks() -> None:
         at += wait
         assert pause.may_ask(at)
         assert not pause.may_ask(at)
-        assert not pause.failed("x", at)
+        assert not pause.record_failure("x", at)
 
 
 def test_an_answer_ends_the_pause() -> None:
@@ -118,6 +118,6 @@ def test_an_answer_ends_the_pause() -> None:
     pause = ScannerPause((MINUTE,))
     assert_paused(pause)
     assert pause.may_ask(NOW + MINUTE)
-    assert pause.answered()
+    assert pause.record_answer()
     assert pause.may_ask(NOW + MINUTE)
     assert pause.wait(NOW + MINUTE) == timedelta(0)

@@ -389,7 +389,7 @@ def test_a_sender_without_a_domain_is_aligned_with_nothing() -> None:
     assert look(replace(facts, claims=claims)).strength is Strength.NOT
 
 
-def test_why_something_was_not_looked_at_is_told() -> None:
+def test_why_something_was_not_looked_at_is_reported() -> None:
     """Instead of "there is none"."""
     facts = replace(NOBODY, skipped={"V4": "larger than 32 MiB"})
     assert look(facts)["V4"].found == "larger than 32 MiB"

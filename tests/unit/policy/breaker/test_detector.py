@@ -35,14 +35,14 @@ def nth(n: int, text: str = UNKNOWN, stage: Stage = Stage.RCPT) -> Refusal:
 
 def fed(detector: RefusalDetector, refusals: Iterable[Refusal]) -> list[str]:
     """Return what each refusal makes suspicious: a trigger, or ''."""
-    causes = [detector.refused(each, NOW) for each in refusals]
+    causes = [detector.record_refusal(each, NOW) for each in refusals]
     return [cause.trigger if cause else "" for cause in causes]
 
 
 def accept(detector: RefusalDetector, *numbers: int) -> None:
     """Let recipients be accepted."""
     for n in numbers:
-        detector.accepted(f"u{n}@example.org", "example.org")
+        detector.record_acceptance(f"u{n}@example.org", "example.org")
 
 
 # ---- runs
@@ -78,14 +78,19 @@ def test_one_sender_is_no_run_however_much_it_sends() -> None:
     """A dictionary attack by one domain tells nothing of the others."""
     detector = RefusalDetector()
     for n in range(4):
-        assert detector.refused(seen(f"550 no {n}", f"u{n}@example.org"), NOW) is None
+        assert (
+            detector.record_refusal(seen(f"550 no {n}", f"u{n}@example.org"), NOW)
+            is None
+        )
 
 
 def test_one_recipient_is_no_run_whoever_writes_to_it() -> None:
     """A mailbox that is gone; nor does the case of its address make it two."""
     detector, text = RefusalDetector(), "550 5.1.1 no such user"
     for n, to in enumerate(["Bob@example.org", "bob@EXAMPLE.org", "bob@example.org"]):
-        cause = detector.refused(seen(text, to, sender_domain=f"s{n}.example"), NOW)
+        cause = detector.record_refusal(
+            seen(text, to, sender_domain=f"s{n}.example"), NOW
+        )
         assert cause is None
 
 
@@ -101,9 +106,9 @@ def test_another_refusal_or_an_acceptance_ends_a_run(between: Refusal | None) ->
     if between is None:
         accept(detector, 7)
     else:
-        assert detector.refused(between, NOW) is None
+        assert detector.record_refusal(between, NOW) is None
     assert fed(detector, [nth(2), nth(3)]) == ["", ""]
-    assert detector.refused(nth(4), NOW) is not None
+    assert detector.record_refusal(nth(4), NOW) is not None
 
 
 def test_a_cause_tells_what_the_breaker_must_know() -> None:
@@ -223,7 +228,7 @@ def test_fewer_than_five_recipients_never_make_a_share(
         if accepted:
             accept(detector, n % 4)
         else:
-            assert detector.refused(mixed(n % 4), NOW) is None
+            assert detector.record_refusal(mixed(n % 4), NOW) is None
 
 
 # ---- the route
@@ -238,7 +243,7 @@ def test_the_route_is_suspected_for_two_recipient_domains() -> None:
     """One dead domain of three stops no other."""
     route = RefusalDetector(domains=2)
     assert fed(route, (in_domain(n, "a.example") for n in range(30))) == [""] * 30
-    assert route.refused(in_domain(99, "b.example"), NOW) is not None
+    assert route.record_refusal(in_domain(99, "b.example"), NOW) is not None
 
 
 # ---- what was answered
@@ -251,7 +256,7 @@ def test_what_was_answered_is_muted_for_a_time() -> None:
     assert fed(detector, map(nth, range(3))) == [""] * 3
     later = NOW + MUTED_FOR
     assert not detector.is_muted(nth(0).fingerprint, later)
-    assert detector.refused(nth(3), later) is not None
+    assert detector.record_refusal(nth(3), later) is not None
 
 
 def test_what_was_answered_is_muted_for_so_many_messages() -> None:
@@ -309,7 +314,7 @@ def test_ten_recipients_in_a_row_make_a_storm() -> None:
     text = "451 4.3.0 Out of sorts, id {n}"
     for took, expected in ((True, [9]), (False, [2, 5, 8, 11, 14, 17])):
         detector = RefusalDetector()
-        found = [detector.delayed(nth(n, text), took=took) for n in range(19)]
+        found = [detector.record_delay(nth(n, text), took=took) for n in range(19)]
         assert [n for n, is_storm in enumerate(found) if is_storm] == expected
 
 
@@ -317,9 +322,9 @@ def test_an_acceptance_ends_a_storm() -> None:
     """Then it is not the primary that is sick."""
     detector, text = RefusalDetector(), "451 4.3.0 Out of sorts"
     for n in range(9):
-        assert not detector.delayed(nth(n, text), took=True)
+        assert not detector.record_delay(nth(n, text), took=True)
     accept(detector, 50)
-    assert not detector.delayed(nth(9, text), took=True)
+    assert not detector.record_delay(nth(9, text), took=True)
 
 
 def test_muting_lasts_no_longer_than_the_canary_is_believed() -> None:

@@ -28,7 +28,9 @@ def others(count: int = LEAST) -> GroupDetector:
     """Return a detector that saw other mail delivered."""
     groups = GroupDetector()
     for n in range(count):
-        groups.delivered(MailTraits(sender_domain=f"s{n}.example", size_bytes=2000))
+        groups.record_delivery(
+            MailTraits(sender_domain=f"s{n}.example", size_bytes=2000)
+        )
     return groups
 
 
@@ -51,8 +53,8 @@ def test_a_trait_of_all_refused_and_no_delivered_mail_is_a_group(
     """Three are enough, and all of them are held with it."""
     groups = others()
     for n in range(LEAST - 1):
-        assert groups.refused(traits, refusal(n)) is None
-    found = groups.refused(traits, refusal(LEAST))
+        assert groups.record_refusal(traits, refusal(n)) is None
+    found = groups.record_refusal(traits, refusal(LEAST))
     assert found == (group, [(0, 0), (1, 0), (LEAST, 0)])
     assert group.words
     assert group.rule == f"group-{group.kind}"
@@ -61,19 +63,19 @@ def test_a_trait_of_all_refused_and_no_delivered_mail_is_a_group(
 def test_it_is_no_group_while_nothing_else_is_delivered_since() -> None:
     """Then the primary may refuse everybody by now."""
     groups = others()
-    groups.delivered(BIG)
+    groups.record_delivery(BIG)
     for n in range(2 * LEAST):
-        assert groups.refused(BIG, refusal(n)) is None
+        assert groups.record_refusal(BIG, refusal(n)) is None
 
 
 def test_a_primary_may_start_to_refuse_a_group_later() -> None:
     """A filter for attachments fails in the middle of a drain."""
     groups = others()
-    groups.delivered(BIG)
+    groups.record_delivery(BIG)
     for n in range(LEAST):
-        assert groups.refused(BIG, refusal(n)) is None
-        groups.delivered(MailTraits(sender_domain="other.example"))
-    group, keys = groups.refused(BIG, refusal(LEAST)) or (None, [])
+        assert groups.record_refusal(BIG, refusal(n)) is None
+        groups.record_delivery(MailTraits(sender_domain="other.example"))
+    group, keys = groups.record_refusal(BIG, refusal(LEAST)) or (None, [])
     assert group == MailGroup(kind="sender", value="big.example")
     assert keys == [(n, 0) for n in range(LEAST + 1)]
 
@@ -81,12 +83,12 @@ def test_a_primary_may_start_to_refuse_a_group_later() -> None:
 def test_a_group_is_found_once_if_it_is_delivered_after_that() -> None:
     """The refusals are individual; messages are not held and released in turn."""
     groups = others()
-    found = [groups.refused(BIG, refusal(n)) for n in range(LEAST)]
+    found = [groups.record_refusal(BIG, refusal(n)) for n in range(LEAST)]
     assert found[-1] is not None
-    groups.delivered(BIG)
+    groups.record_delivery(BIG)
     for n in range(3 * LEAST):
-        groups.delivered(MailTraits(sender_domain="other.example"))
-        assert groups.refused(BIG, refusal(LEAST + n)) is None
+        groups.record_delivery(MailTraits(sender_domain="other.example"))
+        assert groups.record_refusal(BIG, refusal(LEAST + n)) is None
 
 
 def test_it_is_no_group_while_others_are_refused_alike() -> None:
@@ -94,15 +96,15 @@ def test_it_is_no_group_while_others_are_refused_alike() -> None:
     groups = others()
     for n in range(2 * LEAST):
         other = MailTraits(sender_domain=f"t{n}.example", size_bytes=1000)
-        assert groups.refused(other, refusal(n)) is None
-        assert groups.refused(BIG, refusal(100 + n)) is None
+        assert groups.record_refusal(other, refusal(n)) is None
+        assert groups.record_refusal(BIG, refusal(100 + n)) is None
 
 
 def test_without_deliveries_nothing_is_compared() -> None:
     """The breakers find out what is wrong with the primary."""
     groups = others(LEAST - 1)
     for n in range(2 * LEAST):
-        assert groups.refused(BIG, refusal(n)) is None
+        assert groups.record_refusal(BIG, refusal(n)) is None
 
 
 @pytest.mark.parametrize(
@@ -123,13 +125,13 @@ def test_a_reply_about_one_mailbox_or_content_is_no_matter_of_a_group(
     """It names the mailbox, the size or the finding; or it is temporary."""
     groups = others()
     for n in range(2 * LEAST):
-        assert groups.refused(BIG, refusal(n, text)) is None
+        assert groups.record_refusal(BIG, refusal(n, text)) is None
 
 
 def test_each_refusal_is_reported_once() -> None:
     """The ledger holds a group's first messages; later ones are held as they come."""
     groups = others()
-    found = [groups.refused(BIG, refusal(n)) for n in range(LEAST + 2)]
+    found = [groups.record_refusal(BIG, refusal(n)) for n in range(LEAST + 2)]
     keys = [each[1] if each else [] for each in found]
     assert keys[LEAST - 1 :] == [[(0, 0), (1, 0), (2, 0)], [(3, 0)], [(4, 0)]]
 
@@ -137,10 +139,10 @@ def test_each_refusal_is_reported_once() -> None:
 def test_strangers_domains_cost_no_memory_without_end() -> None:
     """A forgotten domain is compared as if nothing of it had been delivered."""
     groups = others()
-    groups.delivered(BIG)
+    groups.record_delivery(BIG)
     for n in range(MOST_GROUPS):
-        groups.delivered(MailTraits(sender_domain=f"t{n}.example"))
-    found = [groups.refused(BIG, refusal(n)) for n in range(LEAST)]
+        groups.record_delivery(MailTraits(sender_domain=f"t{n}.example"))
+    found = [groups.record_refusal(BIG, refusal(n)) for n in range(LEAST)]
     assert found[-1] is not None
 
 
@@ -148,9 +150,9 @@ def test_memory_has_a_limit() -> None:
     """A queue may hold millions."""
     groups = others(0)
     for n in range(MOST_REFUSED + 10):
-        groups.refused(BIG, refusal(n))
+        groups.record_refusal(BIG, refusal(n))
     for n in range(LEAST):
-        groups.delivered(MailTraits(sender_domain=f"s{n}.example"))
-    found = groups.refused(BIG, refusal(MOST_REFUSED + 10))
+        groups.record_delivery(MailTraits(sender_domain=f"s{n}.example"))
+    found = groups.record_refusal(BIG, refusal(MOST_REFUSED + 10))
     assert found is not None
     assert len(found[1]) == MOST_REFUSED

@@ -433,7 +433,7 @@ def test_the_canarys_contradiction_is_the_domains_that_it_met() -> None:
     """Others were accepted, so that it is not the route."""
     breakers = scopes()
     refuse(breakers, ORG, LISTED)
-    breakers.contradicted(NET, ROUTE, UNKNOWN, NOW)
+    breakers.record_contradiction(NET, ROUTE, UNKNOWN, NOW)
     breakers.canary(ROUTE, CanaryOutcome.ACCEPTED, "ok", NOW)
     assert standing(breakers) == {NET: "open"}
     cause = breakers.breaker(NET).cause
@@ -444,7 +444,7 @@ def test_the_canarys_contradiction_is_the_domains_that_it_met() -> None:
 def test_a_canary_that_was_sent_for_no_reason_contradicts_nothing() -> None:
     """It asks before refusals are confirmed, too."""
     breakers = scopes()
-    breakers.contradicted(NET, ROUTE, UNKNOWN, NOW)
+    breakers.record_contradiction(NET, ROUTE, UNKNOWN, NOW)
     assert standing(breakers) == {}
 
 
@@ -599,7 +599,7 @@ def test_nothing_is_proven_behind_a_breaker(scope: str) -> None:
 # ---- what it remembers
 
 
-def test_every_move_is_told_and_nothing_else() -> None:
+def test_every_move_is_reported_and_nothing_else() -> None:
     """Old and new breaker; a breaker that stays as it is has not moved."""
     breakers, moves = with_moves(KnownGoodRecipients())
     deliver(breakers, f"bob@{ORG}")
@@ -662,9 +662,9 @@ def test_a_primary_that_answers_slowly_gets_a_rest() -> None:
     """Any reply of a message ends it."""
     breakers = scopes()
     for _ in range(SLOW_RUN - 1):
-        breakers.took(USUAL_WINDOWS.slow, NOW)
+        breakers.record_dot_time(USUAL_WINDOWS.slow, NOW)
     assert standing(breakers) == {}
-    breakers.took(USUAL_WINDOWS.slow, NOW)
+    breakers.record_dot_time(USUAL_WINDOWS.slow, NOW)
     assert standing(breakers) == {ROUTE: "paused"}
     assert breakers.route.cause is not None
     assert breakers.route.cause.reply == "the final dot was answered after 30 s"

@@ -31,7 +31,7 @@ OWN = rules_of(
         ("rcpt-421", "rcpt: 421"),
     ],
 )
-def test_a_rule_is_told_in_words(rule: str, meaning: str) -> None:
+def test_a_rule_is_reported_in_words(rule: str, meaning: str) -> None:
     """What nobody knows is told as it is called."""
     assert meaning_of(rule, OWN) == meaning
 

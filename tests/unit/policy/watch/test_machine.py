@@ -42,8 +42,8 @@ def after(
 ) -> WatchStatus:
     """Return the watch after some events at one moment."""
     for event in events:
-        happening = replace(Observation(event=event), **facts)
-        watch = step(watch, happening, at, S)
+        observation = replace(Observation(event=event), **facts)
+        watch = step(watch, observation, at, S)
     return watch
 
 
@@ -310,7 +310,7 @@ def test_a_pause_from_before_the_drain_holds_it_back() -> None:
     assert (watch.state, watch.wait) == (WatchState.WAITING, WatchWait.HOLD)
 
 
-# ---- of all happenings
+# ---- of all observations
 
 
 #: Those that come from outside: the others are what a check comes to.
@@ -326,7 +326,7 @@ def lived(
     steps: list[tuple[WatchEvent, int, bool]],
     look: Callable[[WatchStatus, WatchStatus, WatchEvent], None],
 ) -> None:
-    """Let a watch live through some happenings, and look at every step."""
+    """Let a watch live through some observations, and look at every step."""
     watch, at = WatchStatus(since=NOON), NOON
     for event, seconds, fruitful in steps:
         at += seconds * SECOND
@@ -337,10 +337,10 @@ def lived(
             and watch.todo(at) is not WatchTask.CHECK
         ):
             continue  # nobody has checked
-        happening = Observation(
+        observation = Observation(
             event=event, until=at + 60 * SECOND, delivered_any=fruitful
         )
-        following = step(watch, happening, at, S)
+        following = step(watch, observation, at, S)
         if following.state is WatchState.DONE:
             following = step(following, Observation(event=WatchEvent.REST), at, S)
         look(watch, following, event)

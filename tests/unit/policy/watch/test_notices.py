@@ -27,12 +27,12 @@ def told_by(steps: list[tuple[int, dict[str, str]]]) -> list[tuple[int, str]]:
 STOPPED = {"stopped": "refused"}
 
 
-def test_a_condition_is_told_once_while_it_holds() -> None:
+def test_a_condition_is_reported_once_while_it_holds() -> None:
     """However often it is looked at."""
     assert told_by([(n, STOPPED) for n in range(1, 500, 10)]) == [(1, "stopped")]
 
 
-def test_that_delivery_resumes_is_told_and_that_a_disk_is_free_is_not() -> None:
+def test_that_delivery_resumes_is_reported_and_that_a_disk_is_free_is_not() -> None:
     """What is over needs nobody, but for mail that flows again."""
     steps = [(1, {**STOPPED, "disk": "disk"}), (100, {})]
     assert told_by(steps) == [(1, "stopped"), (1, "disk"), (100, "resumed")]
@@ -44,7 +44,7 @@ def test_another_cause_is_another_change() -> None:
     assert told_by(steps) == [(1, "stopped"), (100, "stopped")]
 
 
-def test_what_flaps_is_told_once_in_an_interval() -> None:
+def test_what_flaps_is_reported_once_in_an_interval() -> None:
     """The last state is told in the end, whatever it is."""
     steps = [(n, STOPPED if n % 2 else {}) for n in range(1, 60)]
     assert told_by(steps) == [(1, "stopped")]

@@ -75,7 +75,9 @@ def test_an_hour_that_comes_twice_is_open_twice() -> None:
         (["sat 10:00-11:00"], "2026-11-28T11:00", "2026-12-05T10:00"),
     ],
 )
-def test_the_next_change_is_told(windows: list[str], moment: str, change: str) -> None:
+def test_the_next_change_is_reported(
+    windows: list[str], moment: str, change: str
+) -> None:
     """So that a person reads until when it waits."""
     assert parse_hours(windows).next_change(at(moment), berlin) == at(change)
 

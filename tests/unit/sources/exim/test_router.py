@@ -90,7 +90,7 @@ def test_several_hosts_are_tried_in_order_unless_exim_shuffles_them() -> None:
         ("h1", {"driver": "lmtp", "command": "/bin/x"}, "driver lmtp"),
     ],
 )
-def test_what_drainer_does_not_do_as_exim_does_is_told(
+def test_what_drainer_does_not_do_as_exim_does_is_reported(
     hosts: str, transport: dict[str, str], words: str
 ) -> None:
     """So that a person looks at it."""

@@ -50,7 +50,7 @@ def test_several_next_hops_are_tried_in_their_order(text: str) -> None:
         ("relay:other.example", "MX records of other.example"),
     ],
 )
-def test_what_drainer_does_not_do_is_told(text: str, words: str) -> None:
+def test_what_drainer_does_not_do_is_reported(text: str, words: str) -> None:
     """So that a person looks at it."""
     assert words in parse_transport(text).doubt
 

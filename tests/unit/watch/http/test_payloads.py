@@ -72,7 +72,7 @@ def test_pending_and_maintenance_are_no_news(status: int) -> None:
     ],
     ids=lambda body: repr(body[:40]),
 )
-def test_what_cannot_be_read_is_told(body: bytes) -> None:
+def test_what_cannot_be_read_is_reported(body: bytes) -> None:
     """A sender that means something must not be misunderstood."""
     with pytest.raises(BodyError):
         read_body(body, UP)
