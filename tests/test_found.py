@@ -77,6 +77,7 @@ DRIVEN_BY: Final = {
     "mail.dsn": "unit/mail/test_dsn.py",
     "mail.header": "unit/mail/test_list_markers.py",
     "mail.message": "contract/test_sources.py",
+    "mail.reply_codes": "unit/policy/classify/test_classifier.py",
     "policy.admission.identity": "security/test_identity.py",
     "policy.bounce": "unit/policy/bounce/test_decision.py",
     "policy.breaker.history": "unit/policy/breaker/test_registry.py",

@@ -39,7 +39,7 @@ def summary_of(run: Run) -> dict[str, Any]:
             {
                 "route": name,
                 "sent_messages": len(route.progress.sent),
-                "stopped": bool(route.open_breakers or route.not_ready),
+                "stopped": bool(route.breaker_guard.open_breakers or route.not_ready),
             }
             for name, route in drain.routes.items()
         ],

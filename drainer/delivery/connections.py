@@ -17,10 +17,10 @@ from drainer.delivery.control import DrainControl
 from drainer.delivery.loader import Loader
 from drainer.delivery.pacing.controller import RateController
 from drainer.delivery.ready_queue import ReadyQueue
-from drainer.delivery.settings import RouteProgress, RouteSettings, connection_decision
+from drainer.delivery.settings import RouteProgress, RouteSettings, connection_facts
 from drainer.delivery.worker import DeliveryWorker
 from drainer.errors import HostLimit, UsageError
-from drainer.ledger.records import Decision, DecisionKind
+from drainer.ledger.records import DecisionKind
 from drainer.ledger.repository import Ledger
 from drainer.mail.reply import Stage
 from drainer.runtime.host_limits import has_descriptors, no_descriptor
@@ -157,7 +157,8 @@ class ConnectionPool:
 
     async def _serve(self, answer: Connection) -> None:
         """Run a session on an established connection, and learn from it."""
-        self.control.note(connection_decision(answer))
+        facts, banner = connection_facts(answer), str(answer.banner)
+        self.control.record(DecisionKind.CONNECTION, "connected", facts, reply=banner)
         self.progress.answered = answer.shown
         _log.debug(f"connected to {answer.address}: {answer.banner}")
         self.progress.latency.record(
@@ -207,20 +208,16 @@ class ConnectionPool:
 
     def _lower_limit(self, rule: str, reason: str, fewer: int) -> None:
         if self.limit.lower(fewer):
-            evidence: dict[str, object] = {"connections": fewer, "reason": reason}
-            self._note(DecisionKind.THROTTLE, rule, evidence)
+            evidence = {"connections": fewer, "reason": reason}
+            self.control.record(DecisionKind.THROTTLE, rule, evidence)
 
     def _note_news(self, trust: HostTrust, address: str) -> None:
         """Record what a session has learned about its host, once, and log it."""
         while trust.news:
             rule, reason = trust.news.pop(0)
             _log.warning(f"{address}: {reason}")
-            evidence: dict[str, object] = {"address": address, "reason": reason}
-            self._note(DecisionKind.CONNECTION, rule, evidence)
-
-    def _note(self, kind: DecisionKind, rule: str, evidence: dict[str, object]) -> None:
-        now = utcnow()
-        self.control.note(Decision(at=now, kind=kind, rule=rule, evidence=evidence))
+            evidence = {"address": address, "reason": reason}
+            self.control.record(DecisionKind.CONNECTION, rule, evidence)
 
     def _judge_session(self, session: Session) -> None:
         """Pause the route when the primary hangs up before it answers any MAIL.

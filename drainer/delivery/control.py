@@ -1,12 +1,12 @@
 """How a drain ends: in order, whichever part finds out that it must."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
-from msgspec.structs import replace
-
 from drainer.errors import DrainerError, LedgerLost
-from drainer.ledger.records import Decision
+from drainer.ledger.records import Decision, DecisionKind
+from drainer.runtime.host_limits import limit_behind
+from drainer.runtime.process import utcnow
 
 MAX_DEFECTS = 3
 
@@ -24,8 +24,11 @@ class DrainControl:
     def __init__(self, note: Callable[[Decision], object]) -> None:
         """Keep ``note``, which gives the ledger a decision; it may raise LedgerLost."""
         self._note = note
+        #: Evidence of every decision.
+        self._known: dict[str, object] = {}
         self._parts: list[Closable] = []
-        self._defects = 0
+        #: How many failures of our own have happened.
+        self.defects = 0
         self._closed = False
         #: What ended the drain, unless it ended by itself.
         self.error: Exception | None = None
@@ -34,11 +37,6 @@ class DrainControl:
     def ends(self) -> bool:
         """Whether the whole drain starts nothing more."""
         return self._closed
-
-    @property
-    def defects(self) -> int:
-        """How many failures of our own have happened."""
-        return self._defects
 
     def add(self, *parts: Closable) -> None:
         """Close these parts too when the drain ends."""
@@ -64,23 +62,47 @@ class DrainControl:
 
     def count_defect(self, error: Exception) -> None:
         """Count a failure of our own; the third ends the drain."""
-        self._defects += 1
-        if self._defects >= MAX_DEFECTS:
+        self.defects += 1
+        if self.defects >= MAX_DEFECTS:
             self.fail(error)
 
-    def note(self, decision: Decision) -> None:
-        """Record a decision."""
+    def record(
+        self,
+        kind: DecisionKind,
+        rule: str,
+        evidence: Mapping[str, object],
+        *,
+        verdict: str = "",
+        reply: str = "",
+    ) -> None:
+        """Record a decision that is made now."""
+        decision = Decision(
+            at=utcnow(),
+            kind=kind,
+            rule=rule,
+            verdict=verdict,
+            reply=reply,
+            evidence={**self._known, **evidence},
+        )
         try:
             self._note(decision)
         except LedgerLost as error:
             self.fail(error)
 
     async def guard(self, task: Coroutine[Any, Any, None]) -> None:
-        """Run a side task; its failure ends the drain in order, not at once."""
+        """Run a side task; its failure ends the drain in order, not at once.
+
+        So does a limit of this host that it meets.
+        """
         try:
             await task
         except DrainerError as error:
             self.fail(error)
+        except OSError as error:
+            limit = limit_behind(error)
+            if limit is None:
+                raise
+            self.fail(limit)
 
 
 class RouteControl(DrainControl):
@@ -89,20 +111,15 @@ class RouteControl(DrainControl):
     def __init__(
         self, drain: DrainControl, note: Callable[[Decision], object], name: str
     ) -> None:
-        """End ``drain`` when something fails."""
+        """End ``drain`` when something fails; decisions have the ``name``."""
         super().__init__(note)
         self._drain = drain
-        self._name = name
+        self._known = {"route": name}
 
     @property
     def ends(self) -> bool:
         """Whether the whole drain starts nothing more, not only this route."""
         return self._drain.ends
-
-    def note(self, decision: Decision) -> None:
-        """Record a decision, with the name of the route."""
-        evidence = {"route": self._name, **decision.evidence}
-        super().note(replace(decision, evidence=evidence))
 
     def fail(self, error: Exception) -> None:
         """End the drain because of an error."""

@@ -7,8 +7,9 @@ claims nothing more and lets the sessions finish their message.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import nullcontext
+from typing import Any
 
 from drainer.bounce.quarantine.cleanup import QuarantineCleaner
 from drainer.bounce.quarantine.delivery_copies import DeliveryCopies
@@ -68,7 +69,10 @@ class Drain:
             each.name: RouteDelivery(each, self._shared) for each in settings.routes
         }
         self.progress.routes = [each.progress for each in self.routes.values()]
-        self._intake = self._build_intake(spare_worker)
+        feeders = {name: route.feeder for name, route in self.routes.items()}
+        self._intake = Intake(
+            shared=self._shared, feeders=feeders, spare_worker=spare_worker
+        )
         self.control.add(self._intake)
 
     @property
@@ -89,13 +93,14 @@ class Drain:
         return [
             (name, breaker)
             for name, route in self.routes.items()
-            for breaker in route.open_breakers
+            for breaker in route.breaker_guard.open_breakers
         ]
 
     @property
     def in_flight(self) -> list[str]:
         """The queue ids of the messages that are being sent."""
-        return [id_ for route in self.routes.values() for id_ in route.in_flight]
+        pools = (route.connections for route in self.routes.values())
+        return [id_ for pool in pools for id_ in pool.in_flight]
 
     @property
     def is_braked(self) -> bool:
@@ -133,20 +138,6 @@ class Drain:
             screen=ContentScreen(settings.scanners, ledger.scans)
             if settings.scanners
             else None,
-        )
-
-    def _build_intake(self, spare_worker: WorkerProcess | None) -> Intake:
-        return Intake(
-            settings=self.settings,
-            sources=self._sources,
-            ledger=self.ledger,
-            feeders={name: route.feeder for name, route in self.routes.items()},
-            claims=self._shared.claims,
-            limit=self._shared.limit,
-            acknowledger=self._shared.acknowledger,
-            progress=self.progress,
-            spare_worker=spare_worker,
-            census=self.census,
         )
 
     # --- the run
@@ -195,11 +186,7 @@ class Drain:
         guard, shared = self.control.guard, self._shared
         async with asyncio.TaskGroup() as group:
             lease = group.create_task(guard(self.ledger.runs.keep_lease()))
-            side_tasks = [
-                group.create_task(guard(shared.leases.keep())),
-                group.create_task(guard(self._gather_evidence())),
-                group.create_task(guard(self._refresh_mx())),
-            ]
+            side_tasks = [group.create_task(guard(each)) for each in self._beside()]
             acknowledging = group.create_task(guard(shared.acknowledger.run()))
             cleaning = group.create_task(guard(self._clean_quarantine()))
             intake = group.create_task(guard(self._intake.run()))
@@ -248,14 +235,14 @@ class Drain:
         stopped = await self.ledger.messages.stopped_states(list(self._sources))
         self.progress.states.update(stopped)
 
-    async def _gather_evidence(self) -> None:
+    def _beside(self) -> Iterator[Coroutine[Any, Any, None]]:
+        """Yield what runs while mail is sent, and not longer."""
+        yield self._shared.leases.keep()
         if self.bounce_service is not None:
-            await self.bounce_service.gather()
-
-    async def _refresh_mx(self) -> None:
+            yield self.bounce_service.gather()
         if self.settings.mx is not None:
             hosts = {name: route.hosts for name, route in self.routes.items()}
-            await MxRefresh(self.settings.mx, hosts).run()
+            yield MxRefresh(self.settings.mx, hosts).run()
 
     async def _clean_quarantine(self) -> None:
         if self._shared.cleaner is not None:

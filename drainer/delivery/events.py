@@ -12,7 +12,6 @@ from drainer.bounce.quarantine.cleanup import QuarantineCleaner
 from drainer.delivery.acknowledger import Acknowledger
 from drainer.delivery.breaker.guard import AttemptedMail, BreakerGuard
 from drainer.delivery.connection_limit import ConnectionLimit
-from drainer.delivery.control import DrainControl
 from drainer.delivery.loader import Loader
 from drainer.delivery.pacing.controller import RateController
 from drainer.delivery.settings import Progress, RouteProgress
@@ -34,7 +33,6 @@ _log = logging.getLogger(__name__)
 class DeliveryEvents:
     """The observer of all attempts of one drain."""
 
-    control: DrainControl
     progress: Progress
     route_progress: RouteProgress
     breaker_guard: BreakerGuard

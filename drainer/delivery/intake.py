@@ -11,17 +11,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 
-from drainer.delivery.acknowledger import Acknowledger
-from drainer.delivery.census.census import RecipientCensus
 from drainer.delivery.feeder import LOOK_AGAIN, Feeder
-from drainer.delivery.message_claims import MessageClaims
+from drainer.delivery.route_delivery import SharedParts
 from drainer.delivery.scanner import scan, scanner
-from drainer.delivery.selector import MessageLimit
-from drainer.delivery.settings import DrainSettings, Progress
 from drainer.ledger.codec import message_of
 from drainer.ledger.messages import RecordedBatch
 from drainer.ledger.records import ScanRow, to_micros
-from drainer.ledger.repository import Ledger
 from drainer.mail.message import Message
 from drainer.policy.admission.identity import ScanContext
 from drainer.policy.recipient.delivery import Delivery
@@ -45,26 +40,18 @@ drain). It is bounded: other domains may follow.
 class Intake:
     """Scans the sources of one drain, and passes new mail on to its routes."""
 
-    settings: DrainSettings
-    sources: Mapping[str, Source]
-    ledger: Ledger
+    shared: SharedParts
     #: By the names of their routes.
     feeders: Mapping[str, Feeder]
-    claims: MessageClaims
-    limit: MessageLimit
-    acknowledger: Acknowledger
-    progress: Progress
     #: A scanner that waits for the first source.
     spare_worker: WorkerProcess | None
-    #: Finds recipients that do not exist; None: all may exist.
-    census: RecipientCensus | None = None
     _closed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
         """Scan, and look for new mail at intervals, until it is closed."""
         await self._scan_all()
-        if self.settings.rescan is not None:
-            await self._rescan(self.settings.rescan)
+        if self.shared.settings.rescan is not None:
+            await self._rescan(self.shared.settings.rescan)
 
     def close(self) -> None:
         """Scan nothing more."""
@@ -75,12 +62,13 @@ class Intake:
     # --- the scan
 
     async def _scan_all(self) -> None:
+        shared = self.shared
         try:
-            if self.settings.choice.is_all:
-                self.progress.total = await self.ledger.messages.unfinished(
-                    list(self.sources)
+            if shared.settings.choice.is_all:
+                shared.progress.total = await shared.ledger.messages.unfinished(
+                    list(shared.sources)
                 )
-            if self.limit.left is not None and not self._in_order:
+            if shared.limit.left is not None and not self._in_order:
                 for feeder in self.feeders.values():
                     # What earlier runs recorded comes first, and counts.
                     await feeder.selector.caught_up.wait()
@@ -90,10 +78,10 @@ class Intake:
 
     async def _rescan(self, every: timedelta) -> None:
         """Look for new mail at intervals; a long scan takes a tenth of the time."""
-        took = timedelta(0)
+        took, progress = timedelta(0), self.shared.progress
         while not self._is_closed:
             await self._sleep(max(every, SCAN_SHARE * took))
-            self.progress.scanning, self.progress.scanned, began = True, 0, utcnow()
+            progress.scanning, progress.scanned, began = True, 0, utcnow()
             try:
                 await self._scan_sources()
             finally:
@@ -101,18 +89,18 @@ class Intake:
             took = utcnow() - began
 
     async def _scan_sources(self) -> None:
-        for source in self.sources.values():
-            if self.settings.scans and not self._is_enough:
+        for source in self.shared.sources.values():
+            if self.shared.settings.scans and not self._is_enough:
                 await self._scan(source)
 
     def _scanned(self) -> None:
-        self.progress.scanning = False
+        self.shared.progress.scanning = False
         for feeder in self.feeders.values():
             feeder.breaker_guard.wake()
 
     @property
     def _in_order(self) -> bool:
-        return self.settings.choice.order is not None
+        return self.shared.settings.choice.order is not None
 
     @property
     def _open(self) -> list[Feeder]:
@@ -125,26 +113,26 @@ class Intake:
     @property
     def _is_enough(self) -> bool:
         """Whether nothing more may be started, so that no more need be read."""
-        return self._is_closed or (self.limit.left == 0 and not self._in_order)
+        return self._is_closed or (self.shared.limit.left == 0 and not self._in_order)
 
     async def _scan(self, source: Source) -> None:
-        selection = self.settings.choice.selection
+        settings, progress = self.shared.settings, self.shared.progress
         process, self.spare_worker = self.spare_worker, None
         about = ScanContext(to_micros(utcnow()), source.acknowledges)
         async with contextlib.AsyncExitStack() as stack:
             if process is None:
                 process = await stack.enter_async_context(scanner())
             async for batch in scan(
-                process, source, self.settings.admission, selection
+                process, source, settings.admission, settings.choice.selection
             ):
-                self.progress.scanned += len(batch.listings) + batch.passed
-                self.progress.passed += batch.passed
+                progress.scanned += len(batch.listings) + batch.passed
+                progress.passed += batch.passed
                 await self._wait_for_room()
-                if self.census is not None:
-                    await self.census.hold_unknown(batch.listings)
+                if self.shared.census is not None:
+                    await self.shared.census.hold_unknown(batch.listings)
                 await self._record(source, batch.listings, about)
                 if self._is_enough:
-                    self.progress.is_cut = self.limit.left == 0
+                    progress.is_cut = self.shared.limit.left == 0
                     return
                 await self._rest()
 
@@ -169,8 +157,9 @@ class Intake:
             for name, feeder in self.feeders.items()
             if not feeder.is_closed and not feeder.fair_queue.is_full
         }
-        most = 0 if self._in_order else self.limit.left
-        recorded = await self.ledger.messages.record(listings, about, routes, most)
+        most = 0 if self._in_order else self.shared.limit.left
+        messages = self.shared.ledger.messages
+        recorded = await messages.record(listings, about, routes, most)
         await self._take(recorded)
         if recorded.unsure:  # it shares its start with another
             look = partial(look_in_place, source, recorded.unsure)
@@ -179,16 +168,18 @@ class Intake:
 
     async def _take(self, recorded: RecordedBatch) -> None:
         """Pass on what was recorded: new messages, and those to acknowledge."""
-        self.progress.total += recorded.added if self.settings.choice.is_all else 0
+        shared = self.shared
+        if shared.settings.choice.is_all:
+            shared.progress.total += recorded.added
         deliveries = list(self._picked(recorded.fresh))
         seqs = {each.seq for each in deliveries}
         for seq in {each.seq for each in recorded.fresh} - seqs:
-            self.ledger.messages.free(seq)
-        self.limit.count(len(seqs))  # before any other task checks the limit
-        self.acknowledger.enqueue(recorded.finished)
-        await self.acknowledger.wait_for_room()
+            shared.ledger.messages.free(seq)
+        shared.limit.count(len(seqs))  # before any other task checks the limit
+        shared.acknowledger.enqueue(recorded.finished)
+        await shared.acknowledger.wait_for_room()
         for each in deliveries:  # a message may have several: none ends its claim early
-            self.claims.add(each.message.id)
+            shared.claims.add(each.message.id)
         for each in deliveries:
             feeder = self.feeders[each.route]
             if not feeder.fair_queue.add(each):

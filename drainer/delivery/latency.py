@@ -1,7 +1,7 @@
 """How fast the primary has answered lately, for people to look at."""
 
 import time
-from collections import deque
+from collections import defaultdict, deque
 from typing import Final, Literal
 
 What = Literal["rcpt", "dot", "connect"]
@@ -16,11 +16,9 @@ class LatencyStats:
 
     def __init__(self) -> None:
         """Start with no measurements."""
-        self._seen: dict[What, deque[tuple[float, float]]] = {
-            "rcpt": deque(maxlen=KEPT),
-            "dot": deque(maxlen=KEPT),
-            "connect": deque(maxlen=KEPT),
-        }
+        self._seen: defaultdict[What, deque[tuple[float, float]]] = defaultdict(
+            lambda: deque(maxlen=KEPT)
+        )
 
     def record(self, what: What, seconds: float) -> None:
         """Record a measurement."""

@@ -6,7 +6,7 @@ the same time share a transaction.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from drainer.errors import DrainerError
 from drainer.mail.message import Message
@@ -71,21 +71,19 @@ class SourceLeases:
 
     async def _flush(self, source: StartedSource, waiting: _Waiting) -> None:
         batch = [waiting.pop(key) for key in list(waiting)[:BATCH]]
+        ours: Collection[str] = ()
+        failure: DrainerError | None = None
         try:
             messages = [message for message, _ in batch]
             ours = await asyncio.to_thread(source.begin, messages)
         except DrainerError as error:
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
-        else:
-            for message, future in batch:
-                if not future.done():
-                    future.set_result(message.id in ours)
+            failure = error
         finally:  # when cancelled: no task waits forever, nothing is sent
-            for _, future in batch:
-                if not future.done():
-                    future.set_result(False)
+            for message, future in batch:
+                if not future.done() and failure is not None:
+                    future.set_exception(failure)
+                elif not future.done():
+                    future.set_result(message.id in ours)
 
     async def elsewhere(self) -> int:
         """Return how many messages living drainers of other ledgers have."""

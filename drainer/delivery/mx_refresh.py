@@ -96,17 +96,19 @@ class MxRefresh:
             tuple(Host(host=name, port=choice.route.port) for name in tier)
             for tier in names
         )
-        if tiers == choice.tiers:
+        if tiers == choice.route.all_tiers:
             return
         shown = ", ".join(name for tier in names for name in tier)
         others = (each for name, each in self._hosts.items() if name != route)
-        taken = {host for each in others for tier in each.tiers for host in tier}
+        taken = {
+            host for each in others for tier in each.route.all_tiers for host in tier
+        }
         if taken.issuperset(tiers[0]):
             _log.warning(f"{route}: DNS now names {shown}, which another route has")
             return
         free = (tuple(host for host in tier if host not in taken) for tier in tiers)
         tiers = tuple(tier for tier in free if tier)
-        if tiers != choice.tiers:
+        if tiers != choice.route.all_tiers:
             _log.info(f"{route}: DNS now names {shown}")
             choice.adopt(tiers)
 

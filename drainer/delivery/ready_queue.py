@@ -42,26 +42,18 @@ class ReadyQueue:
         self._dismissed = 0
         self._putters: list[asyncio.Future[None]] = []
         self._claims = claims
-        self._outstanding = 0
-        self._closed = False
+        #: How many transactions were put and have not ended.
+        self.outstanding = 0
+        #: Whether it is over.
+        self.closed = False
         #: Set when nothing that was put is still under way.
         self.idle = asyncio.Event()
-
-    @property
-    def outstanding(self) -> int:
-        """How many transactions were put and have not ended."""
-        return self._outstanding
-
-    @property
-    def closed(self) -> bool:
-        """Whether it is over."""
-        return self._closed
 
     async def put(self, transaction: Transaction) -> None:
         """Add work; wait while the ready queue is full."""
         if not self._has_room():
-            await wait_until(lambda: self._has_room() or self._closed, self._putters)
-        if self._closed:
+            await wait_until(lambda: self._has_room() or self.closed, self._putters)
+        if self.closed:
             return
         self.count(transaction)
         self._octets += held_bytes(transaction.spooled)
@@ -74,14 +66,14 @@ class ReadyQueue:
 
     def count(self, transaction: Transaction) -> None:
         """Count work that will end without being taken."""
-        self._outstanding += 1
+        self.outstanding += 1
         self.idle.clear()
         self._claims.add(transaction.delivery.message.id)
 
     async def wait(self) -> bool:
         """Wait until there is something to take; return False when it is over."""
-        await wait_until(lambda: bool(self._items) or self._closed, self._takers)
-        return not self._closed
+        await wait_until(lambda: bool(self._items) or self.closed, self._takers)
+        return not self.closed
 
     async def take(self, idle: float, *, fresh: bool) -> Transaction | None:
         """Return work, or None when it is over or none came for ``idle`` seconds.
@@ -89,19 +81,19 @@ class ReadyQueue:
         Only a ``fresh`` session gets work that must go alone. Another session gets
         None, so that it ends.
         """
-        if not self._items and not self._closed:
+        if not self._items and not self.closed:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(idle):
                     await wait_until(self._has_news, self._idlers)
                     self._dismissed = 0
-        if self._closed or not self._items:
+        if self.closed or not self._items:
             return None
         if self._items[0].delivery.alone and not fresh:
             return None
         return self._pop()
 
     def _has_news(self) -> bool:
-        return bool(self._items) or self._closed or self._dismissed > 0
+        return bool(self._items) or self.closed or self._dismissed > 0
 
     def dismiss_one(self) -> None:
         """Let one session that waits for work end: its connection is needed."""
@@ -115,13 +107,13 @@ class ReadyQueue:
 
     def take_now(self) -> Transaction | None:
         """Return work if some is there that need not go alone."""
-        if self._closed or not self._items or self._items[0].delivery.alone:
+        if self.closed or not self._items or self._items[0].delivery.alone:
             return None
         return self._pop()
 
     def park(self, transaction: Transaction) -> bool:
         """Keep work that was taken and may not go yet; return False without room."""
-        if len(self._aside) >= self._limit // 2 or self._closed:
+        if len(self._aside) >= self._limit // 2 or self.closed:
             return False
         self._aside.append(transaction)
         return True
@@ -176,14 +168,14 @@ class ReadyQueue:
 
     def end(self, transaction: Transaction) -> bool:
         """Note that a transaction ended; return True for its message's last part."""
-        self._outstanding -= 1
-        if not self._outstanding:
+        self.outstanding -= 1
+        if not self.outstanding:
             self.idle.set()
         return self._claims.end(transaction.delivery.message.id)
 
     def close(self) -> list[Transaction]:
         """Return nothing more to takers, and now what was queued; it stays claimed."""
-        self._closed = True
+        self.closed = True
         dropped = [*self._items, *self._aside]
         self._items.clear()
         self._aside.clear()

@@ -28,7 +28,7 @@ from drainer.delivery.feeder import LOOK_AGAIN, Feeder
 from drainer.delivery.leases import SourceLeases
 from drainer.delivery.loader import Loader
 from drainer.delivery.message_claims import MessageClaims
-from drainer.delivery.pacing.controller import ControllerParts, RateController
+from drainer.delivery.pacing.controller import RateController
 from drainer.delivery.ready_queue import ReadyQueue
 from drainer.delivery.selector import MessageLimit, Selector
 from drainer.delivery.settings import (
@@ -40,7 +40,6 @@ from drainer.delivery.settings import (
 from drainer.delivery.worker import DeliveryWorker
 from drainer.ledger.repository import Ledger
 from drainer.ledger.route_mail import RouteMail
-from drainer.policy.breaker.breaker import CircuitBreaker
 from drainer.policy.breaker.known_good import KnownGoodRecipients
 from drainer.runtime.process import utcnow
 from drainer.smtp.hosts import HostChoice
@@ -110,27 +109,17 @@ class RouteDelivery:
         )
         self._loader = self._build_loader()
         self._worker = self._build_worker()
-        self._connections = self._build_connections()
+        self.connections = self._build_connections()
         self._breaker_monitor = self._build_breaker_monitor()
         self.feeder = self._build_feeder()
         self.control.add(
-            self.feeder, self._rate_limiter, self.breaker_guard, self._connections
+            self.feeder, self._rate_limiter, self.breaker_guard, self.connections
         )
 
     @property
     def name(self) -> str:
         """The name of the route."""
         return self.settings.name
-
-    @property
-    def open_breakers(self) -> list[CircuitBreaker]:
-        """The circuit breakers that are open, the route's first."""
-        return self.breaker_guard.open_breakers
-
-    @property
-    def in_flight(self) -> list[str]:
-        """The queue ids of the messages that are being sent."""
-        return self._connections.in_flight
 
     # --- the parts
 
@@ -154,7 +143,7 @@ class RouteDelivery:
             self._shared.ledger,
             self.hosts,
             self._mail,
-            self._connections.slots,
+            self.connections.slots,
         )
 
     def _build_loader(self) -> Loader:
@@ -169,7 +158,7 @@ class RouteDelivery:
         )
 
     def _build_rate_controller(self) -> RateController:
-        parts = ControllerParts(
+        return RateController(
             settings=self.settings,
             ledger=self._shared.ledger,
             rate_limiter=self._rate_limiter,
@@ -177,14 +166,12 @@ class RouteDelivery:
             breaker_guard=self.breaker_guard,
             control=self.control,
         )
-        return RateController(parts)
 
     def _build_worker(self) -> DeliveryWorker:
         """Return the delivery worker that each session gets a copy of."""
         shared, bounces = self._shared, self._shared.bounce_service
         acknowledges = shared.settings.acknowledge
         events = DeliveryEvents(
-            control=self.control,
             progress=shared.progress,
             route_progress=self.progress,
             breaker_guard=self.breaker_guard,
@@ -255,7 +242,7 @@ class RouteDelivery:
         screen = self._shared.screen
         if screen is None:
             return None
-        pool = self._connections
+        pool = self.connections
         return ScanStage(
             screen,
             in_order=in_order,
@@ -298,7 +285,7 @@ class RouteDelivery:
                 group.create_task(guard(self._breaker_monitor.run())),
             ]
             numbers = range(self.settings.connections)
-            sessions = [group.create_task(self._connections.run(n)) for n in numbers]
+            sessions = [group.create_task(self.connections.run(n)) for n in numbers]
             await self.feeder.run()
             self.control.close()
             await self._wait_for_sessions(sessions)

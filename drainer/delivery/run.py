@@ -355,16 +355,11 @@ def _start_export(
 
 def main_error(group: BaseExceptionGroup[DrainerError]) -> DrainerError:
     """Return the error the operator must see: a lost ledger explains the others."""
-    found = list(_leaves(group))
-    return next((each for each in found if isinstance(each, LedgerError)), found[0])
-
-
-def _leaves(group: BaseException) -> Iterator[DrainerError]:
-    if isinstance(group, BaseExceptionGroup):
-        for each in group.exceptions:
-            yield from _leaves(each)
-    elif isinstance(group, DrainerError):
-        yield group
+    error: BaseException = group.subgroup(LedgerError) or group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, DrainerError)  # noqa: S101 - ``except*`` has chosen it
+    return error
 
 
 def _since_start(error: DrainerError, url: LedgerURL) -> DrainerError:

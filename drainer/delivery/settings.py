@@ -14,7 +14,6 @@ from drainer.delivery.content_scan.protocol import ScannerSettings
 from drainer.delivery.latency import LatencyStats
 from drainer.delivery.mx_refresh import MxSettings
 from drainer.delivery.pacing.load import LoadSource
-from drainer.ledger.records import Decision, DecisionKind
 from drainer.policy.admission.admit import Admission
 from drainer.policy.admission.selection import Choice
 from drainer.policy.breaker.brake import USUAL_BRAKE, Brake
@@ -23,7 +22,6 @@ from drainer.policy.classify.rules import Rule
 from drainer.policy.pacing.rate import Rate, Rates
 from drainer.policy.recipient.retry import RetrySchedule
 from drainer.policy.recipient.state import State
-from drainer.runtime.process import utcnow
 from drainer.smtp.connection import Connection
 from drainer.smtp.health_check import HealthProbe
 from drainer.smtp.route import Route
@@ -213,28 +211,22 @@ class Progress:
         return len(self.sent)
 
 
-def connection_decision(connection: Connection) -> Decision:
-    """Return the record of an established session."""
+def connection_facts(connection: Connection) -> dict[str, object]:
+    """Return what the record of an established session says about it."""
     handshakes = [s.facts for s in connection.steps if "tls" in s.facts]
     known = handshakes[-1] if handshakes and connection.tls else {}
     steps = [
         [step.stage.value, int(step.seconds * 1e6), str(step.answer)[:200]]
         for step in connection.steps
     ]
-    return Decision(
-        at=utcnow(),
-        kind=DecisionKind.CONNECTION,
-        rule="connected",
-        reply=str(connection.banner),
-        evidence={
-            "session": connection.id,
-            "host": connection.host,
-            "protocol": connection.protocol,
-            "address": connection.address,
-            "tls": {"version": known.get("tls"), "cipher": known.get("cipher")}
-            if connection.tls
-            else {},
-            "verified": connection.verified,
-            "steps": steps,
-        },
-    )
+    return {
+        "session": connection.id,
+        "host": connection.host,
+        "protocol": connection.protocol,
+        "address": connection.address,
+        "tls": {"version": known.get("tls"), "cipher": known.get("cipher")}
+        if connection.tls
+        else {},
+        "verified": connection.verified,
+        "steps": steps,
+    }

@@ -274,15 +274,6 @@ class DeliveryWorker:
 
     # --- send: what the session asks for meanwhile
 
-    @property
-    def burst_bytes(self) -> int:
-        """How many bytes may be sent at once."""
-        return self.rate_limiter.burst_bytes
-
-    async def pace(self, size: int) -> None:
-        """Wait until this many bytes may be sent."""
-        await self.rate_limiter.take_bytes(size)
-
     async def is_durable(self, transaction: Transaction) -> bool:
         """Wait until the attempt is on disk; False: it must not be sent."""
         try:

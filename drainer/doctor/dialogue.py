@@ -38,9 +38,8 @@ class Dialogue:
 
     async def say(self, stage: Stage, command: str) -> DialogueAnswer:
         """Send a command and return the reply."""
-        wire = self.connection.wire
-        wire.write(command.encode() + b"\r\n")
-        return DialogueAnswer(stage=stage, answer=await wire.reply(self.limits.command))
+        answer = await self.connection.wire.ask(command, self.limits.command)
+        return DialogueAnswer(stage=stage, answer=answer)
 
     async def ask(self, sender: str, recipient: str) -> DialogueAnswer:
         """Return the reply to MAIL, or else RCPT, in a separate transaction."""
@@ -52,8 +51,7 @@ class Dialogue:
 
     async def leave(self) -> None:
         """Send QUIT and close."""
-        self.connection.wire.write(b"QUIT\r\n")
-        await self.connection.wire.reply(self.limits.quit)
+        await self.connection.wire.ask("QUIT", self.limits.quit)
         self.connection.wire.close()
 
 

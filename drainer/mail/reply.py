@@ -9,8 +9,11 @@ import enum
 import re
 from functools import lru_cache
 from itertools import takewhile
+from typing import TypeGuard
 
 from msgspec import Struct
+
+from drainer.mail.reply_codes import SUCCESS
 
 _LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
 _ENHANCED = re.compile(r"([245])\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})(?=\s|$)")
@@ -101,6 +104,11 @@ class Lost(Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         """Return it as a phrase."""
         return f"{self.reason} ({self.detail})" if self.detail else self.reason
+
+
+def is_success(answer: object) -> TypeGuard[Reply]:
+    """Return whether an answer is a reply that accepts a command."""
+    return isinstance(answer, Reply) and answer.category == SUCCESS
 
 
 def parse_reply(raw: bytes) -> Reply:

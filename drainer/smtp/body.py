@@ -11,6 +11,7 @@ from drainer.mail.content import (
     whole,
 )
 from drainer.smtp.protocol import SmtpProtocol
+from drainer.smtp.rate_limiter import RateLimiter
 from drainer.smtp.route import Route
 from drainer.smtp.transaction import Transaction
 
@@ -21,21 +22,10 @@ BLOCK_BYTES = 256 * 1024
 """How much of that is read at a time."""
 
 
-class Pacer(Protocol):
-    """What limits the bytes per second."""
-
-    @property
-    def burst_bytes(self) -> int:
-        """How many bytes may be sent at once."""
-        ...
-
-    async def pace(self, size: int) -> None:
-        """Wait until this many bytes may be sent."""
-        ...
-
-
-class TransactionSource(Pacer, Protocol[SessionT_contra]):
+class TransactionSource(Protocol[SessionT_contra]):
     """What a session asks for while it sends: the next message, rate and ledger."""
+
+    rate_limiter: RateLimiter
 
     async def claim_now(self, session: SessionT_contra) -> Transaction | None:
         """Return a message only if neither it nor the rate must be waited for."""
@@ -47,7 +37,7 @@ class TransactionSource(Pacer, Protocol[SessionT_contra]):
 
 
 async def write_body(
-    transaction: Transaction, wire: SmtpProtocol, route: Route, pacer: Pacer
+    transaction: Transaction, wire: SmtpProtocol, route: Route, limiter: RateLimiter
 ) -> bytes:
     """Write the content; stop at once when the peer answers or leaves.
 
@@ -57,15 +47,15 @@ async def write_body(
     chunks = _wire_form(transaction, route.bare_newlines)
     if transaction.facts.size_bytes <= IN_MEMORY_BYTES:
         content = b"".join(chunks)
-        if len(content) <= pacer.burst_bytes:
-            await pacer.pace(len(content))
+        if len(content) <= limiter.burst_of("bytes"):
+            await limiter.take_bytes(len(content))
             return content
         chunks = iter((content,))
     is_held = held_bytes(transaction.spooled) > 0
     while block := (
         _read_block(chunks) if is_held else await asyncio.to_thread(_read_block, chunks)
     ):
-        if not await _write_paced(block, wire, route.timeouts.body, pacer):
+        if not await _write_paced(block, wire, route.timeouts.body, limiter):
             break
     return b""
 
@@ -82,14 +72,14 @@ def _read_block(chunks: Iterator[bytes]) -> bytes:
 
 
 async def _write_paced(
-    chunk: bytes, wire: SmtpProtocol, limit: float, pacer: Pacer
+    chunk: bytes, wire: SmtpProtocol, limit: float, limiter: RateLimiter
 ) -> bool:
     """Write as much at a time as the rate allows; False when the peer is done."""
     start = 0
     while start < len(chunk):
-        piece = chunk[start : start + pacer.burst_bytes]
+        piece = chunk[start : start + limiter.burst_of("bytes")]
         start += len(piece)
-        await pacer.pace(len(piece))
+        await limiter.take_bytes(len(piece))
         wire.write(piece)
         await wire.drain(limit)
         if wire.has_reply or wire.lost is not None:

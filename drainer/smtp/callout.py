@@ -8,7 +8,7 @@ way than it may still hear refusals.
 from collections.abc import Sequence
 
 from drainer.mail.envelope import AddressError, ascii_form, is_ascii, parse_mailbox
-from drainer.mail.reply import Lost, Reply
+from drainer.mail.reply import Lost, Reply, is_success
 from drainer.smtp.commands import recipient_limit
 from drainer.smtp.connection import Connection
 from drainer.smtp.host_trust import PIPELINING
@@ -18,7 +18,6 @@ MAX_REFUSALS = 8
 """Refusals after which a session ends."""
 MAX_TRANSACTIONS = 10
 """Transactions of a session: Postfix counts RSET as junk (smtpd_junk_command_limit)."""
-_SUCCESS = 2
 
 
 def wire_form(mailbox: str) -> str:
@@ -42,7 +41,7 @@ class CalloutSession:
         """
         self._wire = connection.wire
         self._limit = route.timeouts.command
-        self._mail = f"MAIL FROM:<{sender}>\r\n".encode()
+        self._mail = f"MAIL FROM:<{sender}>"
         self._pipelines = PIPELINING in connection.extensions
         stated = recipient_limit(connection.extensions)
         self._most = min(most, stated or most)
@@ -90,12 +89,10 @@ class CalloutSession:
         if self._accepted is not None and self._accepted + more <= self._most:
             return None
         if self._accepted is not None:
-            self._wire.write(b"RSET\r\n")
-            reply = await self._wire.reply(self._limit)
+            reply = await self._wire.ask("RSET", self._limit)
             if not is_success(reply):
                 return reply
-        self._wire.write(self._mail)
-        reply = await self._wire.reply(self._limit)
+        reply = await self._wire.ask(self._mail, self._limit)
         if not is_success(reply):
             return reply
         self._accepted = 0
@@ -105,13 +102,6 @@ class CalloutSession:
     async def end(self) -> None:
         """End the session, without a message."""
         if self._accepted is not None:
-            self._wire.write(b"RSET\r\n")
-            await self._wire.reply(self._limit)
-        self._wire.write(b"QUIT\r\n")
-        await self._wire.reply(self._limit)
+            await self._wire.ask("RSET", self._limit)
+        await self._wire.ask("QUIT", self._limit)
         self._wire.close()
-
-
-def is_success(answer: Reply | Lost) -> bool:
-    """Return whether a command was accepted."""
-    return isinstance(answer, Reply) and answer.category == _SUCCESS

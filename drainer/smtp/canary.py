@@ -11,15 +11,14 @@ from collections.abc import Mapping
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from drainer.mail.envelope import AddressError, is_ascii, parse_mailbox
-from drainer.mail.reply import Lost, Reply
+from drainer.mail.reply import Lost, Reply, is_success
+from drainer.mail.reply_codes import PERMANENT
 from drainer.policy.breaker.breaker import CanaryOutcome
+from drainer.smtp.callout import wire_form
 from drainer.smtp.connection import ConnectFailure, Connection
-from drainer.smtp.hosts import connect_any
+from drainer.smtp.hosts import HostChoice
 from drainer.smtp.own_name import has_own_name
 from drainer.smtp.route import Route
-
-_SUCCESS, _PERMANENT = 2, 5
 
 
 class CanaryQuestion(Struct, frozen=True, kw_only=True):
@@ -50,7 +49,7 @@ async def ask_canary(
 ) -> CanaryResult | ConnectFailure:
     """Open a session and ask; return ConnectFailure when none could be opened."""
     question = _speakable(question)
-    connection = await connect_any(route)
+    connection = await HostChoice(route).connect()
     if isinstance(connection, ConnectFailure):
         return connection
     try:
@@ -88,10 +87,7 @@ def _speakable(question: CanaryQuestion) -> CanaryQuestion:
 
 
 def _is_speakable(mailbox: str) -> bool:
-    try:
-        return is_ascii(mailbox) and parse_mailbox(mailbox) == mailbox
-    except AddressError:
-        return False
+    return mailbox != "" and wire_form(mailbox) == mailbox
 
 
 class _Interview:
@@ -112,13 +108,13 @@ class _Interview:
         refusal = _refusal(mail)
         if refusal:
             return CanaryResult(outcome=CanaryOutcome.REFUSED, reply=refusal)
-        if not _is_success(mail):  # what RCPT got then is no answer: "MAIL first"
+        if not is_success(mail):  # what RCPT got then is no answer: "MAIL first"
             return CanaryResult(outcome=CanaryOutcome.UNCLEAR, reply=str(mail))
         replies = {to: await self.say(f"RCPT TO:<{to}>") for to in question.good}
         answer = CanaryResult(
             outcome=CanaryOutcome.UNCLEAR,
             reply=str(next(iter(replies.values()), mail)),
-            accepted=tuple(to for to, reply in replies.items() if _is_success(reply)),
+            accepted=tuple(to for to, reply in replies.items() if is_success(reply)),
             refused={
                 to: _refusal(reply) for to, reply in replies.items() if _refusal(reply)
             },
@@ -134,12 +130,12 @@ class _Interview:
 
     async def _takes_anybody(self, domain: str) -> bool:
         name = f"drainer-canary-{secrets.token_hex(6)}"
-        return _is_success(await self.say(f"RCPT TO:<{name}@{domain}>"))
+        return is_success(await self.say(f"RCPT TO:<{name}@{domain}>"))
 
     async def _ask_postmaster(self, question: CanaryQuestion) -> CanaryResult | None:
         """Return a refusal; an accepted postmaster proves nothing."""
         await self.say("RSET")
-        if not _is_success(await self.say("MAIL FROM:<>")):
+        if not is_success(await self.say("MAIL FROM:<>")):
             return None
         reply = await self.say(f"RCPT TO:<postmaster@{question.domain}>")
         refusal = _refusal(reply)
@@ -151,15 +147,10 @@ class _Interview:
 
     async def say(self, command: str) -> Reply | Lost:
         """Send a command; return the answer."""
-        self._wire.write(command.encode() + b"\r\n")
-        return await self._wire.reply(self._limit)
-
-
-def _is_success(answer: Reply | Lost) -> bool:
-    return isinstance(answer, Reply) and answer.category == _SUCCESS
+        return await self._wire.ask(command, self._limit)
 
 
 def _refusal(answer: Reply | Lost) -> str:
     """Return the words of a permanent refusal, or ''."""
-    is_one = isinstance(answer, Reply) and answer.category == _PERMANENT
+    is_one = isinstance(answer, Reply) and answer.category == PERMANENT
     return str(answer) if is_one else ""

@@ -17,6 +17,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from drainer.mail.reply import Lost, Reply, Stage
+from drainer.mail.reply_codes import CLOSING
 from drainer.runtime.host_limits import limit_behind
 from drainer.smtp.aiosmtplib_reply import (
     find_extra_refusal,
@@ -38,7 +39,6 @@ from drainer.smtp.server_address import (
 from drainer.smtp.tls import client_context, tls_facts
 
 _COMPLETED = 250
-_CLOSING = 421
 
 
 class ConnectStep(Struct, frozen=True, kw_only=True):
@@ -175,11 +175,9 @@ class _Handshake:
         try:
             self._tlsa = await route.dane.find(route.host, route.port)
         except TlsaSilence as failure:
-            lost = Lost(reason="unresolved", detail=str(failure))
-            raise self._fail(Stage.CONNECT, lost, start) from None
+            raise self._lose(Stage.CONNECT, "unresolved", failure, start) from None
         except DaneFailure as failure:
-            lost = Lost(reason="tls", detail=str(failure))
-            raise self._fail(Stage.STARTTLS, lost, start) from None
+            raise self._lose(Stage.STARTTLS, "tls", failure, start) from None
         if self._tlsa is not None and route.tls != "implicit":
             self.route = replace(route, tls="required")
 
@@ -189,8 +187,7 @@ class _Handshake:
         try:
             addresses = await resolve(self.route)
         except OSError as error:
-            lost = Lost(reason="unresolved", detail=str(error))
-            raise self._fail(Stage.CONNECT, lost, start) from None
+            raise self._lose(Stage.CONNECT, "unresolved", error, start) from None
         for address in addresses:
             start = time.monotonic()
             self._address = str(address)
@@ -247,15 +244,13 @@ class _Handshake:
             try:
                 self._tlsa.check(chain_of(smtp.get_transport_info("ssl_object")))
             except DaneFailure as failure:
-                lost = Lost(reason="tls", detail=str(failure))
-                raise self._fail(Stage.STARTTLS, lost, time.monotonic()) from None
+                raise self._lose(Stage.STARTTLS, "tls", failure) from None
         found = key_digest(bytes.fromhex(str(facts.get("certificate_der", ""))))
         if pins and found not in pins:
             detail = (
                 f"the SHA-256 of its public key is {found}, which is not in tls_pin"
             )
-            lost = Lost(reason="tls", detail=detail)
-            raise self._fail(Stage.STARTTLS, lost, time.monotonic())
+            raise self._lose(Stage.STARTTLS, "tls", detail)
         if pins or (self._tlsa is not None and self._tlsa.records):
             facts["verified"] = True
 
@@ -297,7 +292,7 @@ class _Handshake:
         except ConnectFailure as failed:
             answer = failed.steps[-1].answer
             self.handshake_failed = isinstance(answer, Lost)
-            closes = isinstance(answer, Reply) and answer.code == _CLOSING
+            closes = isinstance(answer, Reply) and answer.code == CLOSING
             if required or self.handshake_failed or closes:
                 raise
             return None
@@ -356,6 +351,12 @@ class _Handshake:
             ConnectStep(stage=stage, answer=answer, seconds=seconds, facts=known)
         )
 
+    def _lose(
+        self, stage: Stage, reason: str, detail: object, start: float | None = None
+    ) -> ConnectFailure:
+        lost = Lost(reason=reason, detail=str(detail))
+        return self._fail(stage, lost, start or time.monotonic())
+
     def _fail(self, stage: Stage, answer: Reply | Lost, start: float) -> ConnectFailure:
         self._note(stage, answer, start)
         return ConnectFailure(self._steps)
@@ -366,8 +367,8 @@ class _Handshake:
         """Hand the transport over to our own protocol."""
         transport = smtp.transport
         if transport is None:
-            lost = Lost(reason="closed", detail="right after the session was open")
-            raise self._fail(Stage.EHLO, lost, time.monotonic())
+            words = "right after the session was open"
+            raise self._lose(Stage.EHLO, "closed", words)
         wire = wire_class()(asyncio.get_running_loop())
         if isinstance(wire, LoggedProtocol):
             wire.log = self._log

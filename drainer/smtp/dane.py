@@ -6,7 +6,6 @@ be safe. An answer is kept until its TTL ends, so that few sessions wait for DNS
 """
 
 import hashlib
-import ipaddress
 import logging
 import ssl
 import time
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec import Struct
 
+from drainer.policy.bounce.facts import parse_address
 from drainer.smtp.certificate import is_issued_by, public_key
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ async def find_tlsa(settings: DaneSettings, name: str, port: int) -> Tlsa:
     Unless DANE is required, DNSSEC must prove the server's address, too: otherwise
     nothing more is asked. Many servers of zones without DNSSEC fail at such questions.
     """
-    if _is_address(name) or not (settings.required or "." in name):
+    if parse_address(name) or not (settings.required or "." in name):
         raise DaneFailure(f"{name} is no full host name, so that it has no TLSA record")
     resolver = _resolver(settings)
     target = await _target(resolver, name, required=settings.required)
@@ -187,14 +187,6 @@ async def find_tlsa(settings: DaneSettings, name: str, port: int) -> Tlsa:
             words = f"_{port}._tcp.{base} has no TLSA record that SMTP uses"
             failure = DaneFailure(f"{words} (usage 2 or 3)")
     raise failure
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _resolver(settings: DaneSettings) -> "dns.asyncresolver.Resolver":

@@ -9,9 +9,9 @@ import logging
 from collections.abc import Callable
 
 from drainer.mail.reply import Lost, Reply
+from drainer.mail.reply_codes import GO_AHEAD
 from drainer.smtp.protocol import SmtpProtocol
 
-GO_AHEAD = 354
 END = b"\r\n.\r\n"
 """The end of a content (RFC 5321 4.1.1.4); dot-stuffing keeps it out of the content."""
 

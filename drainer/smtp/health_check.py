@@ -14,7 +14,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from drainer.mail.envelope import domain_of
-from drainer.mail.reply import Lost, Reply, Stage
+from drainer.mail.reply import Lost, Reply, Stage, is_success
+from drainer.mail.reply_codes import CLOSING, TRANSIENT
 from drainer.policy.breaker import remedies
 from drainer.policy.classify.classifier import classify
 from drainer.policy.classify.verdict import Verdict
@@ -33,7 +34,6 @@ from drainer.smtp.server_address import ServerAddress, at_address, resolve
 from drainer.smtp.xclient import ClientIntroduction
 
 OK, WARN, FAIL = "ok", "warn", "fail"
-_CLOSING = 421
 _GREYLISTING, _RELAY, _FAULTS = "greylisting", "relay", ("fault", "disk")
 """Ids of remedies: nothing is wrong, or a part of the primary does not work."""
 SILENCE = 5.0
@@ -111,7 +111,7 @@ async def check(
     """
     health, hosts = HealthReport() if health is None else health, all_hosts(route)
     reached = False
-    for tier in route.tiers or (tuple(hosts),):
+    for tier in route.all_tiers:
         first, is_well = len(health.findings), False
         for host in tier:
             before = len(health.findings)
@@ -166,7 +166,7 @@ async def _check_address(
         await _add_failure(health, here, answer.steps)
         return False
     for step in answer.steps:
-        if step.stage is Stage.STARTTLS and not _positive(step.answer):
+        if step.stage is Stage.STARTTLS and not is_success(step.answer):
             hint = f"{remedies.hint(step.stage, step.answer)}; {remedies.IN_THE_CLEAR}"
             health.add(step.stage.value, step, WARN, hint)
         else:
@@ -181,7 +181,8 @@ async def _check_address(
     if await has_own_name(answer, route):
         health.loop = True
     else:
-        await _Interview(health, answer, probe, str(address)).run(route)
+        limit = route.timeouts.command
+        await _Interview(health, answer, probe, str(address), limit).run()
     answer.wire.abort(_DONE)
     return True
 
@@ -232,7 +233,7 @@ def _ended_after_handshake(route: Route, steps: tuple[ConnectStep, ...]) -> bool
         return lost and route.tls == "implicit"
     is_next = bool(before) and before[-1].stage is Stage.STARTTLS
     return (
-        lost and last.stage is Stage.EHLO and is_next and _positive(before[-1].answer)
+        lost and last.stage is Stage.EHLO and is_next and is_success(before[-1].answer)
     )
 
 
@@ -250,8 +251,7 @@ async def _certificate_of(route: Route) -> dict[str, object]:
     )
     facts = [s.facts for s in seen.steps if s.stage is Stage.STARTTLS]
     if isinstance(seen, Connection):
-        seen.wire.write(b"QUIT\r\n")
-        await seen.wire.reply(route.timeouts.quit)
+        await seen.wire.ask("QUIT", route.timeouts.quit)
         seen.wire.abort(_DONE)
     return facts[-1] if facts else {}
 
@@ -262,48 +262,42 @@ def _is_nameless(facts: Mapping[str, object]) -> bool:
     return isinstance(der, str) and not describe(bytes.fromhex(der)).get("names", True)
 
 
+@dataclass(slots=True)
 class _Interview:
     """MAIL, RCPTs, RSET and QUIT on one session."""
 
-    def __init__(
-        self,
-        health: HealthReport,
-        connection: Connection,
-        probe: HealthProbe,
-        address: str,
-    ) -> None:
-        self._health = health
-        self._connection = connection
-        self._wire = connection.wire
-        self._probe = probe
-        self._address = address
-        #: Whether any known-good recipient was accepted.
-        self._has_accepted = False
+    health: HealthReport
+    connection: Connection
+    probe: HealthProbe
+    address: str
+    #: Seconds for each answer.
+    limit: float
+    #: Whether any known-good recipient was accepted.
+    has_accepted: bool = False
 
-    async def run(self, route: Route) -> None:
-        self._limit = route.timeouts.command
-        mail = await self._ask(Stage.MAIL, f"MAIL FROM:<{self._probe.sender}>")
-        if not _positive(mail.answer):
+    async def run(self) -> None:
+        mail = await self._ask(Stage.MAIL, f"MAIL FROM:<{self.probe.sender}>")
+        if not is_success(mail.answer):
             verdict = (
                 WARN
                 if remedies.topic(Stage.MAIL, mail.answer) == _GREYLISTING
                 else FAIL
             )
-            self._health.add("mail", mail, verdict, self._hint_at_mail(mail.answer))
+            self.health.add("mail", mail, verdict, self._hint_at_mail(mail.answer))
         else:
-            self._health.add("mail", mail, OK)
+            self.health.add("mail", mail, OK)
             await self._recipients()
             await self._reset()
         quit_ = await self._ask(Stage.QUIT, "QUIT")
-        verdict = OK if _positive(quit_.answer) else WARN  # mail does not depend on it
-        self._health.add("quit", quit_, verdict)
+        verdict = OK if is_success(quit_.answer) else WARN  # mail does not depend on it
+        self.health.add("quit", quit_, verdict)
 
     def _hint_at_mail(self, answer: Reply | Lost) -> str:
         """Return what to do; if it wants TLS, also why there is none."""
         failed = [
             step
-            for step in self._connection.steps
-            if step.stage is Stage.STARTTLS and not _positive(step.answer)
+            for step in self.connection.steps
+            if step.stage is Stage.STARTTLS and not is_success(step.answer)
         ]
         if remedies.topic(Stage.MAIL, answer) != "tls" or not failed:
             return remedies.hint(Stage.MAIL, answer)
@@ -315,37 +309,37 @@ class _Interview:
 
     async def _reset(self) -> None:
         step = await self._ask(Stage.RSET, "RSET")
-        if _positive(step.answer):
-            self._health.add("rset", step, OK)
+        if is_success(step.answer):
+            self.health.add("rset", step, OK)
             return
         lost = isinstance(step.answer, Lost)
         hint = remedies.hint(Stage.RSET, step.answer) or remedies.NOT_RESET
-        self._health.add("rset", step, FAIL if lost else WARN, hint)
+        self.health.add("rset", step, FAIL if lost else WARN, hint)
 
     async def _recipients(self) -> None:
-        for forward_path in self._probe.accept:
+        for forward_path in self.probe.accept:
             step = await self._ask(Stage.RCPT, f"RCPT TO:<{forward_path}>")
-            good = _positive(step.answer)
-            self._has_accepted |= good
+            good = is_success(step.answer)
+            self.has_accepted |= good
             hint = "" if good else remedies.hint(Stage.RCPT, step.answer)
             waits = remedies.topic(Stage.RCPT, step.answer) == _GREYLISTING
             verdict = OK if good else WARN if waits else FAIL
-            self._health.add(f"rcpt {forward_path}", step, verdict, hint)
-        if not self._probe.accept:
-            self._health.advise("rcpt known-good", remedies.NO_KNOWN_GOOD)
-        if self._probe.reject:
+            self.health.add(f"rcpt {forward_path}", step, verdict, hint)
+        if not self.probe.accept:
+            self.health.advise("rcpt known-good", remedies.NO_KNOWN_GOOD)
+        if self.probe.reject:
             await self._random_recipient()
 
     async def _random_recipient(self) -> None:
-        domain = self._probe.reject_domain or next(
-            (domain_of(address) for address in self._probe.accept), ""
+        domain = self.probe.reject_domain or next(
+            (domain_of(address) for address in self.probe.accept), ""
         )
         if not domain:
-            self._health.advise("rcpt random", remedies.NO_DOMAIN)
+            self.health.advise("rcpt random", remedies.NO_DOMAIN)
             return
         name = f"drainer-check-{secrets.token_hex(6)}@{domain}"
         step = await self._ask(Stage.RCPT, f"RCPT TO:<{name}>")
-        self._health.add("rcpt random", step, *self._judge_random(step.answer))
+        self.health.add("rcpt random", step, *self._judge_random(step.answer))
 
     def _judge_random(self, answer: Reply | Lost) -> tuple[str, str]:
         """Return verdict and hint: it must be refused, and permanently.
@@ -355,17 +349,17 @@ class _Interview:
         A primary that defers strangers says nothing about it: greylisting ends when the
         mail itself comes, and no check would ever see that.
         """
-        known = bool(self._probe.accept)
-        if isinstance(answer, Lost) or answer.code == _CLOSING:
+        known = bool(self.probe.accept)
+        if isinstance(answer, Lost) or answer.code == CLOSING:
             return FAIL, remedies.hint(Stage.RCPT, answer)
-        if _positive(answer):
+        if is_success(answer):
             return WARN, remedies.CATCH_ALL if known else remedies.BLIND
         topic = remedies.topic(Stage.RCPT, answer)
         if topic == _GREYLISTING:
             return WARN, remedies.hint(Stage.RCPT, answer)
-        if not self._has_accepted and _refuses_us(Stage.RCPT, answer):
+        if not self.has_accepted and _refuses_us(Stage.RCPT, answer):
             return FAIL, remedies.hint(Stage.RCPT, answer)
-        if answer.category == 4:  # noqa: PLR2004
+        if answer.category == TRANSIENT:
             failed = not known and topic in _FAULTS
             return FAIL if failed else WARN, remedies.UNDECIDED
         return OK, ""
@@ -373,13 +367,12 @@ class _Interview:
     async def _ask(self, stage: Stage, command: str) -> ConnectStep:
         loop = asyncio.get_running_loop()
         start = loop.time()
-        self._wire.write(command.encode() + b"\r\n")
-        answer = await self._wire.reply(self._limit)
+        answer = await self.connection.wire.ask(command, self.limit)
         return ConnectStep(
             stage=stage,
             answer=answer,
             seconds=loop.time() - start,
-            facts={"address": self._address},
+            facts={"address": self.address},
         )
 
 
@@ -388,7 +381,3 @@ def _refuses_us(stage: Stage, answer: Reply | Lost) -> bool:
     topic = remedies.topic(stage, answer)
     is_stop = bool(topic) and classify(answer, stage).verdict is Verdict.STOP
     return is_stop or topic == _RELAY
-
-
-def _positive(answer: Reply | Lost) -> bool:
-    return isinstance(answer, Reply) and answer.category == 2  # noqa: PLR2004

@@ -45,11 +45,6 @@ class HostChoice:
         #: Refusals of us since the last delivery.
         self._refusals: Counter[Host] = Counter()
 
-    @property
-    def tiers(self) -> tuple[tuple[Host, ...], ...]:
-        """The servers in order of preference, equal ones together."""
-        return _tiers(self.route)
-
     def adopt(self, tiers: tuple[tuple[Host, ...], ...]) -> None:
         """Open the next sessions with other servers; open ones stay."""
         self.route = replace(self.route, tiers=tiers)
@@ -117,7 +112,9 @@ class HostChoice:
     @property
     def healthy(self) -> Route:
         """The route without the servers that are passed over, unless all are."""
-        tiers = (tuple(h for h in t if not self._has_failed(h)) for t in self.tiers)
+        tiers = (
+            tuple(h for h in t if not self._has_failed(h)) for t in self.route.all_tiers
+        )
         healthy = tuple(filter(None, tiers))
         return replace(self.route, tiers=healthy) if healthy else self.route
 
@@ -152,7 +149,7 @@ class HostChoice:
         """Return the servers to try, the best first."""
         well: list[Host] = []
         rest: list[Host] = []
-        tiers = self.tiers
+        tiers = self.route.all_tiers
         for tier in tiers:
             for host in random.sample(tier, len(tier)):
                 (rest if self._has_failed(host) else well).append(host)
@@ -168,20 +165,11 @@ class HostChoice:
         return well + rest
 
 
-def _tiers(route: Route) -> tuple[tuple[Host, ...], ...]:
-    return route.tiers or ((Host(host=route.host, port=route.port),),)
-
-
 def all_hosts(route: Route) -> list[Host]:
     """Return the servers of a route in order of preference."""
-    return [host for tier in _tiers(route) for host in tier]
+    return [host for tier in route.all_tiers for host in tier]
 
 
 def at_host(route: Route, host: Host) -> Route:
     """Return the route to one of its servers."""
     return replace(route, host=host.host, port=host.port, tiers=())
-
-
-async def connect_any(route: Route) -> Connection | ConnectFailure:
-    """Open a session with the first server of a route that answers."""
-    return await HostChoice(route).connect()

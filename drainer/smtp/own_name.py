@@ -12,10 +12,10 @@ and then rightly has our name.
 import secrets
 
 from drainer.mail.reply import Reply
+from drainer.mail.reply_codes import PERMANENT
 from drainer.smtp.connection import Connection
 from drainer.smtp.route import Route
 
-_REFUSED = 5
 _NAMELESS = ("localhost", "localhost.localdomain", "")
 
 
@@ -41,12 +41,10 @@ def _name(text: str) -> str:
 async def _repeats(connection: Connection, route: Route) -> bool:
     """Return whether the peer repeats any name that it is given."""
     wire, name = connection.wire, f"{secrets.token_hex(8)}.invalid"
-    wire.write(b"EHLO " + name.encode() + b"\r\n")
-    probe = await wire.reply(route.timeouts.ehlo)
-    wire.write(b"EHLO " + route.helo.encode() + b"\r\n")
-    await wire.reply(route.timeouts.ehlo)
+    probe = await wire.ask(f"EHLO {name}", route.timeouts.ehlo)
+    await wire.ask(f"EHLO {route.helo}", route.timeouts.ehlo)
     if not isinstance(probe, Reply):
         return False
-    if probe.category == _REFUSED:
+    if probe.category == PERMANENT:
         return "." in connection.banner.text.split(" ", 1)[0]  # another host's name
     return _name(probe.text.split(maxsplit=1)[0] if probe.text else "") == name

@@ -10,6 +10,7 @@ import re
 
 from drainer.mail.echo import remove_echo
 from drainer.mail.reply import Reply, Stage
+from drainer.mail.reply_codes import PERMANENT, TRANSIENT
 from drainer.policy.recipient.judge import RecipientResult
 from drainer.smtp.host_trust import PIPELINING
 from drainer.smtp.transaction import Transaction
@@ -21,7 +22,6 @@ _WORDS = {
 }
 _UNKNOWN = 555
 _SYNTAX = frozenset((501, 504))
-_PERMANENT = 5
 _OUT_OF_STEP = re.compile(r"pipelin|synchroni[sz]ation")
 _PARAMETER = re.compile(r"parameter|option|argument|keyword|extension")
 _NOT_KNOWN = re.compile(
@@ -38,13 +38,13 @@ def find_refused_extension(transaction: Transaction, result: RecipientResult) ->
     That is a parameter, or commands that were sent together.
     """
     reply = result.answer
-    if not isinstance(reply, Reply) or reply.category not in (4, _PERMANENT):
+    if not isinstance(reply, Reply) or reply.category not in (TRANSIENT, PERMANENT):
         return ""
     text = remove_echo(reply, transaction.sent(result.stage)).text.lower()
     if PIPELINING in transaction.offer and _OUT_OF_STEP.search(text):
         return PIPELINING
     used = _used_extensions(transaction, result)
-    if not used or reply.category != _PERMANENT or reply.detail.startswith("1."):
+    if not used or reply.category != PERMANENT or reply.detail.startswith("1."):
         return ""
     words = frozenset(re.findall(r"[A-Z0-9]+", text.upper()))
     named = [keyword for keyword in used if words & _WORDS[keyword]]

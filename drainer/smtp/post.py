@@ -1,6 +1,6 @@
-"""One report on one session: null sender, one recipient, one transaction.
+"""One letter on one session: null sender, one recipient, one transaction.
 
-Unlike a drain's sessions (drainer.smtp.session) nothing is pipelined: reports are few,
+Unlike a drain's sessions (drainer.smtp.session) nothing is pipelined: letters are few,
 and every reply must be attributed to its stage.
 """
 
@@ -9,10 +9,10 @@ from msgspec import Struct
 from drainer.mail.content import dot_stuff
 from drainer.mail.envelope import ascii_form, is_ascii
 from drainer.mail.reply import Lost, Reply, Stage
+from drainer.mail.reply_codes import INTERMEDIATE, SUCCESS
+from drainer.smtp.commands import Extensions
 from drainer.smtp.connection import ConnectFailure, Connection, connect
 from drainer.smtp.route import Route, Timeouts
-
-_SUCCESS, _GO_ON = 2, 3
 
 
 class OutgoingMail(Struct, frozen=True, kw_only=True):
@@ -32,6 +32,24 @@ class PostResult(Struct, frozen=True, kw_only=True):
     answer: Reply | Lost
 
 
+async def submit(route: Route, forward_path: str, content: bytes) -> Reply | Lost:
+    """Open a session and send a letter; return the last reply.
+
+    A reply of 2xx is that to the final dot; any other one ended it.
+    """
+    connection = await connect(route)
+    if isinstance(connection, ConnectFailure):
+        return connection.steps[-1].answer
+    recipient = ascii_form(forward_path)
+    needs_smtputf8 = not is_ascii(recipient)
+    if needs_smtputf8 and "smtputf8" not in connection.extensions:
+        await connection.wire.ask("QUIT", route.timeouts.quit)
+        connection.wire.close()
+        return Reply(code=553, text="the recipient needs SMTPUTF8, not offered")
+    letter = OutgoingMail(recipient=recipient, content=content, smtputf8=needs_smtputf8)
+    return (await post(connection, route.timeouts, letter)).answer
+
+
 async def post(
     connection: Connection, limits: Timeouts, letter: OutgoingMail
 ) -> PostResult:
@@ -40,97 +58,43 @@ async def post(
     A peer must not send a second report about this one: if it offers DSN, drainer sends
     it NOTIFY=NEVER (RFC 3461 4.1).
     """
-    posting = _PostSession(connection, limits)
-    posted = await posting.run(letter)
-    if not isinstance(posted.answer, Lost):
-        await posting.say(b"QUIT", limits.quit)
-    connection.wire.close()
-    return posted
-
-
-class _PostSession:
-    """The commands, in order, until one is refused."""
-
-    def __init__(self, connection: Connection, limits: Timeouts) -> None:
-        self._wire = connection.wire
-        self._peer = connection.extensions
-        self._limits = limits
-
-    async def run(self, letter: OutgoingMail) -> PostResult:
-        limits = self._limits
-        rcpt = f"RCPT TO:<{letter.recipient}>"
-        if "dsn" in self._peer:
-            rcpt += " NOTIFY=NEVER"
-        for stage, command, limit, wanted in (
-            (Stage.MAIL, self._mail(letter), limits.command, _SUCCESS),
-            (Stage.RCPT, rcpt.encode(), limits.command, _SUCCESS),
-            (Stage.DATA, b"DATA", limits.data, _GO_ON),
-        ):
-            answer = await self.say(command, limit)
-            if isinstance(answer, Lost) or answer.category != wanted:
-                return PostResult(stage=stage, answer=answer)
-        for chunk in dot_stuff([letter.content]):
-            self._wire.write(chunk)
-            await self._wire.drain(limits.body)
-        if self._wire.lost is not None and not self._wire.has_reply:
-            return PostResult(stage=Stage.BODY, answer=self._wire.lost)
-        return PostResult(stage=Stage.DOT, answer=await self.say(b".", limits.dot))
-
-    def _mail(self, letter: OutgoingMail) -> bytes:
-        words = ["MAIL FROM:<>"]  # RFC 5321 4.5.5
-        if "size" in self._peer:
-            words.append(f"SIZE={len(letter.content)}")
-        if "8bitmime" in self._peer and not letter.content.isascii():
-            words.append("BODY=8BITMIME")
-        if letter.smtputf8:
-            words.append("SMTPUTF8")
-        return " ".join(words).encode()
-
-    async def say(self, command: bytes, limit: float) -> Reply | Lost:
-        self._wire.write(command + b"\r\n")
-        return await self._wire.reply(limit)
-
-
-_SUCCESS = 2
-_GO_AHEAD = 3
-
-
-async def submit(route: Route, forward_path: str, content: bytes) -> Reply | Lost:
-    """Send it with the null reverse path; return the last reply.
-
-    A reply of 2xx is that to the final dot; any other one ended it.
-    """
-    connection = await connect(route)
-    if isinstance(connection, ConnectFailure):
-        return connection.steps[-1].answer
     try:
-        answer = await _transact(connection, route, forward_path, content)
-        if isinstance(answer, Reply):
-            connection.wire.write(b"QUIT\r\n")
-            await connection.wire.reply(route.timeouts.quit)
-        return answer
+        posted = await _transact(connection, limits, letter)
+        if isinstance(posted.answer, Reply):
+            await connection.wire.ask("QUIT", limits.quit)
+        return posted
     finally:
         connection.wire.close()
 
 
 async def _transact(
-    connection: Connection, route: Route, forward_path: str, content: bytes
-) -> Reply | Lost:
-    wire, limits = connection.wire, route.timeouts
-    mail, forward_path = "MAIL FROM:<>", ascii_form(forward_path)
-    if not is_ascii(forward_path):
-        if "smtputf8" not in connection.extensions:
-            return Reply(code=553, text="the recipient needs SMTPUTF8, not offered")
-        mail += " SMTPUTF8"
-    steps = (
-        (mail.encode(), limits.command, _SUCCESS),
-        (f"RCPT TO:<{forward_path}>".encode(), limits.command, _SUCCESS),
-        (b"DATA", limits.data, _GO_AHEAD),
-    )
-    for command, limit, wanted in steps:
-        wire.write(command + b"\r\n")
-        answer = await wire.reply(limit)
+    connection: Connection, limits: Timeouts, letter: OutgoingMail
+) -> PostResult:
+    """Send the commands, in order, until one is refused."""
+    wire, peer = connection.wire, connection.extensions
+    never = " NOTIFY=NEVER" if "dsn" in peer else ""
+    for stage, command, limit, wanted in (
+        (Stage.MAIL, _mail_command(letter, peer), limits.command, SUCCESS),
+        (Stage.RCPT, f"RCPT TO:<{letter.recipient}>{never}", limits.command, SUCCESS),
+        (Stage.DATA, "DATA", limits.data, INTERMEDIATE),
+    ):
+        answer = await wire.ask(command, limit)
         if isinstance(answer, Lost) or answer.category != wanted:
-            return answer
-    wire.write(b"".join(dot_stuff([content])) + b".\r\n")
-    return await wire.reply(limits.dot)
+            return PostResult(stage=stage, answer=answer)
+    for chunk in dot_stuff([letter.content]):
+        wire.write(chunk)
+        await wire.drain(limits.body)
+    if wire.lost is not None and not wire.has_reply:
+        return PostResult(stage=Stage.BODY, answer=wire.lost)
+    return PostResult(stage=Stage.DOT, answer=await wire.ask(".", limits.dot))
+
+
+def _mail_command(letter: OutgoingMail, peer: Extensions) -> str:
+    words = ["MAIL FROM:<>"]  # RFC 5321 4.5.5
+    if "size" in peer:
+        words.append(f"SIZE={len(letter.content)}")
+    if "8bitmime" in peer and not letter.content.isascii():
+        words.append("BODY=8BITMIME")
+    if letter.smtputf8:
+        words.append("SMTPUTF8")
+    return " ".join(words)

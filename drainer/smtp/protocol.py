@@ -173,6 +173,11 @@ class SmtpProtocol(asyncio.Protocol):
         self._waiter = None
         return bool(self._replies) or self.lost is not None
 
+    async def ask(self, command: str, limit: float) -> Reply | Lost:
+        """Send a command on its own, and return the answer to it as ``reply`` does."""
+        self.write(command.encode() + b"\r\n")
+        return await self.reply(limit)
+
     @property
     def has_reply(self) -> bool:
         """Whether a reply waits to be read."""

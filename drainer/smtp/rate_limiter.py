@@ -106,16 +106,9 @@ class RateLimiter:
         self._closed = True
         self._wake_waiting()
 
-    @property
-    def burst_bytes(self) -> int:
-        """How many bytes may be sent at once: a burst."""
-        bucket = self._buckets.get("bytes")
-        return sys.maxsize if bucket is None else max(1, int(bucket.max_rate))
-
-    @property
-    def burst_recipients(self) -> int:
-        """How many recipients may be named at once: a burst."""
-        bucket = self._buckets.get("recipients")
+    def burst_of(self, name: str) -> int:
+        """Return how many bytes, recipients and so on may be sent at once."""
+        bucket = self._buckets.get(name)
         return sys.maxsize if bucket is None else max(1, int(bucket.max_rate))
 
     async def take_recipients(self, count: int) -> bool:

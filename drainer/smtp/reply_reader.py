@@ -11,19 +11,17 @@ import re
 from msgspec.structs import replace
 
 from drainer.mail.reply import EXTENSION, SESSION_END, Lost, Reply, Stage
+from drainer.mail.reply_codes import CLOSING, GO_AHEAD, INTERMEDIATE, SUCCESS
 from drainer.policy.classify.classifier import Answer
 from drainer.smtp.connection import Connection
 from drainer.smtp.host_trust import PIPELINING, HostTrust
 from drainer.smtp.parameters import find_refused_extension
 from drainer.smtp.transaction import Transaction
 
-_GO_AHEAD = 354
-_SUCCESS, _GO_ON = 2, 3
-_CLOSING = 421
 _FAREWELL = 221
 _OF_SESSIONS = frozenset((220, _FAREWELL))
 """Codes of a session's start and end: no reply to a command of a transaction."""
-NO_PROOF = frozenset((_CLOSING, 500, 502))
+NO_PROOF = frozenset((CLOSING, 500, 502))
 """Codes of a refused RSET that do not show whether both sides are in step."""
 _QUIT_LIMIT = 10.0
 """Seconds for each reply once QUIT was sent to learn whether any is left."""
@@ -77,7 +75,7 @@ class ReplyReader:
         if not isinstance(reply, Reply):
             return reply
         self.has_replied = True
-        if reply.code == _CLOSING:
+        if reply.code == CLOSING:
             self.broken = True  # RFC 5321 3.8: it closes after this
         if _is_out_of_place(reply, stage):
             self.lose_step(f"{reply} makes no sense at {stage}", stage, reply)
@@ -89,7 +87,7 @@ class ReplyReader:
             noise = await self._wire.reply(limit)
             if not isinstance(noise, Reply):
                 return False
-            if noise.code == _GO_AHEAD:
+            if noise.code == GO_AHEAD:
                 self.give_up(f"{noise} makes no sense without MAIL")
                 return False
         return True
@@ -103,7 +101,7 @@ class ReplyReader:
     def has_extra(self) -> bool:
         """Return whether a reply waits; a 421 may come at any time (RFC 5321 3.8)."""
         extra = self._wire.next_reply
-        if extra is not None and extra.code == _CLOSING:
+        if extra is not None and extra.code == CLOSING:
             self.broken = True
             return False
         return extra is not None
@@ -125,7 +123,7 @@ class ReplyReader:
             transaction.note(Stage.DOT, reply)
             answers.append(reply)
             if isinstance(reply, Reply):
-                self.broken |= reply.code == _CLOSING
+                self.broken |= reply.code == CLOSING
                 if stray is None and _is_out_of_place(reply, Stage.DOT):
                     stray = reply
         if stray is not None:  # what was accepted, remains unknown
@@ -207,14 +205,13 @@ class ReplyReader:
 
     async def _after_reset(self, limit: float) -> list[Reply | Lost]:
         """Send RSET; return its reply if that shows that there was one too many."""
-        self._wire.write(b"RSET\r\n")
-        reply = await self._wire.reply(limit)
+        reply = await self._wire.ask("RSET", limit)
         if isinstance(reply, Lost):
             return []
         if reply.code in NO_PROOF:
             self.give_up("RSET was refused")
             return []
-        if reply.category == _SUCCESS and not self.has_extra():
+        if reply.category == SUCCESS and not self.has_extra():
             return []
         return [reply]
 
@@ -312,7 +309,7 @@ def _ends_session(answer: Answer) -> bool:
         return False
     text = answer.text
     is_limit = bool(_LIMIT.search(text) and _OF_A_SESSION.search(text))
-    return answer.code == _CLOSING or is_limit or bool(_ANOTHER.search(text))
+    return answer.code == CLOSING or is_limit or bool(_ANOTHER.search(text))
 
 
 def _is_out_of_place(reply: Reply, stage: Stage) -> bool:
@@ -321,7 +318,7 @@ def _is_out_of_place(reply: Reply, stage: Stage) -> bool:
     At the final dot, a banner, a farewell or lines that disagree accept no message.
     """
     category = reply.category
-    due = reply.code == _GO_AHEAD if stage is Stage.DATA else category == _SUCCESS
+    due = reply.code == GO_AHEAD if stage is Stage.DATA else category == SUCCESS
     if stage is Stage.DOT and (reply.mixed or reply.code in _OF_SESSIONS):
         due = False
-    return category in (_SUCCESS, _GO_ON) and not due
+    return category in (SUCCESS, INTERMEDIATE) and not due

@@ -100,6 +100,11 @@ class Route(Struct, frozen=True, kw_only=True):
     bare_newlines: str = "hold"
 
     @property
+    def all_tiers(self) -> tuple[tuple[Host, ...], ...]:
+        """The servers in order of preference, equal ones together."""
+        return self.tiers or ((Host(host=self.host, port=self.port),),)
+
+    @property
     def speaks_lmtp(self) -> bool:
         """Whether the primary answers the final dot once for each recipient."""
         return self.protocol == LMTP

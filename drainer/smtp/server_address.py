@@ -7,6 +7,7 @@ from typing import cast
 from msgspec import Struct
 from msgspec.structs import replace
 
+from drainer.runtime.host_limits import limit_behind
 from drainer.smtp.proxy_header import header_of
 from drainer.smtp.route import SOCKET_PREFIX, Route, format_host
 
@@ -30,7 +31,10 @@ class ServerAddress(Struct, frozen=True, kw_only=True):
 
 
 async def resolve(route: Route) -> list[ServerAddress]:
-    """Return the addresses of the route's host; OSError when there are none."""
+    """Return the addresses of the route's host; OSError when there are none.
+
+    Raises HostLimit when this host lacks a descriptor or a thread to look them up.
+    """
     if path := route.socket_path:
         return [ServerAddress(family=socket.AF_UNIX, place=path)]
     try:
@@ -39,6 +43,8 @@ async def resolve(route: Route) -> list[ServerAddress]:
         )
     except UnicodeError as error:
         raise OSError(str(error)) from None
+    except (OSError, RuntimeError) as error:
+        raise limit_behind(error) or error from None
     return [
         ServerAddress(family=family, place=cast("tuple[str, int]", place))
         for family, _, _, _, place in infos

@@ -18,7 +18,8 @@ import time
 
 from drainer.errors import MessageUnreadable
 from drainer.mail.message import Problem
-from drainer.mail.reply import SESSION_END, Lost, Reply, Stage
+from drainer.mail.reply import SESSION_END, Lost, Reply, Stage, is_success
+from drainer.mail.reply_codes import CLOSING, GO_AHEAD, SUCCESS
 from drainer.policy.classify.classifier import Answer
 from drainer.policy.recipient.delivery import ClaimedRecipient
 from drainer.policy.recipient.retry import wait_for_dot
@@ -38,8 +39,7 @@ from drainer.smtp.xclient import ClientIntroduction, narrow_extensions
 
 _numbers = itertools.count()
 
-_SUCCESS = 2
-_GO_AHEAD, _CLOSING, _OUT_OF_TURN = 354, 421, 503
+_OUT_OF_TURN = 503
 
 
 class Session:
@@ -191,7 +191,7 @@ class Session:
         reply = await self._replies.answer(
             transaction, Stage.FORWARD, self._timeouts.command
         )
-        if isinstance(reply, Reply) and reply.category == 2:  # noqa: PLR2004
+        if is_success(reply):
             return reply
         early = isinstance(reply, Reply)  # a loss proves nothing about it
         transaction.end_rest(Stage.FORWARD if early else Stage.MAIL, reply)
@@ -213,7 +213,7 @@ class Session:
     async def _envelope(self, transaction: Transaction) -> bool:
         """Exchange MAIL, RCPT and DATA; True when content is expected."""
         reply = await self._mail(transaction)
-        refused = not _is_success(reply)
+        refused = not is_success(reply)
         if refused:
             transaction.end_rest(Stage.MAIL, reply)
             if not self._pipelining:
@@ -251,13 +251,13 @@ class Session:
         reply = await self._replies.answer(
             transaction, Stage.RCPT, self._timeouts.command
         )
-        is_success = _is_success(reply)
+        accepted = is_success(reply)
         if claimed.n in transaction.results:  # MAIL was refused: this is noise
-            if is_success:
+            if accepted:
                 self._replies.lose_step(
                     f"{reply} makes no sense after MAIL was refused"
                 )
-        elif is_success:
+        elif accepted:
             transaction.accepted.append(claimed)
         else:
             transaction.end(claimed, Stage.RCPT, reply)
@@ -266,7 +266,7 @@ class Session:
         if not self._pipelining:
             self._write_next(b"DATA", "DATA")
         reply = await self._replies.answer(transaction, Stage.DATA, self._timeouts.data)
-        go_ahead = isinstance(reply, Reply) and reply.code == _GO_AHEAD
+        go_ahead = isinstance(reply, Reply) and reply.code == GO_AHEAD
         if go_ahead and self._replies.is_interrupted("the content"):
             go_ahead, reply = (
                 False,
@@ -291,9 +291,7 @@ class Session:
         if self.route.speaks_lmtp:
             self._replies.give_up("354 although no recipient was accepted")
             return
-        self._wire.write(b".\r\n")
-        reply = await self._wire.reply(self._timeouts.dot)
-        if isinstance(reply, Reply) and reply.category == 2:  # noqa: PLR2004
+        if is_success(await self._wire.ask(".", self._timeouts.dot)):
             self._replies.give_up("an empty message without recipients was accepted")
 
     async def _reset(self) -> None:
@@ -304,13 +302,12 @@ class Session:
         """
         if self._replies.is_interrupted("RSET"):
             return
-        self._wire.write(b"RSET\r\n")
-        reply = await self._wire.reply(self._timeouts.command)
+        reply = await self._wire.ask("RSET", self._timeouts.command)
         if isinstance(reply, Lost):
             return
         if reply.code in NO_PROOF:
             self._replies.give_up("RSET was refused")
-        elif reply.category != 2:  # noqa: PLR2004
+        elif reply.category != SUCCESS:
             self._replies.lose_step(f"{reply} makes no sense at RSET")
         elif self._replies.has_extra():
             self._replies.lose_step("there were more replies than commands")
@@ -327,7 +324,8 @@ class Session:
     ) -> Transaction | None:
         """Send content and final dot; return the transaction started behind it."""
         try:
-            last = await write_body(transaction, self._wire, self.route, source)
+            limiter = source.rate_limiter
+            last = await write_body(transaction, self._wire, self.route, limiter)
         except MessageUnreadable as error:
             problem = Problem(code=error.code, detail=error.detail)
             self._finish(transaction, Stage.BODY, problem)
@@ -359,10 +357,10 @@ class Session:
         if following is not None:
             following.turn = time.monotonic()
             first = replies[0]
-            following.spoilt = not isinstance(first, Reply) or first.code == _CLOSING
+            following.spoilt = not isinstance(first, Reply) or first.code == CLOSING
         for claimed, reply in zip(transaction.accepted, replies, strict=True):
             transaction.end(claimed, Stage.DOT, reply)
-        self._delivered += any(map(_is_success, replies))
+        self._delivered += any(map(is_success, replies))
         return following
 
     async def _following(
@@ -386,8 +384,7 @@ class Session:
     async def quit(self) -> None:
         """End the session politely, if that is still possible."""
         if self._wire.lost is None and not self._replies.broken:
-            self._wire.write(b"QUIT\r\n")
-            await self._wire.reply(self._timeouts.quit)
+            await self._wire.ask("QUIT", self._timeouts.quit)
 
     def close(self) -> None:
         """Close the connection; ``loss`` says if the peer ended it, or spoke first."""
@@ -395,7 +392,3 @@ class Session:
         if self.loss is None and self._wire.has_reply and not self.sent:
             self.loss = Lost(reason="protocol", detail="a reply to no command")
         self._wire.close()
-
-
-def _is_success(answer: Reply | Lost) -> bool:
-    return isinstance(answer, Reply) and answer.category == _SUCCESS

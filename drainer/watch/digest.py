@@ -16,7 +16,7 @@ from drainer.errors import PrimaryNotReady
 from drainer.ledger.query.digest import digest
 from drainer.ledger.reader import LedgerReader
 from drainer.mail.dsn.model import host_of
-from drainer.mail.reply import Lost, Reply, printable
+from drainer.mail.reply import Lost, Reply, is_success, printable
 from drainer.policy.recipient.state import State
 from drainer.policy.watch.windows import Local, parse_time
 from drainer.smtp.post import submit
@@ -39,7 +39,7 @@ async def mail_digest(
     subject = f"digest of {now:%Y-%m-%d}"
     content = mail_of(text, address, hostname_of(config), now, subject)
     answer = await submit(route, address, content)
-    if isinstance(answer, Reply) and answer.category == 2:  # noqa: PLR2004
+    if is_success(answer):
         return answer
     message = f"{route} did not accept the digest: {answer}"
     raise PrimaryNotReady(message, hint="set [bounce] via to one that accepts mail")

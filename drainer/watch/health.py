@@ -1,10 +1,10 @@
 """What a watch reads once a second: overrides, the clock and its drain."""
 
 import asyncio
-import contextlib
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
+from drainer.errors import HostLimit
 from drainer.policy.breaker.breaker import BreakerState, CircuitBreaker
 from drainer.policy.pacing.overrides import ActiveOverrides, Override, OverrideKind
 from drainer.policy.watch.machine import Observation, WatchStatus
@@ -73,9 +73,13 @@ async def check_primaries(
 
 async def _ask(route: Route, probe: HealthProbe) -> tuple[HealthReport, Observation]:
     health, why = HealthReport(), f"no answer to everything in {CHECK_LIMIT:.0f} s"
-    with contextlib.suppress(TimeoutError):
+    try:
         async with asyncio.timeout(CHECK_LIMIT):
             health = await check(route, probe)
+    except TimeoutError:
+        pass
+    except HostLimit as limit:  # of this host: the watch goes on, and checks again
+        why = str(limit)
     if health.findings and health.ready:
         return health, Observation(event=WatchEvent.GOOD, why="the primary is healthy")
     failed = next((f for f in health.findings if f.verdict == FAIL), None)

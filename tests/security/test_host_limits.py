@@ -3,27 +3,43 @@
 import asyncio
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from drainer.delivery.census.interview import open_callout
+from drainer.delivery.control import DrainControl
 from drainer.delivery.scanner import scan, scanner
-from drainer.errors import SourceLost
+from drainer.delivery.settings import PacingSettings, RouteSettings
+from drainer.errors import HostLimit, SourceLost
 from drainer.policy.admission.admit import Admission
 from drainer.policy.admission.selection import Selection
+from drainer.policy.pacing.rate import UNLIMITED
+from drainer.policy.watch.machine import Observation
+from drainer.policy.watch.states import WatchEvent
+from drainer.smtp.health_check import HealthProbe
+from drainer.smtp.route import Route
 from drainer.sources.registry import open_source
+from drainer.watch.health import _ask
 from tests.support.command.installed import Drainer, drain_arguments, write_maildir
 from tests.support.command.runner import environment
+from tests.support.dns.zones import serving, zone_of
+from tests.support.scenarios.bounces import age, nobody_unknown, refusing
 from tests.support.smtp_peer.peer import PeerThread
-from tests.support.smtp_peer.script import Script
+from tests.support.smtp_peer.script import Script, Step, View
 
+StartPeer = Callable[..., PeerThread]
 TIMEOUT: Final = 90
 NOBODY: Final = ("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", "--")
 
@@ -241,6 +257,142 @@ def test_a_killed_scan_is_no_usage_error(tmp_path: Path, *, has_job: bool) -> No
         asyncio.run(kill())
     assert caught.value.exit_code == 1
     assert "run the same command again" in caught.value.hint
+
+
+# ---- what opens a session beside a drain
+
+
+@contextmanager
+def no_free_descriptor() -> Iterator[None]:
+    """Leave this process no descriptor for a while."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as taken:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (in_use(os.getpid()), hard))
+        taken.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        with suppress(OSError):
+            while True:
+                opened = os.open(os.devnull, os.O_RDONLY)
+                taken.callback(os.close, opened)
+        yield
+
+
+SESSIONS: Final[dict[str, tuple[int, tuple[str, ...]]]] = {
+    "check": (0, ("check", "--to", "PRIMARY")),
+    "census": (
+        0,
+        ("census", "SPOOL", "--callout", "--ledger", "LEDGER", "--to", "PRIMARY"),
+    ),
+    "doctor": (  # which says itself how many descriptors are needed
+        3,
+        ("doctor", "one.example", "--primary", "PRIMARY", "--dns", "DNS"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("code", "words"), SESSIONS.values(), ids=SESSIONS)
+def test_a_command_that_only_asks_says_what_this_host_lacks(
+    tmp_path: Path, code: int, words: tuple[str, ...]
+) -> None:
+    """Whichever descriptor is the last: an answer, or exit 1 and what to raise."""
+    write_maildir(tmp_path / "spool", 20)
+    records = {
+        "one.example": [("MX", "0 localhost")],
+        "localhost": [("A", "127.0.0.1")],
+    }
+    with PeerThread(Script()) as primary, serving(zone_of(records)) as servers:
+        places = {
+            "SPOOL": f"maildir:{tmp_path}/spool",
+            "LEDGER": f"{tmp_path}/ledger.db",
+            "PRIMARY": f"127.0.0.1:{primary.port}",
+            "DNS": f"127.0.0.1:{servers.port}",
+        }
+        arguments = [places.get(word, word) for word in words]
+        for descriptors in range(6, 12):
+            done = run(shell(f'ulimit -n {descriptors}; exec "$@"'), arguments)
+            assert "Traceback" not in done.stderr, done.stderr
+            if done.returncode != code:
+                assert done.returncode == 1, (descriptors, done)
+                assert "LimitNOFILE" in done.stderr, (descriptors, done)
+
+
+def test_a_callout_without_a_session_names_the_limit(peer: StartPeer) -> None:
+    """It is an error of this host, and no answer of the primary."""
+    settings = RouteSettings(
+        route=Route(host="127.0.0.1", port=peer().port, tls="off"),
+        probe=HealthProbe(),
+        connections=2,
+        rates=UNLIMITED,
+        pace=PacingSettings(),
+        pauses=(timedelta(minutes=1),),
+        give_up_after=timedelta(minutes=15),
+    )
+
+    async def ask() -> None:
+        callout = await open_callout(settings)
+        with no_free_descriptor():
+            await callout.run([f"u{n}@example.org" for n in range(9)])
+
+    with pytest.raises(HostLimit, match="no file descriptor is free"):
+        asyncio.run(ask())
+
+
+def test_a_watch_takes_it_as_a_check_that_failed(peer: StartPeer) -> None:
+    """The watch goes on, and checks again."""
+    route = Route(host="127.0.0.1", port=peer().port, tls="off")
+
+    async def check() -> Observation:
+        with no_free_descriptor():
+            _, found = await _ask(route, HealthProbe())
+        return found
+
+    found = asyncio.run(check())
+    assert found.event is WatchEvent.BAD
+    assert "no file descriptor is free" in found.why
+
+
+def test_a_part_of_a_drain_that_meets_a_limit_ends_it_in_order() -> None:
+    """Also if it opens no session: the error is that of this host."""
+
+    async def read() -> None:
+        with no_free_descriptor():
+            os.close(os.open(os.devnull, os.O_RDONLY))
+
+    control = DrainControl(print)
+    asyncio.run(control.guard(read()))
+    assert isinstance(control.error, HostLimit)
+
+
+def test_reports_stay_queued_until_there_is_a_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, peer: StartPeer
+) -> None:
+    """`bounces run` ends with exit 1 and what to raise; the next one sends the rest."""
+    monkeypatch.chdir(tmp_path)
+    relay = peer(rcpt="450 4.2.1 busy")
+    with refusing(tmp_path, relay, peer(Script(rcpt=nobody_unknown))) as bench:
+        bench.configure(bounce={"retry": "1h"})
+        bench.refuse("nobody1@example.org")
+        bench.refuse("nobody2@example.org", sender="eve@sender.example")
+        bench.confirm()
+        assert bench.reports == []
+        age(bench, hours=3)
+        second, taken = relay.connections + 2, ExitStack()
+
+        def greet(view: View) -> Step:
+            """Take all descriptors before the session with the relay is open."""
+            if view.connection == second:
+                taken.enter_context(no_free_descriptor())
+                threading.Timer(0.3, taken.close).start()
+            return "220 relay.example"
+
+        relay.script = Script(banner=greet)
+        result = bench.run("bounces", "run", "--json", "--no-check")
+        assert result.code == 1, result
+        assert "no file descriptor is free" in result.stderr
+        assert len(bench.reports) == 1
+        age(bench, hours=3)
+        result = bench.run("bounces", "run", "--json", "--no-check")
+        assert result.code == 0, result
+        assert len(bench.reports) == 2
 
 
 def in_use(pid: int) -> int:

@@ -18,7 +18,7 @@ from drainer.delivery.breaker.groups import GroupGuard
 from drainer.delivery.breaker.nodes import NodeGuard
 from drainer.delivery.control import DrainControl
 from drainer.delivery.ready_queue import ReadyQueue
-from drainer.ledger.records import Decision, DecisionKind
+from drainer.ledger.records import DecisionKind
 from drainer.mail.message import Problem
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy.breaker import breaker as breakers
@@ -267,15 +267,12 @@ class BreakerGuard:
         self, stage: Stage, answer: Reply | Lost, *, begun: bool = False
     ) -> None:
         classification = classify(answer, stage)
-        self.control.note(
-            Decision(
-                at=utcnow(),
-                kind=DecisionKind.CONNECTION,
-                rule=classification.rule,
-                verdict=classification.verdict.value,
-                reply=str(answer),
-                evidence={"reason": classification.reason, "stage": stage.value},
-            )
+        self.control.record(
+            DecisionKind.CONNECTION,
+            classification.rule,
+            {"reason": classification.reason, "stage": stage.value},
+            verdict=classification.verdict.value,
+            reply=str(answer),
         )
         cause = Cause(
             trigger="early", classification=classification, reply=f"{stage}: {answer}"
@@ -355,18 +352,15 @@ class BreakerGuard:
         if after.state is before.state and after.until == before.until:
             return
         cause = after.cause or before.cause
-        self.control.note(
-            Decision(
-                at=utcnow(),
-                kind=DecisionKind.BREAKER,
-                rule=f"breaker-{after.state}",
-                verdict="" if after.is_closed else "stop",
-                reply=cause.reply if cause else "",
-                evidence={
-                    "scope": after.scope or "route",
-                    "trigger": cause.trigger if cause else "",
-                    "reason": cause.classification.reason if cause else "",
-                    "failures": after.failures,
-                },
-            )
+        self.control.record(
+            DecisionKind.BREAKER,
+            f"breaker-{after.state}",
+            {
+                "scope": after.scope or "route",
+                "trigger": cause.trigger if cause else "",
+                "reason": cause.classification.reason if cause else "",
+                "failures": after.failures,
+            },
+            verdict="" if after.is_closed else "stop",
+            reply=cause.reply if cause else "",
         )

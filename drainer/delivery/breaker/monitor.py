@@ -9,13 +9,14 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from drainer.delivery.breaker.guard import BreakerGuard
 from drainer.errors import HostLimit
 from drainer.ledger.breaker_waits import DueConfirmations
 from drainer.ledger.breakers import breaker_of
-from drainer.ledger.records import Decision, DecisionKind, from_micros
+from drainer.ledger.records import DecisionKind, from_micros
 from drainer.ledger.repository import Ledger
 from drainer.ledger.route_mail import RouteMail
 from drainer.mail.envelope import domain_of
@@ -37,40 +38,31 @@ MAX_DOMAINS_ASKED = 20
 """Recipient domains that drainer probes before it confirms pending bounces."""
 
 
+@dataclass(slots=True)
 class BreakerMonitor:
     """Moves the breakers of one route and keeps them in the ledger."""
 
-    def __init__(
-        self,
-        breaker_guard: BreakerGuard,
-        ledger: Ledger,
-        hosts: HostChoice,
-        mail: RouteMail,
-        slots: asyncio.Semaphore,
-    ) -> None:
-        """Prepare; ``slots`` are the connections that the primary may see at once."""
-        self._breaker_guard = breaker_guard
-        self._node_guard = breaker_guard.node_guard
-        self._group_guard = breaker_guard.group_guard
-        self._ledger = ledger
-        self._hosts = hosts
-        self._mail = mail
-        self._slots = slots
-        self._flying = False
-        #: Makes pending bounces due; None: none are to be confirmed.
-        self._ripen: Callable[[], Awaitable[int]] | None = None
-        #: Recipient domains that have paused in this run.
-        self._paused: set[str] = set()
+    breaker_guard: BreakerGuard
+    ledger: Ledger
+    hosts: HostChoice
+    mail: RouteMail
+    #: The connections that the primary may see at once.
+    slots: asyncio.Semaphore
+    _flying: bool = False
+    #: Makes pending bounces due; None: none are to be confirmed.
+    _ripen: Callable[[], Awaitable[int]] | None = None
+    #: Recipient domains that have paused in this run.
+    _paused: set[str] = field(default_factory=set)
 
     @property
     def busy(self) -> bool:
         """Whether a breaker is about to change."""
-        breaker_guard = self._breaker_guard
+        breaker_guard = self.breaker_guard
         return (
             self._flying
             or bool(breaker_guard.moves)
-            or bool(self._node_guard.retries)
-            or self._group_guard.changed
+            or bool(self.breaker_guard.node_guard.retries)
+            or self.breaker_guard.group_guard.changed
             or breaker_guard.wants_canary is not None
         )
 
@@ -79,19 +71,19 @@ class BreakerMonitor:
 
         Returns when the first run to this route started.
         """
-        memory = await self._ledger.breakers.recall(str(self._hosts.route))
-        registry = self._breaker_guard.registry
+        memory = await self.ledger.breakers.recall(str(self.hosts.route))
+        registry = self.breaker_guard.registry
         registry.known.load(memory.learnt)
         for recipient in memory.lost:
             registry.known.forget(recipient)
         for domain, sender_domain, at in memory.delivered:
             registry.recall(domain, sender_domain, from_micros(at))
-        held = await self._ledger.breakers.held_groups(self._mail)
-        self._group_guard.held.update(held)
+        held = await self.ledger.breakers.held_groups(self.mail)
+        self.breaker_guard.group_guard.held.update(held)
         for group in held:  # one message finds out whether the primary takes it now
-            await self._ledger.breakers.probe_group(self._mail, group)
+            await self.ledger.breakers.probe_group(self.mail, group)
         for row in memory.breakers:
-            breaker = breaker_of(row, self._breaker_guard.breaker.pauses)
+            breaker = breaker_of(row, self.breaker_guard.breaker.pauses)
             registry.restore(breaker)
             registry.apply(breaker.scope, breakers.recheck)
         return utcnow() if memory.first_run is None else from_micros(memory.first_run)
@@ -101,39 +93,42 @@ class BreakerMonitor:
         while True:
             await self.persist_changes()
             await self._probe()
-            if not self._breaker_guard.moves:
-                await self._breaker_guard.wait(LOOK_EVERY)
+            if not self.breaker_guard.moves:
+                await self.breaker_guard.wait(LOOK_EVERY)
 
     async def persist_changes(self) -> None:
         """Write the changes to the ledger, and their effect on waiting recipients."""
-        moves = self._breaker_guard.moves
+        moves = self.breaker_guard.moves
         while moves:
             before, after = moves[0]
             if after.scope != ROUTE and after.state is BreakerState.PAUSED:
                 self._paused.add(after.scope)
-            await self._ledger.breakers.keep(str(self._hosts.route), after)
+            await self.ledger.breakers.keep(str(self.hosts.route), after)
             if after.state is BreakerState.OPEN:
-                await self._ledger.breakers.opened(self._mail, after)
+                await self.ledger.breakers.opened(self.mail, after)
             elif after.waits_for_storm:
-                await self._ledger.breakers.detain(self._mail, after)
+                await self.ledger.breakers.detain(self.mail, after)
             elif after.is_closed and not before.is_closed:
-                await self._ledger.breakers.closed(self._mail, after.scope)
+                await self.ledger.breakers.closed(self.mail, after.scope)
             moves.popleft()
-            self._breaker_guard.wake()
+            self.breaker_guard.wake()
         await self._correct()
 
     async def _correct(self) -> None:
         """Correct in the ledger what earlier attempts have settled too soon."""
-        ledger, retries = self._ledger.breakers, self._node_guard.retries
+        ledger, retries = self.ledger.breakers, self.breaker_guard.node_guard.retries
         while retries:
             await ledger.retry_refused(retries[0])
             retries.popleft()
-        holds, releases = self._group_guard.holds, self._group_guard.releases
+        holds, releases = (
+            self.breaker_guard.group_guard.holds,
+            self.breaker_guard.group_guard.releases,
+        )
         while holds:
             await ledger.hold_group(*holds[0])
             holds.popleft()
         while releases:
-            await ledger.release_group(self._mail, releases[0])
+            await ledger.release_group(self.mail, releases[0])
             releases.popleft()
 
     async def wake_prober(self, deadline: datetime) -> bool:
@@ -142,31 +137,31 @@ class BreakerMonitor:
         After the deadline, nothing probes a domain again that has paused.
         """
         found, now = False, utcnow()
-        for breaker in self._breaker_guard.registry.all():
+        for breaker in self.breaker_guard.registry.all():
             if breaker.scope in self._paused and now > deadline:
-                self._breaker_guard.give_up(breaker.scope)
+                self.breaker_guard.give_up(breaker.scope)
             elif breaker.is_probed:
-                since = self._breaker_guard.probing_since(breaker.scope)
-                woken = await self._ledger.breakers.wake_one(
-                    self._mail, breaker.scope, since
+                since = self.breaker_guard.probing_since(breaker.scope)
+                woken = await self.ledger.breakers.wake_one(
+                    self.mail, breaker.scope, since
                 )
                 found = woken or found
         return found
 
     async def _probe(self) -> None:
         now = utcnow()
-        for breaker in self._breaker_guard.registry.all():
+        for breaker in self.breaker_guard.registry.all():
             if breaker.scope != ROUTE and breaker.until is not None:
-                self._breaker_guard.registry.apply(
+                self.breaker_guard.registry.apply(
                     breaker.scope, lambda g: breakers.probe(g, now)
                 )
-        scope = self._breaker_guard.wants_canary
-        if scope is None or self._breaker_guard.halted:
+        scope = self.breaker_guard.wants_canary
+        if scope is None or self.breaker_guard.halted:
             return
         self._flying = True
         try:
-            async with self._breaker_guard.room(self._slots):
-                if self._breaker_guard.wants_canary == scope:
+            async with self.breaker_guard.room(self.slots):
+                if self.breaker_guard.wants_canary == scope:
                     with suppress(HostLimit):  # it is sent again at the next check
                         await self.send_canary(scope)
         finally:
@@ -174,7 +169,7 @@ class BreakerMonitor:
 
     async def send_canary(self, scope: str) -> None:
         """Ask whether a scope is healthy, and move its breaker by the answer."""
-        known = self._breaker_guard.registry.known
+        known = self.breaker_guard.registry.known
         good = known.to_ask(scope)
         domain = scope or (domain_of(good[0]) if good else "")
         question = CanaryQuestion(
@@ -182,15 +177,15 @@ class BreakerMonitor:
         )
         answer = await self._ask(scope, question)
         if isinstance(answer, ConnectFailure):
-            self._breaker_guard.not_connected(answer)
+            self.breaker_guard.not_connected(answer)
             return
         self._tell(scope, answer, len(good))
         now = utcnow()
-        registry = self._breaker_guard.registry
+        registry = self.breaker_guard.registry
         if answer.outcome is CanaryOutcome.ACCEPTED:
             for address in answer.accepted:
                 registry.on_accepted(domain_of(address), now)
-                self._node_guard.compare(domain_of(address))
+                self.breaker_guard.node_guard.compare(domain_of(address))
             for address, reply in answer.refused.items():
                 registry.record_contradiction(domain_of(address), scope, reply, now)
         taken = bool(answer.accepted) and not answer.refused
@@ -203,8 +198,8 @@ class BreakerMonitor:
 
         One host among several may have lost its users, while the others deliver.
         """
-        registry = self._breaker_guard.registry
-        answer = await ask_canary(self._hosts.healthy, question)
+        registry = self.breaker_guard.registry
+        answer = await ask_canary(self.hosts.healthy, question)
         refused, asked = False, 1
         while (
             isinstance(answer, CanaryResult)
@@ -212,22 +207,20 @@ class BreakerMonitor:
             and asked < (ASK_AGAIN if registry.has_delivered(scope) else ASK)
         ):
             refused, asked = True, asked + 1
-            answer = await ask_canary(self._hosts.healthy, question)
+            answer = await ask_canary(self.hosts.healthy, question)
         is_mixed = isinstance(answer, CanaryResult) and bool(answer.accepted)
         if refused and is_mixed:
             for domain in {domain_of(address) for address in question.good}:
-                self._node_guard.distrust(domain)
+                self.breaker_guard.node_guard.distrust(domain)
         return answer
 
     def _tell(self, scope: str, answer: CanaryResult, good: int) -> None:
-        decision = Decision(
-            at=utcnow(),
-            kind=DecisionKind.BREAKER,
-            rule=f"canary-{answer.outcome}",
+        self.breaker_guard.control.record(
+            DecisionKind.BREAKER,
+            f"canary-{answer.outcome}",
+            {"scope": scope or "route", "known_good": good},
             reply=answer.reply,
-            evidence={"scope": scope or "route", "known_good": good},
         )
-        self._breaker_guard.control.note(decision)
 
     # --- confirmation
 
@@ -238,23 +231,23 @@ class BreakerMonitor:
 
         ``looked``: only those whose sender's evidence was gathered.
         """
-        ledger, due = self._ledger.breakers, utcnow()
-        found = await ledger.find_due_bounces(self._mail, due=due, looked=looked)
-        pending = self._breaker_guard.registry.pending
+        ledger, due = self.ledger.breakers, utcnow()
+        found = await ledger.find_due_bounces(self.mail, due=due, looked=looked)
+        pending = self.breaker_guard.registry.pending
         pending.start(brake, found.pending, found.handled)
         if pending.began_braked:
             self._tell_brake(found)
         if not found.due:
             return
-        registry = self._breaker_guard.registry
+        registry = self.breaker_guard.registry
         for domain in found.domains[:MAX_DOMAINS_ASKED]:
             if registry.blocking_breaker(domain) is None and registry.known.to_ask(
                 domain
             ):
-                async with self._slots:
+                async with self.slots:
                     await self.send_canary(domain)
         self._ripen = functools.partial(
-            ledger.retry_due_bounces, self._mail, due=due, looked=looked
+            ledger.retry_due_bounces, self.mail, due=due, looked=looked
         )
 
     async def ripen(self) -> int:
@@ -264,20 +257,18 @@ class BreakerMonitor:
         would be final before drainer sees that the primary refuses many others, too.
         """
         ripen, self._ripen = self._ripen, None
-        if ripen is None or not self._breaker_guard.breaker.is_closed:
+        if ripen is None or not self.breaker_guard.breaker.is_closed:
             return 0
         return await ripen()
 
     def _tell_brake(self, found: DueConfirmations) -> None:
-        decision = Decision(
-            at=utcnow(),
-            kind=DecisionKind.BREAKER,
-            rule="brake",
-            verdict="stop",
-            evidence={
+        self.breaker_guard.control.record(
+            DecisionKind.BREAKER,
+            "brake",
+            {
                 "reason": "too many permanent refusals: none becomes final",
                 "pending": found.pending,
                 "handled": found.handled,
             },
+            verdict="stop",
         )
-        self._breaker_guard.control.note(decision)

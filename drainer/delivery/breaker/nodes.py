@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from drainer.delivery.control import DrainControl
-from drainer.ledger.records import Decision, DecisionKind
+from drainer.ledger.records import DecisionKind
 from drainer.mail.reply import Reply
 from drainer.policy.breaker import breaker as breakers
 from drainer.policy.breaker.breaker import CanaryOutcome, Cause
@@ -156,20 +156,12 @@ class NodeGuard:
 
     def _note(self, session: Session, reply: str) -> None:
         connection = session.connection
-        evidence: dict[str, object] = {
+        evidence = {
             "reason": "this host of the primary refuses what its other hosts accept",
             "address": connection.address,
             "banner": str(connection.banner),
         }
-        self._control.note(
-            Decision(
-                at=utcnow(),
-                kind=DecisionKind.BREAKER,
-                rule=BY_NODE,
-                reply=reply,
-                evidence=evidence,
-            )
-        )
+        self._control.record(DecisionKind.BREAKER, BY_NODE, evidence, reply=reply)
 
 
 def _is_stop(each: ClassifiedResult) -> bool:

@@ -9,17 +9,12 @@ import secrets
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 
-from msgspec import Struct
-
+from drainer.delivery.settings import RouteSettings
+from drainer.errors import HostLimit
 from drainer.mail.envelope import domain_of
-from drainer.mail.mailbox import mailbox_key
-from drainer.mail.reply import Lost, Reply, Stage
-from drainer.policy.breaker.detector import (
-    USUAL_WINDOWS,
-    DetectorThresholds,
-    Refusal,
-    RefusalDetector,
-)
+from drainer.mail.reply import Lost, Reply, Stage, is_success
+from drainer.mail.reply_codes import CLOSING
+from drainer.policy.breaker.detector import Refusal, RefusalDetector
 from drainer.policy.census.callout import judge_callout
 from drainer.policy.census.existence import (
     ACCEPTS_ANY,
@@ -28,38 +23,23 @@ from drainer.policy.census.existence import (
     ExistenceAnswer,
 )
 from drainer.policy.classify.classifier import classify
-from drainer.policy.classify.rules import Rule
 from drainer.runtime.process import utcnow
-from drainer.smtp.callout import CalloutSession, is_success, wire_form
+from drainer.smtp.callout import CalloutSession, wire_form
 from drainer.smtp.connection import ConnectFailure, Connection
 from drainer.smtp.hosts import HostChoice
 from drainer.smtp.own_name import has_own_name
 from drainer.smtp.rate_limiter import RateLimiter
-from drainer.smtp.route import Route
 
 MAX_TRIES = 2
 """Sessions in which a recipient is asked for, if the first one is lost."""
 MAX_LOST = 3
 """Sessions that may be lost before the callout ends."""
-_CLOSING = 421
-
-
-class CalloutSettings(Struct, frozen=True, kw_only=True):
-    """Whom the callout asks, and how."""
-
-    route: Route
-    #: The reverse-path; '' is the null sender.
-    sender: str
-    connections: int
-    #: The operator's own rules about replies.
-    rules: tuple[Rule, ...] = ()
-    thresholds: DetectorThresholds = USUAL_WINDOWS
 
 
 class Callout:
     """One callout on one route."""
 
-    def __init__(self, settings: CalloutSettings, rate_limiter: RateLimiter) -> None:
+    def __init__(self, settings: RouteSettings, rate_limiter: RateLimiter) -> None:
         """Ask nothing yet."""
         self._settings = settings
         self._rate_limiter = rate_limiter
@@ -89,10 +69,11 @@ class Callout:
     ) -> None:
         """Ask for recipients, in order, until all are answered or it ``is_enough``.
 
-        Of a domain that accepts any address it asks for none.
+        Of a domain that accepts any address it asks for none. Raises HostLimit if
+        this host has no more sessions for the rest.
         """
         for mailbox in filter(wire_form, dict.fromkeys(recipients)):
-            if any_accepted := self._catch_alls.get(_domain(mailbox)):
+            if any_accepted := self._catch_alls.get(domain_of(mailbox)):
                 self.said[mailbox] = any_accepted
             else:
                 self._pending.append(mailbox)
@@ -100,8 +81,11 @@ class Callout:
         sessions = min(self._settings.connections, max(1, len(self._pending) // 4))
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._converse()) for _ in range(sessions)]
-        if not self._is_over:
-            self.ended = next(filter(None, (task.result() for task in tasks)), "")
+        failure = next(filter(None, (task.result() for task in tasks)), None)
+        if isinstance(failure, HostLimit) and not self._is_over:
+            raise failure
+        if failure is not None and not self._is_over:
+            self.ended = f"no session with the primary: {failure}"
         self._pending.clear()
 
     async def find_catch_alls(self, domains: Iterable[str]) -> None:
@@ -134,28 +118,33 @@ class Callout:
     def _is_over(self) -> bool:
         return bool(self.ended) or not self._pending or self._is_enough()
 
-    async def _converse(self) -> str:
-        """Ask on one session after another; return why none could be opened."""
+    async def _converse(self) -> ConnectFailure | HostLimit | None:
+        """Ask on one session after another; return why none could be opened.
+
+        The primary, or this host, may limit the sessions: others go on.
+        """
         while not self._is_over:
             if not await self._rate_limiter.take_connection():
                 break
-            connection = await self._hosts.connect()
+            try:
+                connection = await self._hosts.connect()
+            except HostLimit as limit:
+                return limit
             if isinstance(connection, ConnectFailure):
-                # It may limit the sessions that it takes: others go on.
-                return f"no session with the primary: {connection}"
+                return connection
             try:
                 await self._ask_on(connection)
             finally:
                 connection.wire.close()
                 self._hosts.release(connection)
-        return ""
+        return None
 
     async def _ask_on(self, connection: Connection) -> None:
         """Ask on one session until it must end, or nothing is left."""
         if await has_own_name(connection, self._settings.route):
             self.ended = "the primary introduces itself with our own name"
             return
-        sender = wire_form(self._settings.sender)
+        sender = wire_form(self._settings.probe.sender)
         session = CalloutSession(connection, self._settings.route, sender, self._most)
         while not self._is_over and (asked := self._next(session.room)):
             if not await self._rate_limiter.take_recipients(len(asked)):
@@ -179,7 +168,7 @@ class Callout:
 
     def _next(self, room: int) -> list[str]:
         """Return the recipients to ask for together."""
-        most = min(room, self._rate_limiter.burst_recipients, len(self._pending))
+        most = min(room, self._rate_limiter.burst_of("recipients"), len(self._pending))
         return [self._pending.popleft() for _ in range(most)]
 
     def _hear(self, mailbox: str, reply: Reply | Lost, accepted: int) -> None:
@@ -194,7 +183,7 @@ class Callout:
             self._most = min(self._most, accepted)
             self._pending.append(mailbox)
             return
-        if reply.code == _CLOSING or heard.refuses_us:
+        if reply.code == CLOSING or heard.refuses_us:
             self.ended = self.ended or str(reply)
             return
         self.said[mailbox] = heard.answer
@@ -208,7 +197,7 @@ class Callout:
     def _suspect(self, mailbox: str, reply: Reply) -> None:
         """End if the refusal detector finds that everybody is refused."""
         seen = Refusal(
-            sender_domain=domain_of(self._settings.sender),
+            sender_domain=domain_of(self._settings.probe.sender),
             recipient=mailbox,
             recipient_domain=domain_of(mailbox),
             stage=Stage.RCPT,
@@ -224,7 +213,7 @@ class Callout:
 
     def _refuse(self, reply: Reply, session: CalloutSession) -> None:
         """End, unless the primary refuses only one more transaction of a session."""
-        if session.transactions and reply.code != _CLOSING:
+        if session.transactions and reply.code != CLOSING:
             self._lose(reply)
         else:
             self.ended = self.ended or f"the primary refuses the callout: {reply}"
@@ -233,10 +222,6 @@ class Callout:
         self._lost += 1
         if self._lost >= MAX_LOST:
             self.ended = self.ended or f"the primary ends the sessions: {lost}"
-
-
-def _domain(mailbox: str) -> str:
-    return mailbox_key(mailbox).rpartition("@")[2]
 
 
 def spread(recipients: Sequence[str], most: int) -> list[str]:

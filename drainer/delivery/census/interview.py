@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterable, Mapping
 
 from msgspec import Struct
 
-from drainer.delivery.census.callout import Callout, CalloutSettings
+from drainer.delivery.census.callout import Callout
 from drainer.delivery.settings import RouteSettings
 from drainer.errors import LedgerError
 from drainer.ledger import callouts, engine
 from drainer.ledger.engine import LedgerURL
-from drainer.mail.mailbox import mailbox_key
+from drainer.mail.envelope import domain_of
 from drainer.policy.census.existence import Existence, ExistenceAnswer
 from drainer.smtp.rate_limiter import RateLimiter
 
@@ -31,14 +31,7 @@ async def open_callout(settings: RouteSettings) -> Callout:
     """Return a callout at the primary of a route, under the limits of the route."""
     rate_limiter = RateLimiter(settings.rates)
     await rate_limiter.resize(1.0)
-    asks = CalloutSettings(
-        route=settings.route,
-        sender=settings.probe.sender,
-        connections=settings.connections,
-        rules=settings.rules,
-        thresholds=settings.thresholds,
-    )
-    return Callout(asks, rate_limiter)
+    return Callout(settings, rate_limiter)
 
 
 async def interview(
@@ -58,7 +51,8 @@ async def interview(
     rest = [mailbox for mailbox in listed if mailbox not in agreed]
     callout = await open_callout(settings)
     if rest:
-        await callout.find_catch_alls(_domains(rest))
+        domains = dict.fromkeys(map(domain_of, rest))
+        await callout.find_catch_alls(filter(None, domains))
     good = settings.probe.accept if rest else ()
     await callout.run((*good, *rest), is_stopped)
     said = callout.answers()
@@ -86,8 +80,3 @@ def _recall(
 def _agrees(answer: ExistenceAnswer, listed: ExistenceAnswer) -> bool:
     undecided = listed.existence is Existence.CANNOT_TELL
     return undecided or answer.existence is listed.existence
-
-
-def _domains(mailboxes: Iterable[str]) -> list[str]:
-    names = (mailbox_key(mailbox).rpartition("@")[2] for mailbox in mailboxes)
-    return list(filter(None, dict.fromkeys(names)))

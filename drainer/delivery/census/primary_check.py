@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from drainer.delivery.census.callout import Callout, spread
 from drainer.delivery.census.census import RecipientCensus
@@ -18,7 +19,7 @@ from drainer.delivery.settings import DrainSettings
 from drainer.errors import DrainerError, PrimaryNotReady
 from drainer.ledger.records import Decision, DecisionKind
 from drainer.ledger.repository import Ledger
-from drainer.mail.mailbox import mailbox_key
+from drainer.mail.envelope import domain_of
 from drainer.policy.census.callout import Contradiction, find_contradictions
 from drainer.policy.census.existence import LISTED, Existence, ExistenceAnswer
 from drainer.runtime.process import utcnow
@@ -39,21 +40,15 @@ _Answers = dict[str, ExistenceAnswer]
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
 class PrimaryCheck:
     """Asks the primaries of one drain for recipients that the lists have."""
 
-    def __init__(
-        self,
-        census: RecipientCensus,
-        settings: DrainSettings,
-        ledger: Ledger,
-        is_stopped: Callable[[], bool],
-    ) -> None:
-        """Ask nothing yet; end early once ``is_stopped``."""
-        self._census = census
-        self._settings = settings
-        self._ledger = ledger
-        self._is_stopped = is_stopped
+    census: RecipientCensus
+    settings: DrainSettings
+    ledger: Ledger
+    #: Whether the check is to end early.
+    is_stopped: Callable[[], bool]
 
     async def run(
         self, routes: Mapping[str, RouteDelivery], sources: Iterable[Source]
@@ -75,12 +70,12 @@ class PrimaryCheck:
 
     def _look_up(self, sources: Iterable[Source]) -> dict[str, _Answers]:
         """Return what the lists say of the recipients of the spool, by route."""
-        selection = self._settings.choice.selection
-        seconds = None if self._settings.callout else SCAN_SECONDS
+        selection = self.settings.choice.selection
+        seconds = None if self.settings.callout else SCAN_SECONDS
         count = count_spooled(sources, selection, seconds=seconds)
-        rules = self._settings.admission
+        rules = self.settings.admission
         found: dict[str, _Answers] = {}
-        for path, target, answer in self._census.look_up(
+        for path, target, answer in self.census.look_up(
             [mailbox for mailbox, _ in count.mailboxes()]
         ):
             found.setdefault(rules.route_of(path), {})[target] = answer
@@ -91,7 +86,7 @@ class PrimaryCheck:
     ) -> DrainerError | None:
         """Ask the primary of a route; return why it is not ready."""
         error = await self._check_listed(route, _listed_by_domain(answers))
-        if error is None and self._settings.callout and not self._is_stopped():
+        if error is None and self.settings.callout and not self.is_stopped():
             await self._ask_undecided(route, answers)
         return error
 
@@ -99,7 +94,7 @@ class PrimaryCheck:
         self, route: RouteDelivery, domains: Mapping[str, Sequence[str]]
     ) -> DrainerError | None:
         """Ask for some listed recipients of the largest domains."""
-        if not domains or self._is_stopped():
+        if not domains or self.is_stopped():
             return None
         largest = sorted(domains.values(), key=len, reverse=True)[:MOST_DOMAINS]
         recipients = [each for part in largest for each in spread(part, MOST_OF_DOMAIN)]
@@ -108,7 +103,7 @@ class PrimaryCheck:
         found = find_contradictions(recipients, callout.said, samples)
         lost = [each for each in found if each.has_lost_users]
         for each in found:
-            await self._ledger.note(_decision(route.name, each))
+            await self.ledger.note(_decision(route.name, each))
         if lost:
             words = "; ".join(map(str, lost[:3]))
             message = f"the primary {route.name} has lost users: {words}"
@@ -123,7 +118,7 @@ class PrimaryCheck:
         callout = await open_callout(route.settings)
         with suppress(TimeoutError):
             async with asyncio.timeout(ASK_SECONDS):
-                await callout.run(recipients, self._is_stopped)
+                await callout.run(recipients, self.is_stopped)
         if callout.ended:
             _log.warning(f"check of listed recipients of {route.name}: {callout.ended}")
         return callout
@@ -139,19 +134,18 @@ class PrimaryCheck:
             return
         route.has_asked = True
         result = await interview(
-            route.settings, undecided, self._ledger.url, self._is_stopped
+            route.settings, undecided, self.ledger.url, self.is_stopped
         )
         if result.ended:
             _log.warning(f"callout at {route.name}: {result.ended}")
-        self._census.remember(result.answers)
+        self.census.remember(result.answers)
 
 
 def _listed_by_domain(answers: _Answers) -> dict[str, list[str]]:
     domains: dict[str, list[str]] = {}
     for mailbox, answer in answers.items():
         if answer.reason == LISTED:
-            domain = mailbox_key(mailbox).rpartition("@")[2]
-            domains.setdefault(domain, []).append(mailbox)
+            domains.setdefault(domain_of(mailbox), []).append(mailbox)
     return domains
 
 

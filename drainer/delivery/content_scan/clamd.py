@@ -7,7 +7,7 @@ from drainer.delivery.content_scan.protocol import (
     ScannerSettings,
     ScanRequest,
 )
-from drainer.delivery.content_scan.stream import connect, content_of, safe
+from drainer.delivery.content_scan.stream import ask, content_of, safe
 from drainer.policy.admission.content_scan import ScanAnswer
 
 _PREFIX, _CLEAN, _FOUND = "stream: ", "OK", " FOUND"
@@ -24,9 +24,8 @@ class ClamdScanner:
     async def scan(self, request: ScanRequest) -> ScanAnswer:
         """Stream the content, and return which signature it matches."""
         try:
-            async with connect(self._address) as stream:
-                await stream.write(_stream_of(content_of(request)))
-                return parse_reply(await stream.read_until(b"\0"))
+            parts = _stream_of(content_of(request))
+            return parse_reply(await ask(self._address, parts, b"\0"))
         except (ConnectionResetError, BrokenPipeError):
             raise ScannerFailure(
                 f"clamd closed the connection at a message of {request.size} bytes: is"
@@ -35,9 +34,8 @@ class ClamdScanner:
 
     async def ping(self) -> str:
         """Return its version and the age of its signatures."""
-        async with connect(self._address) as stream:
-            await stream.write([b"zVERSION\0"])
-            return safe((await stream.read_until(b"\0")).decode("utf-8", "replace"))
+        reply = await ask(self._address, [b"zVERSION\0"], b"\0")
+        return safe(reply.decode("utf-8", "replace"))
 
 
 def _stream_of(content: Iterable[bytes]) -> Iterator[bytes]:

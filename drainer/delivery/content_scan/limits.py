@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from drainer.delivery.content_scan.clamd import ClamdScanner
 from drainer.delivery.content_scan.command import CommandScanner
@@ -19,6 +20,8 @@ from drainer.errors import MessageUnreadable
 from drainer.policy.admission.content_scan import ScanAnswer, ScannerPause
 from drainer.runtime.process import utcnow
 from drainer.runtime.units import format_duration
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 _PROTOCOLS: dict[str, Callable[[ScannerSettings], ContentScanner]] = {
@@ -54,7 +57,7 @@ class LimitedScanner:
             if not self.pause.may_ask(utcnow()):
                 raise ScannerFailure(self._reason)
             try:
-                answer = await self._timed(request)
+                answer = await self._timed(self._scanner.scan(request))
             except ScannerFailure as failure:
                 self._note_failure(request, str(failure))
                 raise
@@ -64,19 +67,15 @@ class LimitedScanner:
 
     async def ping(self) -> str:
         """Return who answers, in a few words; ScannerFailure without an answer."""
-        try:
-            async with asyncio.timeout(self.settings.timeout.total_seconds()):
-                return await self._scanner.ping()
-        except (OSError, EOFError) as error:
-            raise ScannerFailure(self._words(error)) from None
+        return await self._timed(self._scanner.ping())
 
     def _is_needless(self, request: ScanRequest) -> bool:
         return self.settings.primary_filters and request.is_client_named()
 
-    async def _timed(self, request: ScanRequest) -> ScanAnswer:
+    async def _timed(self, answer: Awaitable[T]) -> T:
         try:
             async with asyncio.timeout(self.settings.timeout.total_seconds()):
-                return await self._scanner.scan(request)
+                return await answer
         except MessageUnreadable as error:
             reason = f"the content cannot be read: {error.detail}"
             raise ScannerFailure(reason) from None

@@ -13,7 +13,7 @@ from drainer.delivery.content_scan.protocol import (
     ScannerSettings,
     ScanRequest,
 )
-from drainer.delivery.content_scan.stream import connect, content_of, safe
+from drainer.delivery.content_scan.stream import ask, content_of, safe
 from drainer.policy.admission.content_scan import MAX_SYMBOLS, ScanAnswer
 from drainer.runtime.json_input import check_depth
 
@@ -51,13 +51,11 @@ class RspamdScanner:
         ]
         head = "".join(f"{line}\r\n" for line in lines).encode("utf-8", "replace")
         parts = chain([head + b"\r\n"], content_of(request))
-        async with connect(self._address) as stream:
-            return parse_answer(parse_http(await stream.ask(parts)))
+        return parse_answer(parse_http(await ask(self._address, parts)))
 
     async def ping(self) -> str:
         """Return its answer to /ping."""
-        async with connect(self._address) as stream:
-            reply = await stream.ask([b"GET /ping HTTP/1.0\r\n\r\n"])
+        reply = await ask(self._address, [b"GET /ping HTTP/1.0\r\n\r\n"])
         return safe(parse_http(reply).decode("utf-8", "replace").strip())
 
     def _facts(self, request: ScanRequest) -> Iterator[tuple[str, str]]:

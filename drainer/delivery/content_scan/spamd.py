@@ -8,7 +8,7 @@ from drainer.delivery.content_scan.protocol import (
     ScannerSettings,
     ScanRequest,
 )
-from drainer.delivery.content_scan.stream import connect, content_of, safe
+from drainer.delivery.content_scan.stream import ask, content_of, safe
 from drainer.policy.admission.content_scan import MAX_SYMBOLS, ScanAnswer
 
 SPAM = "spam"
@@ -34,15 +34,12 @@ class SpamdScanner:
         if self._user:
             head += f"User: {self._user}\r\n"
         parts = chain([f"{head}\r\n".encode()], content_of(request))
-        async with connect(self._address) as stream:
-            return parse_reply(await stream.ask(parts))
+        return parse_reply(await ask(self._address, parts))
 
     async def ping(self) -> str:
         """Return its answer to PING."""
-        async with connect(self._address) as stream:
-            return safe(
-                _require_success(await stream.ask([b"PING SPAMC/1.2\r\n\r\n"])).decode()
-            )
+        reply = await ask(self._address, [b"PING SPAMC/1.2\r\n\r\n"])
+        return safe(_require_success(reply).decode())
 
 
 def _require_success(reply: bytes) -> bytes:

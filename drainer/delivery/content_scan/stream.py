@@ -1,8 +1,8 @@
 """The connection to a scanner: TCP or a Unix socket, both ends limited."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 from drainer.config.host import is_socket, split_server
 from drainer.delivery.content_scan.protocol import ScannerFailure, ScanRequest
@@ -15,42 +15,40 @@ MAX_REPLY = 1024 * 1024
 """Bytes of a reply; rspamd's name every symbol, with its options."""
 
 
-class ScannerStream:
-    """One connection to a scanner."""
+async def ask(address: str, parts: Iterable[bytes], end: bytes = b"") -> bytes:
+    """Write all parts to HOST:PORT or unix:/PATH, as ``feed`` does; return the reply.
 
-    def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        """Use an open connection."""
-        self._reader = reader
-        self._writer = writer
+    It is what comes before the ``end`` mark, or without one until the scanner closes.
+    Raises OSError, EOFError and ScannerFailure.
+    """
+    if is_socket(address):
+        path = address.removeprefix(SOCKET_PREFIX)
+        reader, writer = await asyncio.open_unix_connection(path)
+    else:
+        reader, writer = await asyncio.open_connection(*split_server(address))
+    try:
+        await feed(writer, parts)
+        return await (_read_until(reader, end) if end else _read_all(reader))
+    finally:
+        writer.transport.abort()
 
-    async def write(self, parts: Iterable[bytes]) -> None:
-        """Write all parts, as ``feed`` does."""
-        await feed(self._writer, parts)
 
-    async def ask(self, parts: Iterable[bytes]) -> bytes:
-        """Write all parts and return what comes until the scanner closes."""
-        await self.write(parts)
-        return await self.read_all()
+async def _read_until(reader: asyncio.StreamReader, end: bytes) -> bytes:
+    try:
+        return (await reader.readuntil(end)).removesuffix(end)
+    except asyncio.LimitOverrunError:
+        raise ScannerFailure("its reply is too long") from None
 
-    async def read_until(self, end: bytes) -> bytes:
-        """Return what comes before an end mark; raises EOFError without one."""
-        try:
-            return (await self._reader.readuntil(end)).removesuffix(end)
-        except asyncio.LimitOverrunError:
-            raise ScannerFailure("its reply is too long") from None
 
-    async def read_all(self) -> bytes:
-        """Return what comes until the scanner closes."""
-        found = bytearray()
-        while chunk := await self._reader.read(64 * 1024):
-            found += chunk
-            if len(found) > MAX_REPLY:
-                raise ScannerFailure("its reply is too long")
-        if not found:
-            raise ScannerFailure("it closed the connection without an answer")
-        return bytes(found)
+async def _read_all(reader: asyncio.StreamReader) -> bytes:
+    found = bytearray()
+    while chunk := await reader.read(64 * 1024):
+        found += chunk
+        if len(found) > MAX_REPLY:
+            raise ScannerFailure("its reply is too long")
+    if not found:
+        raise ScannerFailure("it closed the connection without an answer")
+    return bytes(found)
 
 
 async def feed(writer: asyncio.StreamWriter, parts: Iterable[bytes]) -> None:
@@ -65,20 +63,6 @@ async def feed(writer: asyncio.StreamWriter, parts: Iterable[bytes]) -> None:
                 return  # uvloop would raise a RuntimeError
             writer.write(part)
             await writer.drain()
-
-
-@asynccontextmanager
-async def connect(address: str) -> AsyncIterator[ScannerStream]:
-    """Connect to HOST:PORT or unix:/PATH; leaving closes. Raises OSError."""
-    if is_socket(address):
-        path = address.removeprefix(SOCKET_PREFIX)
-        reader, writer = await asyncio.open_unix_connection(path)
-    else:
-        reader, writer = await asyncio.open_connection(*split_server(address))
-    try:
-        yield ScannerStream(reader, writer)
-    finally:
-        writer.transport.abort()
 
 
 def content_of(request: ScanRequest) -> Iterator[bytes]:

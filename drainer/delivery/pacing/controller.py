@@ -4,21 +4,24 @@ Once a second it reads the ledger once: the other drains of the route, which sha
 rate, and the overrides in force. Then the controller decides. A rate that an operator
 sets is the new limit, as an explicit --rate is; it may be above the configured one.
 During a pause no connection may be open.
+
+Promise P3 is about the primary, not about one process: all living runs on a route in
+one ledger share its rate equally. A run lowers its own rate before it reports that to
+the ledger. It raises its rate only by what the others have released there.
 """
 
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from drainer.delivery.breaker.guard import BreakerGuard
 from drainer.delivery.control import DrainControl
 from drainer.delivery.pacing.load import LoadMonitor
-from drainer.delivery.pacing.share import RateShare
 from drainer.delivery.settings import RouteProgress, RouteSettings
-from drainer.ledger.records import Decision, DecisionKind
+from drainer.ledger.records import DecisionKind
 from drainer.ledger.repository import Ledger
 from drainer.mail.message import Problem
 from drainer.policy.pacing.aimd import (
@@ -46,8 +49,9 @@ LARGE = 256 * 1024
 MANY = 1_000_000
 
 
-class ControllerParts(Struct, frozen=True, kw_only=True):
-    """What the rate controller of a drain works with."""
+@dataclass(slots=True, kw_only=True)
+class RateController:
+    """Keeps one run's rate limiter and connections where they should be."""
 
     settings: RouteSettings
     ledger: Ledger
@@ -55,30 +59,29 @@ class ControllerParts(Struct, frozen=True, kw_only=True):
     progress: RouteProgress
     breaker_guard: BreakerGuard
     control: DrainControl
+    loads: LoadMonitor = field(init=False)
+    #: How many connections this drain may have: none before the first check.
+    connections: int = 0
+    #: Part of the rate that this drain has, 0 to 1.
+    _share: float = 0.0
+    _adaptive: AimdController = field(init=False)
+    _in_force: ActiveOverrides = field(default_factory=ActiveOverrides)
+    _begun: bool = False
+    #: The rate that is the limit now.
+    _rate: Rate | None = field(init=False)
+    #: What no record contains yet, and what the last record contained.
+    _untold: Adjustment | None = None
+    _told: str = ""
+    _told_at: float = field(default_factory=time.monotonic)
 
-
-class RateController:
-    """Keeps one run's rate limiter and connections where they should be."""
-
-    def __init__(self, means: ControllerParts) -> None:
+    def __post_init__(self) -> None:
         """Control nothing yet."""
-        self._means = means
-        pace, most = means.settings.pace, means.settings.connections
-        self._sharing = RateShare(means.ledger, means.settings.name, means.rate_limiter)
+        pace, most = self.settings.pace, self.settings.connections
         full = pace.full or not pace.adaptive
         self._adaptive = AimdController(most, pace.ramp, full=full)
         self.loads = LoadMonitor(pace.load, self._tell_load)
-        self._in_force = ActiveOverrides()
-        self._begun = False
-        #: The rate that is the limit now.
-        self._rate = means.settings.rates.messages
-        #: What no record contains yet, and what the last record contained.
-        self._untold: Adjustment | None = None
-        self._told = ""
-        self._told_at = time.monotonic()
-        #: How many connections this drain may have: none before the first check.
-        self.connections = 0
-        means.progress.limit = self._limit_words()
+        self._rate = self.settings.rates.messages
+        self.progress.limit = self._limit_words()
 
     @property
     def full(self) -> bool:
@@ -90,14 +93,14 @@ class RateController:
         """Messages per second that this drain may send now; None = unlimited."""
         if self._rate is None:
             return None
-        return _allowed(self._adaptive.level, self._rate) * self._sharing.share
+        return _allowed(self._adaptive.level, self._rate) * self._share
 
     async def run(self) -> None:
         """Check at intervals, until it is cancelled."""
         try:
             while True:
                 fair = await self.look()
-                reached = self._sharing.share >= fair > 0
+                reached = self._share >= fair > 0
                 await asyncio.sleep(LOOK_EVERY if reached else HURRY)
         finally:
             if self._untold is not None:
@@ -106,17 +109,28 @@ class RateController:
     async def look(self) -> float:
         """Check once, and act; return the fair share of the rate."""
         most = self._rate.sharers if self._rate else MANY
-        route = self._means.settings.name
-        fair, in_force = await self._means.ledger.runs.outlook(route, most)
+        route = self.settings.name
+        fair, in_force = await self.ledger.runs.outlook(route, most)
         await self._heed(in_force)
         if not self._begun:
             self._begun = True
             self._narrow()
-        await self._sharing.move(fair)
-        if self._means.settings.pace.adaptive and not in_force.pause:
+        await self._move_to(fair)
+        if self.settings.pace.adaptive and not in_force.pause:
             self._decide(time.monotonic())
         self._show()
         return fair
+
+    async def _move_to(self, fair: float) -> None:
+        """Move to the fair share, as far as the others have released it."""
+        if fair == self._share:
+            return
+        if fair < self._share:
+            await self.rate_limiter.resize(fair)
+        share = await self.ledger.runs.take_share(self.settings.name, fair)
+        if share > self._share:
+            await self.rate_limiter.resize(share)
+        self._share = share
 
     # --- what happened
 
@@ -157,25 +171,25 @@ class RateController:
             rule = "throttle-pause" if in_force.pause else "throttle-resume"
             self._note(rule, {"reason": str(in_force.pause or "it is over")})
             self._narrow()
-            self._means.breaker_guard.halted = in_force.pause is not None
+            self.breaker_guard.halted = in_force.pause is not None
         if in_force.pause:  # a pause is not time without a success
-            self._means.progress.resumed = utcnow()
+            self.progress.resumed = utcnow()
 
     async def _limit(self, in_force: ActiveOverrides) -> None:
         """Continue with the rate in force now; an operator's rate skips the ramp."""
         asked, before = in_force.per_second, self._rate
-        configured = self._means.settings.rates.messages
+        configured = self.settings.rates.messages
         self._rate = configured if asked is None else message_rate(asked, None)
         level = 1.0
-        if asked is None and self._means.settings.pace.adaptive:  # from where it is now
+        if asked is None and self.settings.pace.adaptive:  # from where it is now
             level = self._adaptive.level
             if before and configured:
                 level *= before.per_second / configured.per_second
         self._adaptive.jump(level, time.monotonic())
-        await self._means.rate_limiter.limit(self._rate)
+        await self.rate_limiter.limit(self._rate)
         self._narrow()
         words = str(in_force.throttle or "what was set is over")
-        self._means.progress.why, self._untold, self._told = words, None, ""
+        self.progress.why, self._untold, self._told = words, None, ""
         facts = self._facts(self._adaptive.level)
         self._note("throttle-set", {"reason": words, **facts})
 
@@ -185,7 +199,7 @@ class RateController:
         move = self._adaptive.step(now, self.loads.latest)
         if move is not None:
             self._narrow()
-            self._means.progress.why = move.why
+            self.progress.why = move.why
             self._add(move, now)
         untold = self._untold
         if untold is None:
@@ -204,9 +218,9 @@ class RateController:
     def _narrow(self) -> None:
         level = self._adaptive.level
         share = share_at(level, self._rate.per_second) if self._rate else level
-        self._means.rate_limiter.scale(share)
+        self.rate_limiter.scale(share)
         self.connections = 0 if self._in_force.pause else self._adaptive.connections
-        self._means.breaker_guard.wake()
+        self.breaker_guard.wake()
 
     def _tell_move(self, move: Adjustment, now: float) -> None:
         self._untold, self._told, self._told_at = None, move.rule, now
@@ -225,19 +239,17 @@ class RateController:
     # --- records
 
     def _note(self, rule: str, facts: dict[str, object]) -> None:
-        self._means.control.note(
-            Decision(at=utcnow(), kind=DecisionKind.THROTTLE, rule=rule, evidence=facts)
-        )
+        self.control.record(DecisionKind.THROTTLE, rule, facts)
 
     def _tell_load(self, why: str) -> None:
         rule = "throttle-load-unknown" if why else "throttle-load-known"
         self._note(rule, {"reason": why})
-        self._means.progress.load_unknown = why
+        self.progress.load_unknown = why
 
     def _show(self) -> None:
         """Put it into words for the progress line."""
-        progress, level = self._means.progress, self._adaptive.level
-        progress.share = self._sharing.share
+        progress, level = self.progress, self._adaptive.level
+        progress.share = self._share
         progress.paused = str(self._in_force.pause or "")
         most = progress.limit = self._limit_words()
         progress.level = level
@@ -246,7 +258,7 @@ class RateController:
         if level >= 1:
             progress.held = ""
         elif self._rate is None:
-            allowed, most_open = self.connections, self._means.settings.connections
+            allowed, most_open = self.connections, self.settings.connections
             progress.held = f"{allowed} of {most_open} connections: {progress.why}"
         else:
             progress.held = (

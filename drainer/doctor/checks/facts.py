@@ -6,9 +6,8 @@ from msgspec import Struct, field
 
 from drainer.bounce.evidence.dns import DnsOutcome
 from drainer.mail.reply import Lost, Reply, Stage
+from drainer.mail.reply_codes import INTERMEDIATE, PERMANENT, SUCCESS, TRANSIENT
 from drainer.smtp.health_check import HealthFinding
-
-_SUCCESS, _GO_AHEAD, _TRANSIENT, _PERMANENT = 2, 3, 4, 5
 
 
 class MailExchanger(Struct, frozen=True, kw_only=True):
@@ -73,17 +72,17 @@ class DialogueAnswer(Struct, frozen=True, kw_only=True):
     @property
     def is_accepted(self) -> bool:
         """Whether the answer is 2xx (or 354)."""
-        return self._category in (_SUCCESS, _GO_AHEAD)
+        return self._category in (SUCCESS, INTERMEDIATE)
 
     @property
     def is_deferred(self) -> bool:
         """Whether the answer is 4xx."""
-        return self._category == _TRANSIENT
+        return self._category == TRANSIENT
 
     @property
     def is_refused(self) -> bool:
         """Whether the answer is 5xx."""
-        return self._category == _PERMANENT
+        return self._category == PERMANENT
 
     @property
     def _category(self) -> int:

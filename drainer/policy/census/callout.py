@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from drainer.mail.mailbox import mailbox_key
+from drainer.mail.envelope import domain_of
 from drainer.mail.reply import Reply, Stage
 from drainer.policy.census.existence import (
     ACCEPTED,
@@ -120,8 +120,7 @@ def find_unlisted(
     for mailbox in unlisted:
         answer = said.get(mailbox)
         if answer is not None and answer.existence is Existence.KNOWN:
-            domain = mailbox_key(mailbox).rpartition("@")[2]
-            found.setdefault(domain, []).append(mailbox)
+            found.setdefault(domain_of(mailbox), []).append(mailbox)
     return [UnlistedRecipients(domain, tuple(each)) for domain, each in found.items()]
 
 
@@ -139,8 +138,7 @@ def find_contradictions(
     for mailbox in listed:
         answer = said.get(mailbox)
         if answer is not None and answer.existence is not Existence.CANNOT_TELL:
-            domain = mailbox_key(mailbox).rpartition("@")[2]
-            clear.setdefault(domain, []).append(mailbox)
+            clear.setdefault(domain_of(mailbox), []).append(mailbox)
     found = []
     for domain, asked in clear.items():
         refused = [m for m in asked if said[m].existence is Existence.UNKNOWN]

@@ -25,6 +25,7 @@ from drainer.mail.message import (
     ScanProblem,
 )
 from drainer.mail.reply import EXTENSION, SESSION_END, Lost, Reply, Stage
+from drainer.mail.reply_codes import GO_AHEAD, INTERMEDIATE, SUCCESS, TRANSIENT
 from drainer.policy.classify import codes
 from drainer.policy.classify.grammar import plain
 from drainer.policy.classify.normalize import words_of
@@ -42,8 +43,6 @@ from drainer.policy.classify.verdict import (
 Answer = Reply | Lost | Problem
 """The outcome of an attempt: a reply, no reply, or our own refusal to send."""
 
-_SUCCESS, _INTERMEDIATE, _TRANSIENT, _PERMANENT = 2, 3, 4, 5
-_GO_AHEAD = 354
 _TOO_MANY = frozenset((452, 552))
 _TOO_MANY_WORDS = "too-many-recipients"
 _SICK = frozenset((451, 452))
@@ -172,7 +171,7 @@ def _judge_loss(lost: Lost, stage: Stage) -> Classification:
 def _judge_reply(
     reply: Reply, stage: Stage, accepted: int, rules: Sequence[Rule]
 ) -> Classification:
-    if reply.category in (_SUCCESS, _INTERMEDIATE):
+    if reply.category in (SUCCESS, INTERMEDIATE):
         return _judge_positive(reply, stage)
     if stage.before_mail:
         return _judge_early(reply, stage)
@@ -197,7 +196,7 @@ def _judge_reply(
 
 
 def _judge_positive(reply: Reply, stage: Stage) -> Classification:
-    due = reply.code == _GO_AHEAD if stage is Stage.DATA else reply.category == _SUCCESS
+    due = reply.code == GO_AHEAD if stage is Stage.DATA else reply.category == SUCCESS
     if not due:  # 2xx where 354 is due, 3xx elsewhere
         reason = f"{reply.code} is not a valid answer at {stage}"
         rule = f"{stage}-protocol"
@@ -218,7 +217,7 @@ def _classify_acceptance(stage: Stage) -> Classification:
 
 
 def _judge_early(reply: Reply, stage: Stage) -> Classification:
-    transient = reply.category == _TRANSIENT
+    transient = reply.category == TRANSIENT
     reason = f"the primary refuses this host at {stage}"
     rule = f"{stage}-{reply.category}xx"
     return _judgement(Action.STOP_BRIEFLY if transient else Action.STOP, rule, reason)
@@ -306,14 +305,14 @@ def _row(reply: Reply, stage: Stage) -> tuple[Action, str, str]:
         reply.detail
     )
     if row is not None and reply.code not in codes.OUTRANKING:
-        action = row[0] if reply.category == _TRANSIENT else row[1]
+        action = row[0] if reply.category == TRANSIENT else row[1]
         if reply.enhanced == "5.7.9" and stage in (Stage.DATA, Stage.DOT):
             action = Action.BOUNCE_MESSAGE  # there it is about the content ("policy")
         if action is not None:
             return action, f"enhanced-{reply.enhanced}", row[2]
     default = (
         (Action.RETRY, "a temporary failure")
-        if reply.category == _TRANSIENT
+        if reply.category == TRANSIENT
         else (Action.BOUNCE, "a permanent failure")
     )
     action, meaning = codes.BASIC.get(reply.code, default)

@@ -29,10 +29,10 @@ import re2
 from msgspec import Struct
 
 from drainer.mail.reply import Reply, Stage
+from drainer.mail.reply_codes import TRANSIENT
 from drainer.policy.classify.grammar import with_classes
 from drainer.policy.classify.verdict import BOUNCES, Action
 
-_TRANSIENT = 4
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
 _QUIET = re2.Options()
 _QUIET.log_errors = False
@@ -69,7 +69,7 @@ class Rule(Struct, frozen=True, kw_only=True):
 
     def action(self, category: int) -> Action | None:
         """Return what it means for a reply of class 4 or 5; None: nothing."""
-        return self.temporary if category == _TRANSIENT else self.permanent
+        return self.temporary if category == TRANSIENT else self.permanent
 
     def matches(self, words: str, reply: Reply, stage: Stage) -> bool:
         """Return whether it applies to a reply with this text."""

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from drainer.mail.echo import SentData
 from drainer.mail.message import Problem, ScanProblem
 from drainer.mail.reply import Lost, Reply, Stage
+from drainer.mail.reply_codes import CLOSING
 from drainer.policy.bounce.decision import (
     BounceAnswer,
     BounceCase,
@@ -44,7 +45,6 @@ _ALONE = "this host of the primary refuses what its other hosts accept"
 REFUSED_IN_DOUBT = "refused-in-doubt"
 """The rule of a message that is refused after it may have arrived."""
 
-_CLOSING = 421
 _TOO_MANY = frozenset(("text-too-many-recipients", "enhanced-4.5.3", "enhanced-5.5.3"))
 """Rules of a reply that fewer recipients in one transaction avoid."""
 
@@ -251,7 +251,7 @@ def is_drop(result: RecipientResult) -> bool:
     """Return whether the session ended after the content, which was not accepted."""
     answer = result.answer
     if result.stage is Stage.DOT:
-        return isinstance(answer, Reply) and answer.code == _CLOSING
+        return isinstance(answer, Reply) and answer.code == CLOSING
     return result.stage is Stage.BODY and isinstance(answer, Lost)
 
 

@@ -24,7 +24,7 @@ from drainer.bounce.build import hostname_of, make_via
 from drainer.config import Config
 from drainer.config.host import split_host
 from drainer.errors import DrainerError
-from drainer.mail.reply import Reply, printable
+from drainer.mail.reply import is_success, printable
 from drainer.policy.watch.notices import Notice
 from drainer.runtime.process import clean_environment
 from drainer.runtime.redaction import redact
@@ -149,7 +149,7 @@ async def _mail(config: Config, notice: Notice, at: datetime) -> None:
     address, own = config.notify.mail, hostname_of(config)
     content = mail_of(text_of(notice), address, own, at, printable(notice.subject, 150))
     answer = await submit(_relay(config), address, content)
-    if not isinstance(answer, Reply) or answer.category != 2:  # noqa: PLR2004
+    if not is_success(answer):
         raise NotifyError(str(answer))
 
 

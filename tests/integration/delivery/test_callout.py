@@ -3,16 +3,19 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 
 import pytest
 
-from drainer.delivery.census.callout import Callout, CalloutSettings
+from drainer.delivery.census.callout import Callout
+from drainer.delivery.settings import PacingSettings, RouteSettings
 from drainer.policy.census.existence import (
     ACCEPTS_ANY,
     Existence,
 )
 from drainer.policy.pacing.rate import UNLIMITED, Rates, message_rate
 from drainer.smtp.callout import MAX_REFUSALS, MAX_TRANSACTIONS
+from drainer.smtp.health_check import HealthProbe
 from drainer.smtp.rate_limiter import RateLimiter
 from drainer.smtp.route import Route, Timeouts
 from tests.support.smtp_peer.peer import PeerThread
@@ -54,7 +57,15 @@ def make(
         timeouts=Timeouts(banner=10, ehlo=10, command=10),
     )
     limiter = RateLimiter(rates)
-    settings = CalloutSettings(route=route, sender="", connections=connections)
+    settings = RouteSettings(
+        route=route,
+        probe=HealthProbe(),
+        connections=connections,
+        rates=rates,
+        pace=PacingSettings(),
+        pauses=(timedelta(minutes=1),),
+        give_up_after=timedelta(minutes=15),
+    )
     return Callout(settings, limiter), limiter
 
 

@@ -35,7 +35,9 @@ class Scene:
 
     def servers(self, name: str) -> list[list[str]]:
         """Return the servers of a route now."""
-        return [[each.host for each in tier] for tier in self.hosts[name].tiers]
+        return [
+            [each.host for each in tier] for tier in self.hosts[name].route.all_tiers
+        ]
 
 
 @pytest.fixture
@@ -68,7 +70,7 @@ def test_new_sessions_use_the_new_answer(scene: Scene, zone: Zone) -> None:
     assert scene.servers("mx1:25") == [["mx3", "mx4"], ["mx5"]]
     assert scene.servers("mx2:25") == [["mx2"]]
     assert str(scene.hosts["mx1:25"].route) == "mx1:25"
-    assert scene.hosts["mx1:25"].tiers[1] == (Host(host="mx5"),)
+    assert scene.hosts["mx1:25"].route.all_tiers[1] == (Host(host="mx5"),)
 
 
 @pytest.mark.parametrize(
