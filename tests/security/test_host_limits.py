@@ -376,16 +376,18 @@ def test_reports_stay_queued_until_there_is_a_descriptor(
         assert bench.reports == []
         age(bench, hours=3)
         second, taken = relay.connections + 2, ExitStack()
+        freeing = threading.Timer(0.3, taken.close)
 
         def greet(view: View) -> Step:
             """Take all descriptors before the session with the relay is open."""
             if view.connection == second:
                 taken.enter_context(no_free_descriptor())
-                threading.Timer(0.3, taken.close).start()
+                freeing.start()
             return "220 relay.example"
 
         relay.script = Script(banner=greet)
         result = bench.run("bounces", "run", "--json", "--no-check")
+        freeing.join(TIMEOUT)
         assert result.code == 1, result
         assert "no file descriptor is free" in result.stderr
         assert len(bench.reports) == 1
