@@ -158,7 +158,7 @@ class _Handshake:
             ehlo = await self._starttls(smtp) or ehlo
         if self.route.login is not None:
             await self._login(smtp, self.route.login)
-        return self._hand_over(smtp, banner, ehlo)
+        return self._adopt(smtp, banner, ehlo)
 
     def abandon(self) -> None:
         """Close everything that is open."""
@@ -361,10 +361,8 @@ class _Handshake:
         self._note(stage, answer, start)
         return ConnectFailure(self._steps)
 
-    def _hand_over(
-        self, smtp: aiosmtplib.SMTP, banner: Reply, ehlo: Reply
-    ) -> Connection:
-        """Hand the transport over to our own protocol."""
+    def _adopt(self, smtp: aiosmtplib.SMTP, banner: Reply, ehlo: Reply) -> Connection:
+        """Move the transport to our own protocol."""
         transport = smtp.transport
         if transport is None:
             words = "right after the session was open"
