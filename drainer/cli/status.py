@@ -161,7 +161,8 @@ def _show_status(facts: dict[str, Any], reasons: list[Row]) -> None:
     said = {""}
     _show_breakers(facts, said)
     for row in reasons:
-        words = _quote_once(_strip_stage(row["reply"]), said)
+        sample = "for example: " if row["varies"] else ""
+        words = _quote_once(_strip_stage(row["reply"]), said, sample)
         stdout().print(
             f"{row['count']} {row['state']}: {clean(meaning_of(row['rule']))}"
             f" since {format_time(row['since'])}{words}"
@@ -180,12 +181,12 @@ def _strip_stage(reply: str | None) -> str:
     return _STAGE.sub("", reply or "")
 
 
-def _quote_once(reply: str, said: set[str]) -> str:
+def _quote_once(reply: str, said: set[str], sample: str = "") -> str:
     """Return a reply in parentheses, or '' if the output has it already."""
     if reply in said:
         return ""
     said.add(reply)
-    return f" ({clean(reply, 100)})"
+    return f" ({sample}{clean(reply, 100)})"
 
 
 def _show_breakers(facts: dict[str, Any], said: set[str]) -> None:

@@ -171,7 +171,8 @@ def _print_next(run: Run) -> None:
     with LedgerReader(run.request.url) as report:
         for row in report.reasons(urls):
             due = f", due {format_time(row['due'])}" if row["due"] else ""
-            why = " ".join(filter(None, (row["rule"], row["reply"])))
+            sample = "for example:" if row["varies"] else ""
+            why = " ".join(filter(None, (row["rule"], sample, row["reply"])))
             words = f": {clean(_quote(why))}" if why else ""
             if due or words:  # the number of each state is above
                 console.print(f"  {row['count']} {row['state']}{due}{words}")

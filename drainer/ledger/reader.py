@@ -140,7 +140,7 @@ class LedgerReader:
             await wait_for_last_commits(connection)
 
     def reasons(self, sources: Sequence[str] = ()) -> list[Row]:
-        """Return the unfinished recipients by state and rule, most first."""
+        """Return unfinished recipients by state and rule, with a reply; most first."""
         count = sa.func.count().label("count")
         query = (
             sa.select(
@@ -149,6 +149,7 @@ class LedgerReader:
                 count,
                 sa.func.min(_R.since).label("since"),
                 sa.func.max(_R.reply).label("reply"),
+                (sa.func.min(_R.reply) != sa.func.max(_R.reply)).label("varies"),
                 sa.func.min(_R.due).label("due"),
             )
             .where(_R.state.in_(_OPEN))

@@ -86,3 +86,19 @@ def test_a_drain_prints_once_how_many_are_pending(
     bench.add("user@example.org")
     result = bench.run("drain", f"postfix:{bench.spool}", "--no-check")
     assert result.stdout.count("1 pending") == 1
+
+
+def test_one_reply_of_several_is_called_an_example(
+    tmp_path: Path, peer: StartPeer
+) -> None:
+    """Who reads it must not take it for the reply to everybody of the group."""
+    later = {BOB: "450 4.2.1 busy: bob", CAROL: "450 4.2.1 busy: carol"}
+    bench = Bench(tmp_path, peer(rcpt=per_recipient(later)).port)
+    bench.add(BOB)
+    bench.drain()
+    words = bench.run("status").stdout
+    assert "(450 4.2.1 busy: bob)" in words
+    bench.add(CAROL)
+    words = bench.run("drain", f"postfix:{bench.spool}", "--no-check").stdout
+    assert "enhanced-4.2.1 for example: 450 4.2.1 busy: carol" in words
+    assert "(for example: 450 4.2.1 busy: carol)" in bench.run("status").stdout
