@@ -1,6 +1,7 @@
 """`bounces`: list pending and sent bounces; approve, cancel, and send what is due."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import typer
 from msgspec.structs import replace
@@ -183,7 +184,7 @@ def _carry_out(
         url = ledger_url(asked.config)
         quarantine = Quarantine(quarantine_folder(url))
         approval.keep_copies(
-            quarantine, report, rulings, _ContentReader(asked.config, quarantine)
+            quarantine, report, rulings, _content_reader(asked.config, quarantine)
         )
         done = rule(url, verb, rulings, asked.reason)
     _print_counts(done, dry_run=asked.dry_run, as_json=asked.as_json)
@@ -191,24 +192,20 @@ def _carry_out(
         say(f"{len(rulings) - len(done)} had changed state in the meantime")
 
 
-class _ContentReader:
-    """Opens messages from their sources, each opened once, or from their copies."""
+def _content_reader(config: Config, quarantine: Quarantine) -> approval.Open:
+    """Return what opens messages: in their sources, opened once, or as copies."""
+    find_source = cache(lambda url: source_of(url, config))
 
-    def __init__(self, config: Config, quarantine: Quarantine) -> None:
-        self._config = config
-        self._quarantine = quarantine
-        self._sources: dict[str, Source] = {}
-
-    def __call__(self, message: Message) -> SpooledMessage:
+    def open_content(message: Message) -> SpooledMessage:
         try:
-            if message.source not in self._sources:
-                self._sources[message.source] = source_of(message, self._config)
-            return self._sources[message.source].open(message)
+            return find_source(message.source).open(message)
         except (SourceError, MessageUnreadable):
-            copy = self._quarantine.open(message)
+            copy = quarantine.open(message)
             if copy is None:
                 raise
             return copy
+
+    return open_content
 
 
 def _print_counts(

@@ -13,9 +13,15 @@ from drainer.cli.census_callout import (
     decide_existence,
     words_of,
 )
-from drainer.cli.completion import complete_source
 from drainer.cli.filters import with_selection
-from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, ToOption, load
+from drainer.cli.options import (
+    ConfigOption,
+    JsonOption,
+    LedgerOption,
+    ToOption,
+    load,
+    source_argument,
+)
 from drainer.cli.output import clean, print_json, say, stdout, warn
 from drainer.cli.section_options import Sections, merge, with_lists, with_primary
 from drainer.cli.table import Table
@@ -47,11 +53,8 @@ _COLOURS = {Existence.UNKNOWN: "red", Existence.CANNOT_TELL: "yellow"}
 def census(
     sources: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[SOURCE]...",
-            autocompletion=complete_source,
-            help="As for `drain`. Without one: the mail in the ledger.",
-            show_default=False,
+        source_argument(
+            "As for `drain`. Without one: the mail in the ledger.", "[SOURCE]..."
         ),
     ] = None,
     path: ConfigOption = None,

@@ -12,12 +12,8 @@ from drainer.cli.filters import require_mailbox, time_ago
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import print_json, say
 from drainer.config import Config
-from drainer.config.build.paths import ledger_url
-from drainer.config.build.rules import make_rules
 from drainer.errors import PrimaryNotReady
-from drainer.ledger.query.digest import digest as digest_of
-from drainer.ledger.reader import LedgerReader
-from drainer.watch.digest import mail_digest, text_of
+from drainer.watch.digest import digest_facts, mail_digest, text_of
 
 
 def digest(
@@ -51,8 +47,7 @@ def digest(
     start = time_ago(since)
     address = require_mailbox(mail) if mail else ""
     config = load(path, ledger=ledger)
-    with LedgerReader(ledger_url(config)) as report:
-        facts = digest_of(report, start, now, make_rules(config))
+    facts = digest_facts(config, start, now)
     text = text_of(facts, hostname_of(config))
     if json_:
         print_json(facts)

@@ -35,14 +35,20 @@ LedgerOption = Annotated[
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print JSON for scripts on stdout.")
 ]
+
+
+def source_argument(about: str, metavar: str = "SOURCE") -> Any:  # noqa: ANN401 - Typer's
+    """Return an argument that names sources; a shell completes it."""
+    return typer.Argument(
+        metavar=metavar, autocompletion=complete_source, help=about, show_default=False
+    )
+
+
 SourcesArgument = Annotated[
     list[str],
-    typer.Argument(
-        metavar="SOURCE",
-        autocompletion=complete_source,
-        help="postfix:live, postfix:DIR, maildir:DIR, exim:DIR or another kind, a"
-        " folder, the URL of a database, or the name of a [sources.NAME] table.",
-        show_default=False,
+    source_argument(
+        "postfix:live, postfix:DIR, maildir:DIR, exim:DIR or another kind, a folder,"
+        " the URL of a database, or the name of a [sources.NAME] table."
     ),
 ]
 IdArgument = Annotated[

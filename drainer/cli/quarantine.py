@@ -9,7 +9,12 @@ import typer
 from msgspec.structs import replace
 
 from drainer.bounce.quarantine.cleanup import sweep
-from drainer.bounce.quarantine.export import ExportTarget, SkippedMessage, target_of
+from drainer.bounce.quarantine.export import (
+    EmlTarget,
+    MaildirTarget,
+    SkippedMessage,
+    target_of,
+)
 from drainer.bounce.quarantine.store import Quarantine
 from drainer.cli.action_options import IdsArgument, select_messages
 from drainer.cli.content import MISSING, ContentFinder
@@ -58,7 +63,7 @@ def _limit_to_quarantine(filters: Filters) -> Filters:
     """Return the filters for quarantined recipients, and those that a scanner holds."""
     if not set(filters.states) <= {State.QUARANTINED, State.HELD}:
         raise UsageError(
-            ("the quarantine has recipients of the states quarantined and held only"),
+            "the quarantine has recipients of the states quarantined and held only",
             hint="`drainer list` shows the others",
         )
     return replace(filters, in_quarantine=True)
@@ -264,7 +269,7 @@ def export(
 def _export(
     contents: ContentFinder,
     messages: Iterator[tuple[str, list[Row]]],
-    target: ExportTarget,
+    target: MaildirTarget | EmlTarget,
 ) -> Counter[str]:
     count = Counter(exported=0, left_out=0)
     try:

@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from drainer.cli.completion import complete_source
 from drainer.cli.options import (
     ConfigOption,
     DryRunOption,
     JsonOption,
     LedgerOption,
     load,
+    source_argument,
 )
 from drainer.cli.output import print_json, say, stdout, warn
 from drainer.config import Config
@@ -75,14 +75,7 @@ def create(
 
 @app.command("import")
 def import_(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SOURCE",
-            autocompletion=complete_source,
-            help="Source to copy, as for `drain`.",
-        ),
-    ],
+    source: Annotated[str, source_argument("Source to copy, as for `drain`.")],
     url: UrlArgument,
     password_file: PasswordOption = "",
     path: ConfigOption = None,
@@ -122,12 +115,7 @@ def import_(
 @app.command("give-back")
 def give_back(
     source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SOURCE",
-            autocompletion=complete_source,
-            help="postfix:live or postfix:DIR, as for `drain`.",
-        ),
+        str, source_argument("postfix:live or postfix:DIR, as for `drain`.")
     ],
     path: ConfigOption = None,
     ledger: LedgerOption = "",
@@ -159,10 +147,8 @@ def give_back(
 def settle(
     source: Annotated[
         str,
-        typer.Argument(
-            metavar="SOURCE",
-            autocompletion=complete_source,
-            help="postfix:DIR or exim:DIR of a stopped server, or postfix:live.",
+        source_argument(
+            "postfix:DIR or exim:DIR of a stopped server, or postfix:live."
         ),
     ],
     path: ConfigOption = None,

@@ -1,7 +1,6 @@
 """`throttle`: change the rate of running drains, or pause them."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from typing import Annotated, Any
 
 import typer
@@ -88,7 +87,7 @@ def show(whom: OverrideTarget) -> None:
 
     Example: drainer throttle show --json | jq .drains
     """
-    with _open_overrides(whom) as overrides:
+    with closing(OverrideReader(whom.url, whom.route)) as overrides:
         in_force = overrides.in_force()
         drains = {run: overrides.pace(run) for run in overrides.runs()}
     current = {"throttle": in_force.throttle, "pause": in_force.pause}
@@ -111,18 +110,9 @@ def show(whom: OverrideTarget) -> None:
         console.print("  no drain is running")
 
 
-@contextmanager
-def _open_overrides(whom: OverrideTarget) -> Iterator[OverrideReader]:
-    overrides = OverrideReader(whom.url, whom.route)
-    try:
-        yield overrides
-    finally:
-        overrides.close()
-
-
 def _print_override(whom: OverrideTarget, control: Override) -> None:
     """Print the recorded override, and which drains follow it."""
-    with _open_overrides(whom) as overrides:
+    with closing(OverrideReader(whom.url, whom.route)) as overrides:
         drains = overrides.runs()
     if whom.as_json:
         print_json({**_facts(control), "routes": list(whom.routes), "drains": drains})

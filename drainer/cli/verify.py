@@ -215,7 +215,7 @@ def _content(message: Message, config: Config) -> tuple[bytes, bool]:
     """Return as much of a spooled content as is examined, and whether it is cut."""
     found = bytearray()
     try:
-        for chunk in source_of(message, config).open(message).content.chunks():
+        for chunk in source_of(message.source, config).open(message).content.chunks():
             found += chunk
             if len(found) > MAX_CONTENT_BYTES:
                 return bytes(found), True
@@ -225,13 +225,13 @@ def _content(message: Message, config: Config) -> tuple[bytes, bool]:
     return bytes(found), False
 
 
-def source_of(message: Message, config: Config) -> Source:
-    """Return the source of a message, with the options of its table, if any."""
+def source_of(url: str, config: Config) -> Source:
+    """Return the source of this URL, with the options of its table, if any."""
     named = chain.from_iterable(make_sources(config, [n], []) for n in config.sources)
     for source in named:
-        if source.url == message.source:
+        if source.url == url:
             return source
-    return make_sources(config, [message.source], [])[0]
+    return make_sources(config, [url], [])[0]
 
 
 def facts_of(

@@ -4,12 +4,15 @@ import os
 from collections.abc import Callable
 from typing import Annotated
 
-import typer
-
-from drainer.cli.completion import complete_source
 from drainer.cli.event_loop import run_loop
 from drainer.cli.log import stamp_messages
-from drainer.cli.options import ConfigOption, LedgerOption, ToOption, load
+from drainer.cli.options import (
+    ConfigOption,
+    LedgerOption,
+    ToOption,
+    load,
+    source_argument,
+)
 from drainer.cli.output import say, warn
 from drainer.delivery.run import main_error
 from drainer.errors import DrainerError
@@ -23,12 +26,7 @@ from drainer.watch.watch import Serve, Watch
 def watch(
     sources: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="SOURCE",
-            autocompletion=complete_source,
-            help="As for `drain`. Default: every [sources.NAME] table.",
-            show_default=False,
-        ),
+        source_argument("As for `drain`. Default: every [sources.NAME] table."),
     ] = None,
     to: ToOption = "",
     path: ConfigOption = None,

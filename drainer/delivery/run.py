@@ -52,7 +52,7 @@ from drainer.runtime.process import utcnow
 from drainer.runtime.workers import WorkerProcess
 from drainer.smtp.health_check import HealthReport
 from drainer.sources.protocol import HeldCount, ReleasedCount, Source
-from drainer.telemetry.client import ExportProcess, start_export
+from drainer.telemetry.client import finish_export, start_export
 
 INTERRUPTED = 130
 
@@ -179,7 +179,7 @@ async def open_run(
             error = _since_start(main_error(group), request.url)
         await _end(run, error)
         code = run.result.code
-        if exporting and not await asyncio.to_thread(exporting.finish):
+        if exporting and not await asyncio.to_thread(finish_export, exporting):
             _log.warning("not all traces could be sent; the next run sends the rest")
     finally:
         await asyncio.to_thread(claims.release, request.url, code)
@@ -340,7 +340,7 @@ def _identity(url: LedgerURL) -> str:
 
 def _start_export(
     request: DrainRequest, exporter: WorkerProcess | None
-) -> ExportProcess | None:
+) -> WorkerProcess | None:
     if exporter is None:
         return None
     url = request.url

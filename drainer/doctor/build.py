@@ -132,7 +132,7 @@ def _recipient(config: Config, asked: DoctorRequest, domain: str) -> str:
     if not asked.recipient:
         return ""
     raise UsageError(
-        (f"--recipient {asked.recipient[:60]!r} is not an ASCII address of {domain}"),
+        f"--recipient {asked.recipient[:60]!r} is not an ASCII address of {domain}",
         hint=f"give an address of {domain} that exists",
     )
 

@@ -13,8 +13,7 @@ from drainer.doctor.checks.facts import DialogueAnswer, PrimaryFacts
 from drainer.doctor.dialogue import (
     LIMITS,
     LOOK_SECONDS,
-    Dialogue,
-    answer_of,
+    open_talk,
     seconds_ahead,
 )
 from drainer.doctor.probe_backup import MAX_ADDRESSES
@@ -22,7 +21,6 @@ from drainer.doctor.probe_dns import QUESTION_SECONDS, is_strict
 from drainer.mail.envelope import domain_of
 from drainer.runtime.process import utcnow
 from drainer.runtime.threads import aside
-from drainer.smtp.connection import ConnectFailure, connect
 from drainer.smtp.health_check import (
     FAIL,
     WARN,
@@ -131,13 +129,12 @@ async def _is_strict(visit: PrimaryProbe) -> bool | None:
 
 async def _ask(visit: PrimaryProbe, route: Route) -> DialogueAnswer:
     """Return the reply to RCPT for the strict sender; never send DATA."""
-    connection = await connect(route)
-    if isinstance(connection, ConnectFailure):
-        return answer_of(connection.steps[-1])
-    talk = Dialogue(connection, visit.limits)
+    talk, said = await open_talk(route, tls=route.tls, verify=route.verify)
+    if talk is None:
+        return said
     try:
         said = await talk.ask(visit.strict_sender, visit.recipient)
         await talk.leave()
         return said
     finally:
-        connection.wire.close()
+        talk.connection.wire.close()

@@ -11,25 +11,11 @@ from pathlib import Path
 from sqlalchemy.engine import URL
 
 from drainer.config.telemetry import TelemetrySection
-from drainer.runtime import workers as helpers
-from drainer.runtime.workers import WorkerProcess
+from drainer.runtime.workers import WorkerProcess, start
 from drainer.telemetry import LAST_WORDS, ExportOrder
 
 NICENESS = 5
 """Sessions come first, from its imports on; what is late is sent at the end."""
-
-
-class ExportProcess:
-    """A running export process."""
-
-    def __init__(self, helper: WorkerProcess) -> None:
-        """Hold the worker process that ``start_export`` started."""
-        self._helper = helper
-
-    def finish(self, limit: float = LAST_WORDS + 5) -> bool:
-        """Let it export the rest, for this many seconds; True when all was sent."""
-        self._helper.link.close()
-        return self._helper.wait(limit) == 0
 
 
 def make_nicer(pid: int) -> None:
@@ -49,20 +35,23 @@ def start_export(
     spare_worker: WorkerProcess | None = None,
     *,
     rehearsal: bool = False,
-) -> ExportProcess | None:
+) -> WorkerProcess | None:
     """Start exporting what ``[telemetry]`` asks for; None when it asks for nothing."""
     if not telemetry.exports:
         return None
-    helper = spare_worker or helpers.start()
-    make_nicer(helper.pid)
-    order = ExportOrder(
+    worker = spare_worker or start()
+    make_nicer(worker.pid)
+    order = telemetry.values_for(
+        ExportOrder,
         ledger=url.render_as_string(hide_password=False),
         locks=str(locks),
-        traces=telemetry.traces,
-        logs=telemetry.logs,
-        endpoint=telemetry.endpoint,
-        addresses=telemetry.addresses,
         rehearsal=rehearsal,
     )
-    helper.begin("export", order)
-    return ExportProcess(helper)
+    worker.begin("export", order)
+    return worker
+
+
+def finish_export(worker: WorkerProcess, limit: float = LAST_WORDS + 5) -> bool:
+    """Let it export the rest, for this many seconds; True when all was sent."""
+    worker.link.close()
+    return worker.wait(limit) == 0

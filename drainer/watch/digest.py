@@ -24,11 +24,10 @@ from drainer.smtp.post import submit
 A_DAY = timedelta(days=1)
 
 
-def digest_text(config: Config, since: datetime, now: datetime) -> str:
+def digest_facts(config: Config, since: datetime, now: datetime) -> dict[str, Any]:
     """Return the digest of the time between; raise LedgerError without a ledger."""
     with LedgerReader(ledger_url(config)) as report:
-        facts = digest(report, since, now, make_rules(config))
-    return text_of(facts, hostname_of(config))
+        return digest(report, since, now, make_rules(config))
 
 
 async def mail_digest(
@@ -47,7 +46,8 @@ async def mail_digest(
 
 async def mail_daily(config: Config, now: datetime) -> None:
     """Mail the last day's digest to ``[watch] postmaster``; raise like mail_digest."""
-    text = await asyncio.to_thread(digest_text, config, now - A_DAY, now)
+    facts = await asyncio.to_thread(digest_facts, config, now - A_DAY, now)
+    text = text_of(facts, hostname_of(config))
     await mail_digest(config, text, config.watch.postmaster, now)
 
 

@@ -22,7 +22,8 @@ from drainer.ledger.watch_log import WatchLog, own
 from drainer.policy.watch.machine import Observation, WatchStatus, WatchTask, step
 from drainer.policy.watch.states import WatchEvent, WatchState, WatchWait
 from drainer.runtime.process import utcnow
-from drainer.telemetry.client import ExportProcess, start_export
+from drainer.runtime.workers import WorkerProcess
+from drainer.telemetry.client import finish_export, start_export
 from drainer.watch.digest import mail_daily, next_digest
 from drainer.watch.drain_task import DrainTask
 from drainer.watch.health import DrainHealth, check_primaries, find_hold, last_hook
@@ -76,7 +77,7 @@ class Watch:
         self._watch = WatchStatus(since=self._journal.began)
         self._adopt(plan)
         self._status = StatusHistory(plan, self._watch)
-        self._exporting: ExportProcess | None = None
+        self._exporting: WorkerProcess | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._draining: DrainTask | None = None
         self._sense = DrainHealth()
@@ -133,7 +134,7 @@ class Watch:
         plan = self._plan
         return WatchLog(plan.url, str(plan.route), self._run_id)
 
-    def _export(self) -> ExportProcess | None:
+    def _export(self) -> WorkerProcess | None:
         plan = self._plan
         return start_export(plan.config.telemetry, plan.url, lock_folder(plan.url))
 
@@ -147,7 +148,7 @@ class Watch:
 
     async def _end_export(self) -> None:
         if self._exporting is not None:
-            await asyncio.to_thread(self._exporting.finish, LAST_TRACES)
+            await asyncio.to_thread(finish_export, self._exporting, LAST_TRACES)
 
     def _listen(self) -> None:
         loop = asyncio.get_running_loop()

@@ -196,7 +196,11 @@ class _Process:
             self.has_failed = True
         except asyncio.CancelledError:
             if not self.has_failed:
-                self._writer.write(frame_value(_cancellation(task)))
+                # Without its question, which may be large.
+                end = EvidenceTask(
+                    id=task.id, dns_seconds=0, compute_seconds=0, cancelled=True
+                )
+                self._writer.write(frame_value(end))
             raise
         finally:
             self._waiting.pop(task.id, None)
@@ -247,10 +251,6 @@ def _has_failed(process: asyncio.Task[_Process]) -> bool:
     if not process.done():
         return False
     return process.exception() is not None or process.result().has_failed
-
-
-def _cancellation(task: EvidenceTask) -> EvidenceTask:
-    return EvidenceTask(id=task.id, dns_seconds=0, compute_seconds=0, cancelled=True)
 
 
 def _nothing(question: SenderQuestion, reason: str) -> SenderFacts:

@@ -68,6 +68,7 @@ class DnsAnswer(NamedTuple):
         return tuple(record.decode("ascii", "replace") for record in self.records)
 
 
+NO_TIME = DnsAnswer(DnsOutcome.FAILED, detail="no time is left for this message")
 Resolve = Callable[[str, str, float], DnsAnswer]
 """Asks for (name, type) and waits at most this many seconds; it never raises."""
 
@@ -107,9 +108,7 @@ class Resolver:
             return known[1]
         left = min(self._servers.timeout, self._deadline - now)
         if left <= 0:
-            return DnsAnswer(
-                DnsOutcome.FAILED, detail="no time is left for this message"
-            )
+            return NO_TIME
         answer = self._resolve(*key, left)
         if len(self._cache) >= _CACHED:
             self._cache.clear()

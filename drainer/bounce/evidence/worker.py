@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from drainer.bounce.evidence.dns import DnsAnswer, DnsOutcome, Resolver
+from drainer.bounce.evidence.dns import NO_TIME, DnsAnswer, Resolver
 from drainer.bounce.evidence.gather import gather
 from drainer.bounce.evidence.mx import relays_of
 from drainer.bounce.evidence.request import EvidenceSettings
@@ -164,9 +164,7 @@ class EvidenceServer:
     async def _ask(self, request: WorkerRequest, left: float) -> DnsAnswer:
         seconds = min(request.seconds, left)
         if seconds <= 0:
-            return DnsAnswer(
-                DnsOutcome.FAILED, detail="no time is left for this message"
-            )
+            return NO_TIME
         return await self._dns.ask(request.name, request.kind, seconds)
 
     def _fork(self, task: EvidenceTask) -> tuple[socket.socket, int]:

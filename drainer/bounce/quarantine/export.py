@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
 
 from drainer.bounce.quarantine.store import sidecar_of
 from drainer.errors import MessageUnreadable, UsageError
@@ -34,26 +33,12 @@ class SkippedMessage(Exception):
     """A message that was not written, and why."""
 
 
-class ExportTarget(Protocol):
-    """Where messages are written."""
-
-    def add(self, spooled: SpooledMessage) -> None:
-        """Write a message for the recipients of its envelope.
-
-        Raises SkippedMessage, MessageUnreadable if its content cannot be read, and
-        OSError without room on the disk.
-        """
-        ...
-
-    def finish(self) -> None:
-        """Return after everything that was added is durable."""
-        ...
-
-
-def target_of(text: str, quarantine: Path) -> ExportTarget:
+def target_of(text: str, quarantine: Path) -> "MaildirTarget | EmlTarget":
     """Return the target that ``maildir:DIR`` or ``eml:DIR`` names; else UsageError.
 
-    Missing folders are created.
+    Missing folders are created. ``add`` writes a message for the recipients of its
+    envelope. It raises SkippedMessage, MessageUnreadable if the content cannot be read,
+    and OSError without room on the disk.
     """
     kind, _, name = text.partition(":")
     folder = Path(name).expanduser().absolute()

@@ -36,7 +36,8 @@ async def _take(context: AppContext, url: OverrideKind, request: Request) -> Res
         raise HTTPException(400, f"{error}; see docs/hook.md") from None
     if meaning.ask is None:
         return _answer(context, 200, meaning, f"ignored: not news of primary-{url}")
-    await context.give(meaning.ask, describe_sender(request, meaning), meaning.words)
+    by = f"http {client_of(request) or '?'} {meaning.sender}"
+    await context.give(meaning.ask, by, meaning.words)
     return _answer(context, 202, meaning, "accepted: the watch checks the primary")
 
 
@@ -49,8 +50,3 @@ def _answer(
         "words": words,
     }
     return JSONResponse(facts, status)
-
-
-def describe_sender(request: Request, meaning: HookRequest) -> str:
-    """Return who gave a control, as the ledger keeps it."""
-    return f"http {client_of(request) or '?'} {meaning.sender}"

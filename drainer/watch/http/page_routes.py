@@ -57,7 +57,7 @@ class PageRoutes:
         if self._context.settings.keys.operator and not is_operator(
             self._context, request
         ):
-            return self._form(401)
+            return self._html("login.html", 401)
         await admit_reader(self._context, request)
         return self._html("index.html")
 
@@ -72,7 +72,7 @@ class PageRoutes:
         operator = self._context.settings.keys.operator
         if not same(_token_of(body), operator):
             await count_failure(self._context, request)
-            return self._form(401, _WRONG)
+            return self._html("login.html", 401, _WRONG)
         prove(request)
         answer = RedirectResponse("/", 303)
         answer.set_cookie(
@@ -90,9 +90,6 @@ class PageRoutes:
         answer = RedirectResponse("/", 303)
         answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
         return answer
-
-    def _form(self, status: int, words: str = "") -> Response:
-        return self._html("login.html", status, words)
 
     def _html(self, name: str, status: int = 200, words: str = "") -> Response:
         text = self._files[name].replace(b"<!-- words -->", words.encode())
