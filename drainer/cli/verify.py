@@ -2,8 +2,8 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -227,10 +227,11 @@ def _content(message: Message, config: Config) -> tuple[bytes, bool]:
 
 def source_of(url: str, config: Config) -> Source:
     """Return the source of this URL, with the options of its table, if any."""
-    named = chain.from_iterable(make_sources(config, [n], []) for n in config.sources)
-    for source in named:
-        if source.url == url:
-            return source
+    for name in config.sources:
+        with suppress(UsageError):  # another's fault is not this one's
+            for source in make_sources(config, [name], []):
+                if source.url == url:
+                    return source
     return make_sources(config, [url], [])[0]
 
 

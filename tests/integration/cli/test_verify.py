@@ -134,6 +134,9 @@ def test_a_message_of_the_ledger(
     assert found["recipient"] == "user0@example.org"
     assert found["verdict"] == "not"  # a Maildir knows no client
     assert "no client address" in found["rules"][2]["found"]
+    (tmp_path / "other.toml").write_text('[sources.gone]\nurl = "maildir:/absent"')
+    config = ("--config", tmp_path / "other.toml")
+    assert drainer.run("verify", *config, row["id"]).code == 0
 
 
 @pytest.mark.parametrize(
