@@ -193,7 +193,7 @@ class DsnSender:
         if "smtputf8" not in peer:
             sender = ascii_form(envelope.reverse_path)
             envelope = replace(envelope, reverse_path=sender)
-        paths = (recipient.forward_path for _, recipient in queued.told)
+        paths = (recipient.forward_path for _, recipient in queued.recipients)
         is_ascii = envelope.reverse_path.isascii() and all(p.isascii() for p in paths)
         utf8 = "smtputf8" in peer and (envelope.smtputf8 or not is_ascii)
         original = self._original(queued.message)
@@ -209,7 +209,7 @@ class DsnSender:
                     rule=row["rule"],
                     last_attempt=from_micros(row["refused"]),
                 )
-                for row, recipient in queued.told
+                for row, recipient in queued.recipients
             ),
             hostname=self._posting.hostname,
             primary=_host_of(queued.route),
@@ -286,7 +286,7 @@ def _may_return(queued: QueuedReport, original: bytes) -> bool:
         not row["may_return"]
         or CONTENT_RULES.fullmatch(row["rule"])
         or row["status"][2:].startswith(("6.", "7.30"))
-        for row, _ in queued.told
+        for row, _ in queued.recipients
     )
 
 

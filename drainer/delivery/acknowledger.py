@@ -103,13 +103,13 @@ class Acknowledger:
 
     async def _acknowledge(self, source: Source, messages: list[Message]) -> None:
         try:
-            done = await asyncio.to_thread(self._let_go, source, messages)
+            done = await asyncio.to_thread(self._finish, source, messages)
         except SourceError as error:
             self.refusals[source.url] = error
         else:
             await self._ledger.messages.acknowledged(done)
 
-    def _let_go(self, source: Source, messages: list[Message]) -> list[str]:
+    def _finish(self, source: Source, messages: list[Message]) -> list[str]:
         """Acknowledge messages in the form that a source understands; it may block."""
         if self._kept is not None:
             self._kept.copy(source, messages)

@@ -145,11 +145,11 @@ class Feeder:
 
     async def _confirm(self) -> bool:
         """Make pending bounces due that are to be confirmed: they come last."""
-        ripe = await self.breaker_monitor.ripen()
+        due = await self.breaker_monitor.make_pending_due()
         states = self.progress.states
-        states[State.BOUNCE_PENDING] -= ripe
-        states[State.DEFERRED] += ripe
-        return bool(ripe)
+        states[State.BOUNCE_PENDING] -= due
+        states[State.DEFERRED] += due
+        return bool(due)
 
     async def _wake_prober(self) -> bool:
         """Make a message its breaker's probe; return True if this drain may send it."""

@@ -107,7 +107,7 @@ def recall(connection: sa.Connection, stamp: WriteStamp, route: str) -> RouteMem
     since = stamp.now - LEARNT_FOR // timedelta(microseconds=1)
     kept = [dict(row) for row in rows.mappings()]
     scopes = [row["scope"] or ROUTE_WAITS for row in kept]
-    _let_go(connection, route, scopes, stamp.now)
+    _make_orphans_due(connection, route, scopes, stamp.now)
     delivered: sa.Select[Any] = (
         sa.select(_R.forward_path, _M.reverse_path, _R.since)
         .join(schema.messages, _R.message == _M.seq)
@@ -148,8 +148,10 @@ def _senders(lately: Sequence[sa.Row[Any]]) -> list[tuple[str, str, int]]:
     return sorted(last, key=lambda each: each[2])
 
 
-def _let_go(connection: sa.Connection, route: str, scopes: list[str], now: int) -> None:
-    """Make due what waits for a breaker that no run keeps, after a crash in between."""
+def _make_orphans_due(
+    connection: sa.Connection, route: str, scopes: list[str], now: int
+) -> None:
+    """Make due what waits for a breaker that no run has any more, after a crash."""
     connection.execute(
         sa.update(schema.recipients)
         .where(_R.state == State.DEFERRED.value, _R.waits.not_in(["", *scopes]))

@@ -21,7 +21,7 @@ def update_told(
 ) -> T:
     """Let a function decide by what was reported; remember what it reports.
 
-    Two processes never tell the same: one transaction reads and writes. The function
+    Two processes never report the same: one transaction reads and writes. The function
     may be called twice. Raises LedgerError.
     """
     with engine.open_reader(url) as connection:

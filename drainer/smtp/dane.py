@@ -170,7 +170,7 @@ async def find_tlsa(settings: DaneSettings, name: str, port: int) -> Tlsa:
     nothing more is asked. Many servers of zones without DNSSEC fail at such questions.
     """
     if parse_address(name) or not (settings.required or "." in name):
-        raise DaneFailure(f"{name} is no full host name, so that it has no TLSA record")
+        raise DaneFailure(f"{name} is not a full host name, so it has no TLSA record")
     resolver = _resolver(settings)
     target = await _target(resolver, name, required=settings.required)
     failure = DaneFailure(f"{name} has no TLSA record")

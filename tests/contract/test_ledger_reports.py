@@ -142,7 +142,7 @@ def test_two_who_send_at_once_never_take_the_same_report(run: Run) -> None:
         assert len({each.seq for each in taken}) == 6
         assert len(taken) == 6
         assert len({each.report_id for each in taken}) == 6
-        assert {len(each.told) for each in taken} == {2}
+        assert {len(each.recipients) for each in taken} == {2}
         assert {each.action for each in taken} == {DsnAction.FAILED}
 
     run(test)
@@ -219,7 +219,7 @@ def test_the_recipients_of_one_message_count_as_one_report(run: Run) -> None:
         assert counts(bench)["bounced"] == 3
         told = await take(bench)
         assert told is not None
-        assert len(told.told) == 3
+        assert len(told.recipients) == 3
         await bench.ledger.reports.end(
             told, ReportResult(SENT, "250 ok", "mx", "taken")
         )
@@ -416,7 +416,7 @@ def test_the_bounce_rules_are_asked_about_a_delivery_before_it_is_reported(
         told = await take(bench, LATER)
         assert told is not None
         assert told.action is DsnAction.RELAYED
-        assert told.told[0][1].forward_path == "send@example.org"
+        assert told.recipients[0][1].forward_path == "send@example.org"
         assert await take(bench) is None
 
     run(test)

@@ -50,7 +50,7 @@ class BreakerMonitor:
     slots: asyncio.Semaphore
     _flying: bool = False
     #: Makes pending bounces due; None: none are to be confirmed.
-    _ripen: Callable[[], Awaitable[int]] | None = None
+    _retry_due: Callable[[], Awaitable[int]] | None = None
     #: Recipient domains that have paused in this run.
     _paused: set[str] = field(default_factory=set)
 
@@ -246,20 +246,20 @@ class BreakerMonitor:
             ):
                 async with self.slots:
                     await self.send_canary(domain)
-        self._ripen = functools.partial(
+        self._retry_due = functools.partial(
             ledger.retry_due_bounces, self.mail, due=due, looked=looked
         )
 
-    async def ripen(self) -> int:
+    async def make_pending_due(self) -> int:
         """Retry the pending bounces that were due at the start; return how many.
 
         It is called when all other mail was tried, and works once. Otherwise a refusal
         would be final before drainer sees that the primary refuses many others, too.
         """
-        ripen, self._ripen = self._ripen, None
-        if ripen is None or not self.breaker_guard.breaker.is_closed:
+        retry_due, self._retry_due = self._retry_due, None
+        if retry_due is None or not self.breaker_guard.breaker.is_closed:
             return 0
-        return await ripen()
+        return await retry_due()
 
     def _tell_brake(self, found: DueConfirmations) -> None:
         self.breaker_guard.control.record(

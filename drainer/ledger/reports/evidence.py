@@ -39,9 +39,9 @@ def find_unproven(
     """
     again = stamp.now - LOOK_AGAIN // timedelta(microseconds=1)
     doubled = _E.looked + (_E.looked - _E.asked)
-    resting = sa.select(_R.message).where(_R.state == State.BOUNCE_PENDING.value)
+    unconfirmed = sa.select(_R.message).where(_R.state == State.BOUNCE_PENDING.value)
     asked = sa.select(_N.message).where(_N.state == ASKED)
-    wanted = resting.union(asked).subquery()
+    wanted = unconfirmed.union(asked).subquery()
     rows = connection.execute(
         sa.select(schema.messages)
         .join(wanted, wanted.c.message == _M.seq)

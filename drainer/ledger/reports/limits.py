@@ -51,7 +51,7 @@ class LimitCheck:
         self, permit: BouncePermit, sender: str, message: int, action: DsnAction
     ) -> BouncePermit:
         """Return what the bounce rules say now; what it permits counts."""
-        told = ReportedRecipient(
+        reported = ReportedRecipient(
             at=from_micros(self._now),
             sender=sender,
             key=permit.key,
@@ -59,9 +59,9 @@ class LimitCheck:
             run=self._run,
             organisation=permit.organisation,
         )
-        permit = permit.limit(self._tally, told)
+        permit = permit.limit(self._tally, reported)
         if permit.sends:
-            self._tally.add(told)
+            self._tally.add(reported)
         return permit
 
 
@@ -74,14 +74,14 @@ def make_limits(
     """Return the limits for what is to be reported in this transaction."""
     keys = [permit.key for permit in permits if permit]
     some = _of_day(now) | _of_days(now) & _N.key.in_(keys) | (_N.run == run)
-    query = lately(now) if len(keys) > MANY else _let_go(some)
+    query = lately(now) if len(keys) > MANY else _select_counted(some)
     rows = connection.execute(query).mappings()
     return LimitCheck(ReportTally(map(reported_of, rows)), run, now)
 
 
 def lately(now: int) -> sa.Select[Any]:
     """Return a query for all reports that count, for any new report."""
-    return _let_go(_of_days(now))
+    return _select_counted(_of_days(now))
 
 
 def _of_day(now: int) -> sa.ColumnElement[bool]:
@@ -92,7 +92,7 @@ def _of_days(now: int) -> sa.ColumnElement[bool]:
     return _N.at > now - KEEP_KEYS // MICROSECOND
 
 
-def _let_go(which: sa.ColumnElement[bool]) -> sa.Select[Any]:
+def _select_counted(which: sa.ColumnElement[bool]) -> sa.Select[Any]:
     names = (
         "at", "sender", "organisation", "key", "message", "action", "report", "run",
     )  # fmt: skip
@@ -121,8 +121,8 @@ def make_ending(
     delivery = replace(
         closed.delivery, spooled=None
     )  # the content stays in this process
-    told = replace(closed, delivery=delivery)
-    return WriterCall(_close, (told, identity), {})
+    reported = replace(closed, delivery=delivery)
+    return WriterCall(_close, (reported, identity), {})
 
 
 def _close(

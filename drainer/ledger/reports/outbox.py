@@ -57,7 +57,7 @@ class QueuedReport(Struct, frozen=True, kw_only=True):
     #: Due again then, should this attempt not succeed.
     due: int
     #: What the report says of each recipient: a row of ``reports``, and the recipient.
-    told: Sequence[tuple[Row, Recipient]]
+    recipients: Sequence[tuple[Row, Recipient]]
 
     @property
     def is_last(self) -> bool:
@@ -167,17 +167,17 @@ def _queued(
 ) -> QueuedReport:
     query = sa.select(schema.recipients).where(_R.message == message["seq"])
     known = {row["n"]: dict(row) for row in connection.execute(query).mappings()}
-    told = [(row, recipient_of(known[row["n"]])) for row in rows]
+    recipients = [(row, recipient_of(known[row["n"]])) for row in rows]
     return QueuedReport(
         seq=message["seq"],
-        message=message_of(message, tuple(recipient for _, recipient in told)),
+        message=message_of(message, tuple(recipient for _, recipient in recipients)),
         action=DsnAction(rows[0]["action"]),
         route=known[rows[0]["n"]]["route"],
         report_id=report_id,
         at=min(row["at"] for row in rows),
         attempts=rows[0]["attempts"] + 1,
         due=due,
-        told=told,
+        recipients=recipients,
     )
 
 
@@ -216,7 +216,9 @@ def ended(
         )
         .values(**values)
     )
-    decisions = (_decision(queued, row, ending, stamp.now) for row, _ in queued.told)
+    decisions = (
+        _decision(queued, row, ending, stamp.now) for row, _ in queued.recipients
+    )
     record_decisions(connection, stamp.run, decisions)
     connection.execute(
         sa.update(schema.messages)

@@ -69,10 +69,10 @@ def find_pending(report: LedgerReader, filters: Filters) -> Iterator[PendingBoun
         evidence = {
             row["message"]: stored_evidence_of(row) for row in report.rows(known)
         }
-        told = sa.select(schema.reports).where(
+        failed = sa.select(schema.reports).where(
             _N.message.in_(seqs), _N.action == DsnAction.FAILED.value
         )
-        reports = {(row["message"], row["n"]): row for row in report.rows(told)}
+        reports = {(row["message"], row["n"]): row for row in report.rows(failed)}
         messages = sa.select(schema.messages).where(_M.seq.in_(seqs))
         envelopes = {
             row["seq"]: message_of(row).envelope for row in report.rows(messages)
@@ -127,14 +127,14 @@ def rule(
     run = uuid.uuid4().hex  # whose reports are counted together
     with engine.open_transaction(url) as connection:
         limits = make_limits(connection, [each.permit for each in rulings], run, now)
-        resting_ = [each for each in rulings if _rests(connection, each)]
-        done = [each.stood(limits) for each in resting_]
+        pending = [each for each in rulings if _is_pending(connection, each)]
+        done = [each.stood(limits) for each in pending]
         for each in done:
             _apply(connection, each, why, run, now)
     return done
 
 
-def _rests(connection: sa.Connection, ruling: OperatorDecision) -> bool:
+def _is_pending(connection: sa.Connection, ruling: OperatorDecision) -> bool:
     state = connection.scalar(sa.select(_R.state).where(*_mine(ruling)))
     return state == PENDING.value
 
@@ -193,13 +193,13 @@ def outlook(report: LedgerReader) -> BounceOutlook:
         sa.func.count().label("count"),
         sa.func.min(_R.due).label("due"),
     ]
-    told: list[Any] = [
+    unsent: list[Any] = [
         sa.func.count(_N.message.distinct()).label("count"),
         sa.func.min(_N.due).label("due"),
     ]
-    resting_ = sa.select(*refused).where(_R.state == PENDING.value)
-    queued = sa.select(*told).where(_N.state == QUEUED)
-    (first,), (second,) = list(report.rows(resting_)), list(report.rows(queued))
+    pending = sa.select(*refused).where(_R.state == PENDING.value)
+    queued = sa.select(*unsent).where(_N.state == QUEUED)
+    (first,), (second,) = list(report.rows(pending)), list(report.rows(queued))
     return BounceOutlook(
         int(first["count"]),
         None if first["due"] is None else from_micros(first["due"]),

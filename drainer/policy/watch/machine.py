@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from drainer.policy.watch.states import (
     DISTRUSTS,
     DRAINING,
-    HEEDED,
+    EVENT_WAITS,
     MOVES,
     WAITS,
     WatchEvent,
@@ -126,9 +126,9 @@ def step(
     if event is _E.UP and watch.state is _S.PROBING:
         return _hurry(watch, now, settings)
     after = MOVES.get((watch.state, event))
-    heeded = HEEDED.get(event)
+    waits = EVENT_WAITS.get(event)
     if after is None or (
-        heeded is not None and watch.state is _S.WAITING and watch.wait not in heeded
+        waits is not None and watch.state is _S.WAITING and watch.wait not in waits
     ):
         return watch
     watch = _remember(watch, event, now, settings)

@@ -93,7 +93,7 @@ MOVES: dict[tuple[WatchState, WatchEvent], WatchState] = {
 }
 
 #: Events that only some kinds of waiting react to.
-HEEDED: dict[WatchEvent, tuple[WatchWait, ...]] = {
+EVENT_WAITS: dict[WatchEvent, tuple[WatchWait, ...]] = {
     _E.UP: (WatchWait.TIME,),
     _E.MAIL: (WatchWait.TIME,),
     _E.FLOWS: (WatchWait.BREAKER,),
