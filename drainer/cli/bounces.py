@@ -176,7 +176,7 @@ def _carry_out(
     done = rulings
     if asked.dry_run:
         limits = limits_now(report, utcnow())
-        done = [each.stood(limits) for each in rulings]
+        done = [each.within_limits(limits) for each in rulings]
         if not asked.as_json:
             show_touched(each.pending.row for each in rulings)
     elif rulings:

@@ -107,10 +107,10 @@ def _print_reports(run: Run) -> None:
         )
     with LedgerReader(run.request.url) as report:
         found = outlook(report)
-    if found.pending and found.ripe:
+    if found.pending and found.pending_due:
         console.print(
             f"{found.pending} refused recipients wait for confirmation, due from"
-            f" {format_time(found.ripe)} on; `drainer bounces list` shows who"
+            f" {format_time(found.pending_due)} on; `drainer bounces list` shows who"
             " would get a bounce. Then drain again, or run:"
         )
         request = run.request

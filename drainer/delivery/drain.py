@@ -20,13 +20,13 @@ from drainer.delivery.census.census import RecipientCensus
 from drainer.delivery.census.primary_check import PrimaryCheck
 from drainer.delivery.content_scan.screen import ContentScreen
 from drainer.delivery.control import DrainControl
-from drainer.delivery.intake import Intake
 from drainer.delivery.leases import SourceLeases
 from drainer.delivery.message_claims import MessageClaims
 from drainer.delivery.mx_refresh import MxRefresh
 from drainer.delivery.route_delivery import RouteDelivery, SharedParts
 from drainer.delivery.selector import MessageLimit
 from drainer.delivery.settings import DrainSettings, Progress
+from drainer.delivery.spool_scan import SpoolScan
 from drainer.errors import OwnedElsewhere
 from drainer.ledger.repository import Ledger
 from drainer.policy.breaker.breaker import CircuitBreaker
@@ -70,10 +70,10 @@ class Drain:
         }
         self.progress.routes = [each.progress for each in self.routes.values()]
         feeders = {name: route.feeder for name, route in self.routes.items()}
-        self._intake = Intake(
+        self._spool_scan = SpoolScan(
             shared=self._shared, feeders=feeders, spare_worker=spare_worker
         )
-        self.control.add(self._intake)
+        self.control.add(self._spool_scan)
 
     @property
     def bounce_service(self) -> BounceService | None:
@@ -189,10 +189,10 @@ class Drain:
             side_tasks = [group.create_task(guard(each)) for each in self._beside()]
             acknowledging = group.create_task(guard(shared.acknowledger.run()))
             cleaning = group.create_task(guard(self._clean_quarantine()))
-            intake = group.create_task(guard(self._intake.run()))
+            scan = group.create_task(guard(self._spool_scan.run()))
             await self._run_routes()
             self.control.close()
-            await intake
+            await scan
             for task in side_tasks:
                 task.cancel()
             await guard(self._send_reports())

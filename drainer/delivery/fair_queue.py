@@ -38,7 +38,7 @@ class FairQueue:
         #: The domains that have deliveries, the next one first.
         self._turns: deque[str] = deque()
         self._count = 0
-        self._octets = 0
+        self._bytes = 0
         self._putters: list[asyncio.Future[None]] = []
         self._takers: list[asyncio.Future[None]] = []
         self._closed = False
@@ -59,7 +59,7 @@ class FairQueue:
     @property
     def is_ahead(self) -> bool:
         """Whether enough is queued that filling it further is not urgent."""
-        return self._count > AHEAD or self._octets > HELD_TOGETHER // 2
+        return self._count > AHEAD or self._bytes > HELD_TOGETHER // 2
 
     async def put(self, delivery: Delivery) -> bool:
         """Add a delivery; wait while the fair queue is full. False when it is over."""
@@ -72,10 +72,10 @@ class FairQueue:
         if self._closed:
             return False
         size = held_bytes(delivery.spooled)
-        if self._octets + size > HELD_TOGETHER:
+        if self._bytes + size > HELD_TOGETHER:
             delivery = replace(delivery, spooled=None, facts=None)
         else:
-            self._octets += size
+            self._bytes += size
         self._count += 1
         self.idle.clear()
         domain = self._domain(delivery)
@@ -107,7 +107,7 @@ class FairQueue:
     def done(self, delivery: Delivery) -> None:
         """Make room for another delivery: one that was taken is under way."""
         self._count -= 1
-        self._octets -= held_bytes(delivery.spooled)
+        self._bytes -= held_bytes(delivery.spooled)
         if self._putters:
             notify(self._putters)
         if not self._count:

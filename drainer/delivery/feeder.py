@@ -1,6 +1,6 @@
 """Work in, for one route: from the ledger through the fair queue to the ready queue.
 
-The intake and the claims run at the same time, and what they find waits in the fair
+The scan and the claims run at the same time, and what they find waits in the fair
 queue for its turn. A drain that takes everything claims what is due in the order of one
 index. A drain that chooses claims only what its selector found.
 """

@@ -35,7 +35,7 @@ class ReadyQueue:
         self._items: deque[Transaction] = deque()
         self._aside: deque[Transaction] = deque()
         #: Bytes of the contents that are in memory, without what is parked.
-        self._octets = 0
+        self._bytes = 0
         self._takers: list[asyncio.Future[None]] = []
         #: Sessions without work, and how many of them are to end at once.
         self._idlers: list[asyncio.Future[None]] = []
@@ -56,13 +56,13 @@ class ReadyQueue:
         if self.closed:
             return
         self.count(transaction)
-        self._octets += held_bytes(transaction.spooled)
+        self._bytes += held_bytes(transaction.spooled)
         self._items.append(transaction)
         self._call_takers()
 
     def _has_room(self) -> bool:
         count = len(self._items) + len(self._aside)
-        return count < self._limit and self._octets < READY_BYTES
+        return count < self._limit and self._bytes < READY_BYTES
 
     def count(self, transaction: Transaction) -> None:
         """Count work that will end without being taken."""
@@ -122,7 +122,7 @@ class ReadyQueue:
         """Return parked work to the queue."""
         if self._aside:
             self._items.extendleft(reversed(self._aside))
-            self._octets += sum(held_bytes(each.spooled) for each in self._aside)
+            self._bytes += sum(held_bytes(each.spooled) for each in self._aside)
             self._aside.clear()
             self._call_takers()
 
@@ -134,7 +134,7 @@ class ReadyQueue:
     def put_back(self, transaction: Transaction) -> None:
         """Return work that was taken and not started."""
         self._items.appendleft(transaction)
-        self._octets += held_bytes(transaction.spooled)
+        self._bytes += held_bytes(transaction.spooled)
         self._call_takers()
 
     def split(self, transaction: Transaction, size: int) -> Transaction:
@@ -186,7 +186,7 @@ class ReadyQueue:
 
     def _pop(self) -> Transaction:
         transaction = self._items.popleft()
-        self._octets -= held_bytes(transaction.spooled)
+        self._bytes -= held_bytes(transaction.spooled)
         if self._putters and 2 * len(self._items) <= self._limit:  # many at a time
             notify(self._putters)
         return transaction

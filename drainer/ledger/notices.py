@@ -15,7 +15,7 @@ _NAME = "notices"
 _META = schema.meta.c
 
 
-def update_told(
+def record_notices(
     url: URL,
     decide: Callable[[dict[str, NoticeRecord]], tuple[T, dict[str, NoticeRecord]]],
 ) -> T:

@@ -1,8 +1,8 @@
-"""Promise P4, a whole drain at a time: what a sick primary says judges no message.
+"""Promise P4, a whole drain at a time: what a broken primary says judges no message.
 
 Each scenario of tests/support/scenarios/refusals.py is drained while the primary is
-sick, then until everything has arrived that can, with known-good recipients configured
-and without.
+broken, then until everything has arrived that can, with known-good recipients
+configured and without.
 """
 
 from collections import Counter
@@ -67,7 +67,7 @@ def test_a_sick_primary_judges_no_message(
     """No false bounce, every other message delivered, the exit status tells which."""
     expected = scenario.known if known_good else scenario.blind
     assert expected is not None
-    primary = peer(scenario.sick())
+    primary = peer(scenario.broken())
     backup.port, delivered = primary.port, delivered_to(primary)
     backup.prepare(scenario, known_good=known_good)
     result = backup.empty()
@@ -88,7 +88,7 @@ def test_few_unknown_recipients_among_a_thousand_stop_nothing(
 ) -> None:
     """970 of 1,000 delivered by one drain, exactly the other 30 in bounce-pending."""
     scenario = few_unknown(1000)
-    primary = peer(scenario.sick())
+    primary = peer(scenario.broken())
     backup.port, delivered = primary.port, delivered_to(primary)
     backup.prepare(scenario, known_good=True)
     result = backup.empty()
@@ -123,7 +123,7 @@ def _messages(primary: PeerThread) -> list[Message]:
 def test_a_user_table_that_comes_back_later(backup: Backup, peer: StartPeer) -> None:
     """Each drain before asks a few and says 4; the first one after delivers all."""
     scenario = _scenario("empty-user-table")
-    primary = peer(scenario.sick())
+    primary = peer(scenario.broken())
     backup.port, delivered = primary.port, delivered_to(primary)
     backup.prepare(scenario, known_good=True)
     assert backup.empty().code == STOPPED
@@ -172,7 +172,7 @@ def test_a_refusal_that_was_a_mistake_is_delivered_by_the_confirming_attempt(
     scenario = replace(
         _scenario("six-unknown"), never=frozenset(), well=healthy, confirm_after="2s"
     )
-    primary = peer(scenario.sick())
+    primary = peer(scenario.broken())
     backup.port, delivered = primary.port, delivered_to(primary)
     backup.prepare(scenario, known_good=True)
     assert backup.empty().code == REMAIN
@@ -237,7 +237,7 @@ def test_the_reply_at_the_dot_is_that_of_the_accepted_ones_alone(
 ) -> None:
     """Whom RCPT refused keeps that reply; the others share the one at the dot."""
     scenario = _scenario("refused-at-dot")
-    primary = peer(scenario.sick())
+    primary = peer(scenario.broken())
     backup.port = primary.port
     backup.prepare(scenario, known_good=True)
     assert backup.empty().code == REMAIN
@@ -253,7 +253,7 @@ def test_what_stopped_a_drain_is_reported_with_the_fix(
 ) -> None:
     """A person at the console reads the cause, the reply, and what to do where."""
     scenario = _scenario("relay-denied")
-    primary = peer(scenario.sick())
+    primary = peer(scenario.broken())
     backup.port = primary.port
     backup.prepare(scenario, known_good=True)
     drain = ("drain", f"postfix:{backup.spool}", "--no-check")
@@ -270,7 +270,7 @@ def test_the_canary_has_a_real_sender_and_no_content(
 ) -> None:
     """It asks for the known-good recipient: servers exempt `<>` and postmaster."""
     scenario = _scenario("twelve-unknown")
-    primary = peer(scenario.sick())
+    primary = peer(scenario.broken())
     backup.port = primary.port
     backup.prepare(scenario, known_good=True)
     assert backup.empty().code == REMAIN

@@ -1,6 +1,6 @@
-"""Promise P4 with a real Postfix as the primary: its own words when it is sick.
+"""Promise P4 with a real Postfix as the primary: its own words when it is broken.
 
-The configuration makes it sick and well again, as it does for its operator.
+The configuration makes it broken and healthy again, as it does for its operator.
 """
 
 import threading
@@ -71,7 +71,7 @@ def heal(primary: Primary, parameters: Mapping[str, str]) -> None:
 class Illness:
     """What is wrong with its configuration, and how a drain must end then."""
 
-    sick: Mapping[str, str]
+    broken: Mapping[str, str]
     well: Mapping[str, str]
     outcome: Outcome
 
@@ -80,17 +80,17 @@ _NOT_OURS = {"virtual_mailbox_domains": "other.example", "mynetworks": ELSEWHERE
 _OURS = {"virtual_mailbox_domains": "example.org"}
 ILLNESSES = {
     "relay-denied": Illness(
-        sick=_NOT_OURS | {"smtpd_relay_restrictions": "reject_unauth_destination"},
+        broken=_NOT_OURS | {"smtpd_relay_restrictions": "reject_unauth_destination"},
         well=_OURS,
         outcome=Outcome(exits=(STOPPED,), waiting=EVERYBODY),
     ),
     "relay-denied-for-now": Illness(
-        sick=_NOT_OURS | {"smtpd_relay_restrictions": "defer_unauth_destination"},
+        broken=_NOT_OURS | {"smtpd_relay_restrictions": "defer_unauth_destination"},
         well=_OURS,
         outcome=Outcome(exits=(STOPPED, REMAIN), waiting=EVERYBODY),
     ),
     "full-disk": Illness(
-        sick={"queue_minfree": "1000000000000000"},
+        broken={"queue_minfree": "1000000000000000"},
         well={"queue_minfree": "0"},
         outcome=Outcome(exits=(STOPPED,), waiting=EVERYBODY),
     ),
@@ -103,7 +103,7 @@ def test_a_postfix_that_lets_nobody_in_judges_no_message(
 ) -> None:
     """Exit 4, all kept; once its configuration is mended, all arrive."""
     illness = ILLNESSES[name]
-    primary = start(illness.sick)
+    primary = start(illness.broken)
     delivered = prepare(backup, primary)
     backup.fill(SIXTY)
     result = backup.empty()

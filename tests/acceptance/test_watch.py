@@ -1,4 +1,4 @@
-"""Nobody is awake: a watch over a Postfix that comes, goes, and comes back sick."""
+"""Nobody is awake: a watch over a Postfix that comes, goes, and comes back broken."""
 
 import smtplib
 from collections import Counter
@@ -102,8 +102,8 @@ def _is_killed_amid_the_drain(primary: Primary, watch: Watcher) -> None:
     primary.wait_received(8)
     seen = watch.mark()
     primary.kill()
-    sick = watch.wait_for("waiting", after=seen)
-    watch.wait_for("probing", after=sick)
+    broken = watch.wait_for("waiting", after=seen)
+    watch.wait_for("probing", after=broken)
     assert len(primary.received()) < len(NAMES)
     primary.start()
 

@@ -1,4 +1,4 @@
-"""`make bench`: `postqueue -f`, sick primaries, bounces, throttle, traces, a census.
+"""`make bench`: `postqueue -f`, broken primaries, bounces, throttle, traces, a census.
 
 Whatever is compared was measured in the same run, on the same spool, sink and disk,
 in turns; so the ratio counts, and the figures beside it say how quiet the machine was.

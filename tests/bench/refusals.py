@@ -1,6 +1,6 @@
-"""The same mail at the same sick primaries, by `postqueue -f` and by drainer.
+"""The same mail at the same broken primaries, by `postqueue -f` and by drainer.
 
-Each flushes once while the primary is sick; then it is well, and each goes on. What
+Each flushes once while the primary is broken; then it is well, and each goes on. What
 counts is who was bounced that the primary, when it is well, takes: a false bounce.
 Postfix runs with its defaults; its reports to the senders are thrown away.
 """
@@ -57,7 +57,7 @@ def run(*, unknown_among: int) -> None:
 
 def _flush(scenario: Scenario, copy: Path) -> Counted:
     """Flush the mail; a copy of its queue from before is left for the other."""
-    with instance_directory() as base, PeerThread(scenario.sick()) as primary:
+    with instance_directory() as base, PeerThread(scenario.broken()) as primary:
         here = {
             "defer_transports": "relay",
             "relay_transport": f"relay:[127.0.0.1]:{primary.port}",
@@ -122,7 +122,7 @@ def _sent(statuses: dict[str, str]) -> int:
 
 def _drain(scenario: Scenario, queue: Path) -> Counted:
     """Drain a copy of the same queue, then until nothing is missing."""
-    with PeerThread(scenario.sick()) as primary:
+    with PeerThread(scenario.broken()) as primary:
         here = Backup(queue.parent, port=primary.port)
         (here.spool / "deferred").rmdir()
         (queue / "deferred").rename(here.spool / "deferred")
@@ -151,7 +151,7 @@ def _few_unknown(scenario: Scenario) -> None:
     """Drain a large queue of which few recipients do not exist."""
     with (
         tempfile.TemporaryDirectory() as name,
-        PeerThread(scenario.sick()) as primary,
+        PeerThread(scenario.broken()) as primary,
     ):
         here = Backup(Path(name), port=primary.port)
         here.prepare(scenario, known_good=True)

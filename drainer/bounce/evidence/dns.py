@@ -192,7 +192,7 @@ def _is_loop(error: Exception) -> bool:
 def answer_of(name: str, kind: str, found: dns.resolver.Answer) -> DnsAnswer:
     """Return the answer that was found; too many records count as no answer."""
     owner = found.canonical_name.to_text(omit_final_dot=True).lower()
-    records = tuple(map(_octets, found.rrset or ()))
+    records = tuple(map(_rdata_bytes, found.rrset or ()))
     proven = bool(found.response.flags & dns.flags.AD)
     if not records:
         words = f"{name} has no {kind}"
@@ -203,7 +203,7 @@ def answer_of(name: str, kind: str, found: dns.resolver.Answer) -> DnsAnswer:
     return DnsAnswer(DnsOutcome.FOUND, records, "", owner, ttl, proven)
 
 
-def _octets(rdata: dns.rdata.Rdata) -> bytes:
+def _rdata_bytes(rdata: dns.rdata.Rdata) -> bytes:
     strings = getattr(rdata, "strings", None)
     if strings is not None:
         return b"".join(strings)

@@ -107,7 +107,7 @@ class OperatorDecision(Struct, frozen=True, kw_only=True):
     #: What the bounce rules said, when they were asked.
     permit: BouncePermit | None = None
 
-    def stood(self, limits: LimitCheck) -> "OperatorDecision":
+    def within_limits(self, limits: LimitCheck) -> "OperatorDecision":
         """Return it as far as the limits permit."""
         if self.permit is None:
             return self
@@ -128,7 +128,7 @@ def rule(
     with engine.open_transaction(url) as connection:
         limits = make_limits(connection, [each.permit for each in rulings], run, now)
         pending = [each for each in rulings if _is_pending(connection, each)]
-        done = [each.stood(limits) for each in pending]
+        done = [each.within_limits(limits) for each in pending]
         for each in done:
             _apply(connection, each, why, run, now)
     return done
@@ -182,7 +182,7 @@ class BounceOutlook(NamedTuple):
     """What will happen about refusals and reports, when the operator runs something."""
 
     pending: int
-    ripe: datetime | None
+    pending_due: datetime | None
     queued: int
     due: datetime | None
 

@@ -17,7 +17,7 @@ from drainer.config import Config
 from drainer.config.build.paths import LedgerURL, lock_folder, same_options
 from drainer.errors import DrainerError
 from drainer.ledger.engine import is_file
-from drainer.ledger.notices import update_told
+from drainer.ledger.notices import record_notices
 from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import to_micros
 from drainer.policy.watch.notices import Notice, changes
@@ -96,7 +96,7 @@ class Notifications:
         if ending is not None:
             found["ended"] = ending
         at, interval = to_micros(utcnow()), config.notify.interval
-        return update_told(
+        return record_notices(
             self._url, partial(changes, found, now=at, interval=interval)
         )
 

@@ -1,4 +1,4 @@
-"""A backup with mail for a primary that may be sick, and what no drain may do to it."""
+"""A backup with mail for a primary that may be broken, and what no drain may do."""
 
 import time
 from collections import Counter
@@ -92,7 +92,7 @@ class Backup(Bench):
     # ---- what must hold
 
     def assert_outcome(self, expected: Outcome) -> None:
-        """Check the state of each recipient while the primary is sick."""
+        """Check the state of each recipient while the primary is broken."""
         states = self.states()
         assert set(states) == self.addressed, set(states) ^ self.addressed
         refused = {path for path, state in states.items() if state == "bounce-pending"}

@@ -1,7 +1,7 @@
 """Primaries that refuse, rightly or not, and what a drain owes to the mail for them.
 
-A ``Scenario`` is data: the mail of a backup, the primary while it is sick and when it
-is well again, and how a drain must end in between. They stand in
+A ``Scenario`` is data: the mail of a backup, the primary while it is broken and when it
+is healthy again, and how a drain must end in between. They stand in
 tests/support/scenarios/refusals.py; here is what they are made of.
 """
 
@@ -51,7 +51,7 @@ class Mail:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How the drain ends while the primary is sick; whom it does not name arrives."""
+    """How the drain ends while the primary is broken; whom it does not name arrives."""
 
     exits: tuple[int, ...]
     #: Those in ``bounce-pending``: exactly they.
@@ -64,14 +64,14 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """A primary that is sick, and well again."""
+    """A primary that is broken, and healthy again."""
 
     id: str
     #: What is wrong with it, for the table.
     words: str
     mail: tuple[Mail, ...]
     #: Makes its answers, with a memory of their own.
-    sick: Callable[[], Script]
+    broken: Callable[[], Script]
     well: Callable[[], Script] = healthy
     #: With known-good recipients configured; and without, None = not of interest.
     known: Outcome

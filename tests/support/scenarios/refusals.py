@@ -127,7 +127,7 @@ def _refused_us(
         id=id_,
         words=words,
         mail=SIXTY,
-        sick=lambda: script,
+        broken=lambda: script,
         known=_ALL_WAIT,
         blind=_ALL_WAIT if blind else None,
     )
@@ -144,7 +144,7 @@ def _unknown_among(id_: str, mail: tuple[Mail, ...], who: frozenset[str]) -> Sce
         id=id_,
         words=f"well, and {len(who)} of {len(mail)} recipients do not exist",
         mail=mail,
-        sick=know_users,
+        broken=know_users,
         well=know_users,
         known=outcome,
         blind=outcome,
@@ -200,7 +200,7 @@ JUDGING_MAIL: Final = (
         id="dead-domain",
         words="of its three domains one has no users",
         mail=letters(60, DOMAINS),
-        sick=lambda: Script(
+        broken=lambda: Script(
             rcpt=refusing(UNKNOWN, lambda view: view.path.endswith("@example.com"))
         ),
         known=Outcome(exits=(STOPPED,), waiting=DEAD),
@@ -211,7 +211,7 @@ JUDGING_MAIL: Final = (
         id="mostly-spam",
         words="refuses 90 % as spam, rightly",
         mail=SIXTY,
-        sick=lambda: Script(rcpt=users_only, dot=_spam),
+        broken=lambda: Script(rcpt=users_only, dot=_spam),
         well=lambda: Script(rcpt=users_only, dot=_spam),
         known=Outcome(exits=(REMAIN,), refused=SPAM),
         blind=Outcome(exits=(REMAIN,), refused=SPAM),
@@ -221,7 +221,9 @@ JUDGING_MAIL: Final = (
         id="twelve-refused",
         words="refuses a queue of 12, with a bare 550",
         mail=TWELVE,
-        sick=lambda: Script(rcpt="550 Requested action not taken: mailbox unavailable"),
+        broken=lambda: Script(
+            rcpt="550 Requested action not taken: mailbox unavailable"
+        ),
         known=Outcome(exits=(STOPPED,), waiting=FIRST_TWELVE),
         blind=Outcome(exits=(STOPPED,), waiting=FIRST_TWELVE),
     ),
@@ -229,7 +231,7 @@ JUDGING_MAIL: Final = (
         id="twelve-unknown",
         words="well, and none of 12 recipients exists",
         mail=TWELVE,
-        sick=lambda: Script(rcpt=refusing(UNKNOWN, only(FIRST_TWELVE))),
+        broken=lambda: Script(rcpt=refusing(UNKNOWN, only(FIRST_TWELVE))),
         well=lambda: Script(rcpt=refusing(UNKNOWN, only(FIRST_TWELVE))),
         known=Outcome(exits=(REMAIN,), refused=FIRST_TWELVE),
         blind=Outcome(exits=(STOPPED,), waiting=FIRST_TWELVE),
@@ -242,7 +244,7 @@ JUDGING_MAIL: Final = (
             *SIXTY,
             Mail(sender=CRAFTED, recipients=(VICTIM,)),
         ),
-        sick=lambda: Script(
+        broken=lambda: Script(
             rcpt=refusing(BLOCKED, lambda view: sender_of(view) == CRAFTED)
         ),
         known=Outcome(
@@ -260,7 +262,9 @@ JUDGING_MAIL: Final = (
             letter(100, user(100), user(101), PLAIN),
             letter(110, user(110), user(111)),
         ),
-        sick=lambda: Script(rcpt=refusing(UNKNOWN, only(STRANGERS)), dot=_one_for_all),
+        broken=lambda: Script(
+            rcpt=refusing(UNKNOWN, only(STRANGERS)), dot=_one_for_all
+        ),
         well=lambda: Script(rcpt=refusing(UNKNOWN, only(STRANGERS))),
         known=Outcome(exits=(REMAIN,), refused=STRANGERS | PICKY),
         blind=None,
@@ -271,7 +275,7 @@ JUDGING_MAIL: Final = (
         id="refused-and-354",
         words="says 354 although it refused every recipient",
         mail=SIXTY,
-        sick=lambda: Script(
+        broken=lambda: Script(
             rcpt=refusing(UNKNOWN, only(EVERY_TENTH)), data="354 go ahead"
         ),
         well=lambda: Script(rcpt=refusing(UNKNOWN, only(EVERY_TENTH))),
@@ -283,7 +287,7 @@ JUDGING_MAIL: Final = (
         id="refused-in-body",
         words="refuses large messages while they are sent, and hangs up",
         mail=SIZES,
-        sick=lambda: Script(rcpt=users_only, body=_too_big),
+        broken=lambda: Script(rcpt=users_only, body=_too_big),
         well=lambda: Script(rcpt=users_only, body=_too_big),
         known=_TENTH_REFUSED,
         blind=None,
@@ -297,7 +301,7 @@ UNSTEADY: Final = (
         id="greylisting",
         words="greylists everybody",
         mail=SIXTY,
-        sick=lambda: at_second_try(f"450 4.2.0 <{{}}>: {GREY}"),
+        broken=lambda: at_second_try(f"450 4.2.0 <{{}}>: {GREY}"),
         known=_ALL_ARRIVE,
         blind=_ALL_ARRIVE,
     ),
@@ -305,7 +309,7 @@ UNSTEADY: Final = (
         id="greylisting-550",
         words="greylists everybody, with a 550",
         mail=SIXTY,
-        sick=lambda: at_second_try(f"550 5.7.1 <{{}}>: {GREY}"),
+        broken=lambda: at_second_try(f"550 5.7.1 <{{}}>: {GREY}"),
         known=_ALL_ARRIVE,
         blind=None,
     ),
@@ -316,7 +320,7 @@ UNSTEADY: Final = (
             *SIXTY,
             *(letter(n, user(n), user(n + 1), user(n + 2)) for n in (200, 210, 220)),
         ),
-        sick=_closing_in_group,
+        broken=_closing_in_group,
         known=_ALL_ARRIVE,
         blind=None,
     ),
@@ -324,7 +328,7 @@ UNSTEADY: Final = (
         id="flapping",
         words="goes up and down every half second",
         mail=SIXTY,
-        sick=lambda: Script(
+        broken=lambda: Script(
             banner=in_phase(
                 0.5, "220 peer.example ESMTP", ReplyThenDrop("421 4.3.2 Not now")
             ),
@@ -340,7 +344,7 @@ UNSTEADY: Final = (
         id="flapping-users",
         words="its user table comes and goes, with every ten recipients",
         mail=SIXTY,
-        sick=lambda: by_turns(lambda n: n // 10 % 2 == 1),
+        broken=lambda: by_turns(lambda n: n // 10 % 2 == 1),
         known=Outcome(exits=(0, STOPPED, REMAIN)),
         blind=None,
         fickle=True,
@@ -350,7 +354,7 @@ UNSTEADY: Final = (
         id="users-come-back",
         words="its user table comes back after eight recipients",
         mail=SIXTY,
-        sick=lambda: by_turns(lambda n: n >= 8),
+        broken=lambda: by_turns(lambda n: n >= 8),
         known=Outcome(exits=(0, STOPPED, REMAIN)),
         blind=Outcome(exits=(0, STOPPED, REMAIN)),
         fickle=True,
@@ -360,7 +364,7 @@ UNSTEADY: Final = (
         id="gone-at-dot",
         words="hangs up instead of the reply to the final dot, for 6 of 60",
         mail=SIXTY,
-        sick=_drop_once,
+        broken=_drop_once,
         known=Outcome(exits=(0, REMAIN)),
         blind=None,
         fickle=True,

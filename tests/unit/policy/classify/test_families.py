@@ -135,7 +135,7 @@ EXAMPLES = {
         "554 5.7.1 Client host rejected: too much spam from your network",
     ),
     "content-policy": ("554 Refused by policy", "554 Refused"),
-    "sick": ("452 No space left on device", "452 4.2.2 The mailbox is full"),
+    "disk-full": ("452 No space left on device", "452 4.2.2 The mailbox is full"),
     "filter-down": (
         "451 4.7.1 The milter is unavailable",
         "451 4.7.1 Greylisted by our content filter",

@@ -37,7 +37,7 @@ drain). It is bounded: other domains may follow.
 
 
 @dataclass(slots=True, kw_only=True)
-class Intake:
+class SpoolScan:
     """Scans the sources of one drain, and passes new mail on to its routes."""
 
     shared: SharedParts
