@@ -29,7 +29,7 @@ _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4}
 
 
 class _Stderr(LiteralConsole):
-    """Falls silent when its reader is gone: a drain goes on."""
+    """Falls silent when its reader is gone: a drain continues."""
 
     def on_broken_pipe(self) -> None:
         """Print no more."""

@@ -57,7 +57,7 @@ def window_of(
         ),
     ] = "",
 ) -> ReplayWindow:
-    """Return the window; UsageError for what is no time, or ends before it starts."""
+    """Return the window; UsageError for a bad time, or an end before its start."""
     since, until = require_time(delivered_since), require_time(delivered_until)
     if since and until and since > until:
         message = "--delivered-since is later than --delivered-until"

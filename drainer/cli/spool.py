@@ -161,8 +161,8 @@ def settle(
 
     That is the original of a copy, or the spool of an Exim: its server would deliver
     the mail again. drainer removes finished messages, and marks the recipients of
-    others that are done. A message that it tried and did not finish goes on hold; Exim
-    calls that frozen. Drain the queue to continue with it. Before drainer changes a
+    others that are done. It puts a message that it did not finish on hold; Exim calls
+    that frozen. Drain the queue to continue with it. Before drainer changes a
     message, it compares its whole content and its recipients with the ledger.
 
     Exit status: 0 settled; 2 usage, or the server runs; 5 a message that is like one of

@@ -255,7 +255,7 @@ _NEXT = {
 
 
 _LOCAL = "local-"
-"""How the rules of our own problems begin."""
+"""How the rules of our own problems start."""
 
 
 def _next_held(rule: str) -> str:

@@ -358,7 +358,7 @@ class PrimarySection(Section):
 
 
 def _check_server(text: str) -> tuple[str, int | None]:
-    """Return its host and port; ValueError, which names the key, if it is no server."""
+    """Return its host and port; ValueError, which names the key, if it is none."""
     try:
         return split_server(text)
     except UsageError as error:

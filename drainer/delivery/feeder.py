@@ -78,7 +78,7 @@ class Feeder:
     def close(self) -> None:
         """Feed nothing more.
 
-        If the drain goes on, other routes may need the messages that waited here.
+        If the drain continues, other routes may need the messages that waited here.
         """
         waited = self.fair_queue.close()
         waited += [each.delivery for each in self.ready_queue.close()]

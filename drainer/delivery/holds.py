@@ -1,6 +1,6 @@
 """Holds: what a drain takes on hold in a queue, and how it settles the queue after it.
 
-The order of writes: drainer writes the note durably, then the mail goes on hold;
+The order of writes: drainer writes the note durably, then it puts the mail on hold;
 drainer closes the ledger, then the queue is settled: what is finished is removed, and
 its server gets back what it may send. The next run, or ``drainer spool give-back``,
 repairs a crash in between.

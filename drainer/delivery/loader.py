@@ -92,7 +92,7 @@ class Loader:
     quarantine: Quarantine | None = None
     #: drainer reports deliveries to senders who asked for it: then it is copied as
     #: well.
-    tells: bool = False
+    reports_success: bool = False
     #: Copies of delivered mail that the primary may have lost.
     kept: Quarantine | None = None
 
@@ -106,7 +106,7 @@ class Loader:
         spooled, facts = delivery.spooled, delivery.facts
         if spooled is None or facts is None:
             return None
-        if self.tells and delivery.wants_success:
+        if self.reports_success and delivery.wants_success:
             return None
         return [
             (Transaction(delivery=part, spooled=spooled, facts=facts), None)
@@ -149,7 +149,7 @@ class Loader:
                 )
 
     def _needs_copy(self, delivery: Delivery) -> bool:
-        return delivery.confirms or (self.tells and delivery.wants_success)
+        return delivery.confirms or (self.reports_success and delivery.wants_success)
 
     def _kept(self, delivery: Delivery, spooled: SpooledMessage) -> Delivery:
         """Return the delivery of a message whose copy is kept, if there is room."""

@@ -153,7 +153,7 @@ class RouteDelivery:
             shared.settings.admission,
             self.settings.route.max_recipients,
             shared.quarantine,
-            tells=shared.settings.bouncing is not None,
+            reports_success=shared.settings.bouncing is not None,
             kept=shared.kept,
         )
 

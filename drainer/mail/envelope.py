@@ -89,7 +89,7 @@ def wire_mailbox(text: str) -> str:
     """Return the wire form of a mailbox that a server stored, quoted or not.
 
     Servers accept and store addresses that no dot-string or quoted string can be:
-    ``a..b@x``, ``x.@x``, ``"two words".x@x``. Quotes around a word are no part of it
+    ``a..b@x``, ``x.@x``, ``"two words".x@x``. Quotes around a word do not belong to it
     (RFC 5322 4.4). Raises AddressError as parse_mailbox does.
     """
     try:

@@ -81,7 +81,7 @@ def _require(count: int) -> None:
 async def aside(work: Callable[[], T], limit: float | None) -> T:
     """Run it in a thread of its own; return or raise what it returns or raises.
 
-    Raises TimeoutError after ``limit`` seconds; None is no limit. If it is cancelled or
+    Raises TimeoutError after ``limit`` seconds; None: no limit. If it is cancelled or
     too late, the thread continues alone and does not keep the process from ending: a
     dead file server may never answer.
     """

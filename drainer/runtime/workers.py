@@ -258,7 +258,7 @@ def run_child(descriptors: Sequence[int], environment: dict[str, str]) -> NoRetu
 
 
 def _report(number: int) -> None:
-    """Tell the parent a number. If it has ended, its link says so next."""
+    """Send the parent a number. If it has ended, its link says so next."""
     with suppress(OSError):
         os.write(_REPORT, _NUMBER.pack(number))
 

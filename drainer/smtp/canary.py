@@ -108,7 +108,7 @@ class _Interview:
         refusal = _refusal(mail)
         if refusal:
             return CanaryResult(outcome=CanaryOutcome.REFUSED, reply=refusal)
-        if not is_success(mail):  # what RCPT got then is no answer: "MAIL first"
+        if not is_success(mail):  # what RCPT got then does not count: "MAIL first"
             return CanaryResult(outcome=CanaryOutcome.UNCLEAR, reply=str(mail))
         replies = {to: await self.say(f"RCPT TO:<{to}>") for to in question.good}
         answer = CanaryResult(

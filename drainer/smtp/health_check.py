@@ -345,7 +345,7 @@ class _Interview:
         """Return verdict and hint: it must be refused, and permanently.
 
         Without a known-good address nothing else shows whether the user table is there.
-        If it accepts nothing, a refusal of this host is no answer about a recipient.
+        If it accepts nothing, a refusal of this host says nothing about a recipient.
         A primary that defers strangers says nothing about it: greylisting ends when the
         mail itself comes, and no check would ever see that.
         """

@@ -40,7 +40,7 @@ class HostChoice:
         self._open: Counter[Host] = Counter()
         self._sent: Counter[Host] = Counter()
         self._failed: dict[Host, float] = {}
-        #: Those whose last answer about a message was no delivery.
+        #: Those whose last answer about a message was not a delivery.
         self._unwilling: set[Host] = set()
         #: Refusals of us since the last delivery.
         self._refusals: Counter[Host] = Counter()

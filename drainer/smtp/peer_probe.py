@@ -2,7 +2,7 @@
 
 An LMTP server refuses EHLO and HELO in the same words as a broken SMTP server, and an
 SMTP server refuses LHLO. A port that expects TLS from the start says nothing at all.
-One more connection tells.
+One more connection shows it.
 """
 
 import asyncio

@@ -160,7 +160,7 @@ class OtlpExporter(Exporter[TraceSpan]):
         """Connect to nothing yet; ``report`` gets what an operator must know."""
         self._session = CollectorSession(TRACES, INTERVAL)
         self._encoder = ProtobufEncoder(resource)
-        #: Bytes of a request that are no span's, and for the lengths of its parts.
+        #: Bytes of a request that belong to no span, and for the lengths of its parts.
         self._overhead = len(self._encoder.request(())) + 8
         self._endpoint = redact_url(endpoint)
         self._report = report

@@ -3,7 +3,7 @@
 The primary quotes addresses in its replies, and drainer does so in its evidence. With
 hashes, every mailbox in such a text is hashed too, and so is a word in angle brackets
 (``<bob>: user unknown``). Where a local part of one of them, or of the message's own
-addresses, stands alone in the rest of the text, it is hashed as well.
+addresses, is alone in the rest of the text, it is hashed as well.
 """
 
 import hashlib

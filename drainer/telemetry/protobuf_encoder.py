@@ -1,7 +1,7 @@
 """Spans as OTLP/protobuf: an ExportTraceServiceRequest, field by field.
 
 The protobuf library takes several times as long for the attributes as for everything
-else. So their fields are encoded here, and stand behind what the library makes of the
+else. So their fields are encoded here, and follow what the library makes of the
 span: a reader takes the sum (protobuf, "Encoding", "Last One Wins"). What many spans
 share is encoded once.
 """

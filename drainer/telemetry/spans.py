@@ -1,7 +1,7 @@
 """A span, in plain values, and parts that spans have in common.
 
-It is no span of the SDK: that one is made to be filled while a program runs, and takes
-several times as long to make and to encode. Two modules encode ours, json_encoder and
+It is not a span of the SDK: that one is filled while a program runs, and takes several
+times as long to make and to encode. Two modules encode ours, json_encoder and
 protobuf_encoder; the tests compare them with the official encoder.
 """
 
@@ -83,7 +83,7 @@ class TraceSpan(Struct, frozen=True):
     kind: int = INTERNAL
     events: Sequence[SpanEvent] = ()
     links: Sequence[SpanLink] = ()
-    #: What error.type is; '' is no error.
+    #: What error.type is; '' without an error.
     error: str = ""
     #: The words of the error.
     words: str = ""

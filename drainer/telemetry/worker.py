@@ -39,7 +39,7 @@ MAX_WAIT = 10.0
 FEW = 500
 """Decisions that are worth a request at once; fewer wait for POLL."""
 RECENT = 60_000_000
-"""Microseconds: a log that starts tells what happened in this time before."""
+"""Microseconds: a log that starts has what happened in this time before."""
 
 
 def serve(link: socket.socket, order: ExportOrder, _: object) -> int:

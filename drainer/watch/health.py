@@ -78,7 +78,7 @@ async def _ask(route: Route, probe: HealthProbe) -> tuple[HealthReport, Observat
             health = await check(route, probe)
     except TimeoutError:
         pass
-    except HostLimit as limit:  # of this host: the watch goes on, and checks again
+    except HostLimit as limit:  # of this host: the watch continues and checks again
         why = str(limit)
     if health.findings and health.ready:
         return health, Observation(event=WatchEvent.GOOD, why="the primary is healthy")

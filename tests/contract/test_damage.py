@@ -297,7 +297,7 @@ def test_a_spool_that_may_be_listed_but_not_searched_is_refused(
 
 
 def postfix_of(root: Path, size: int) -> None:
-    """Write a queue file whose one line has so many octets, most of them a hole."""
+    """Write a queue file whose one line has so many bytes, most of them a hole."""
     front = record("T", ARRIVAL) + record("S", "s@example.com")
     front += record("R", "r@example.org") + record("M") + record("N", "A: b")
     piece = 128 * 1024 * 1024
@@ -315,7 +315,7 @@ def postfix_of(root: Path, size: int) -> None:
 
 
 def enlarge(name: str, root: Path, size: int) -> None:
-    """Let the victim be a message with a line of so many octets."""
+    """Let the victim be a message with a line of so many bytes."""
     if name == "postfix":
         postfix_of(root, size)
         return

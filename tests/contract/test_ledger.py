@@ -169,7 +169,7 @@ def test_a_message_recorded_twice_keeps_its_history(
 
 
 def test_a_reply_of_any_octets_is_kept(database_url: str, tmp_path: Path) -> None:
-    """NUL and octets that are no UTF-8 stop no ledger."""
+    """NUL and bytes that are no UTF-8 stop no ledger."""
 
     async def test(ledger: Ledger) -> None:
         delivery = await recorded(ledger, 1)

@@ -240,7 +240,7 @@ PENDING, DEFERRED = State.BOUNCE_PENDING.value, State.DEFERRED.value
 
 
 def test_a_breaker_comes_back_as_it_was_kept(run: Run) -> None:
-    """With all that it knew, whatever octets the primary sent; the latest of each."""
+    """With all that it knew, whatever bytes the primary sent; the latest of each."""
     spam = seen("554 5.7.23 SPF\x00 \u00fc fail %s", "u@x")
     breakers = [
         OPEN,

@@ -168,7 +168,7 @@ def listed(source: Source) -> dict[str, SpooledMessage]:
 
 
 def tree(root: Path) -> dict[Path, tuple[int, int, bytes]]:
-    """Return everything below a folder: modes, times and octets."""
+    """Return everything below a folder: modes, times and bytes."""
     result = {}
     for path in sorted(root.rglob("*")):
         status = path.lstat()
@@ -235,7 +235,7 @@ def test_every_message_is_listed_with_envelope_and_content(
 
 
 def test_content_may_be_read_again(kit: Kit, root: Path) -> None:
-    """A retry reads the same octets, held in memory or not."""
+    """A retry reads the same bytes, held in memory or not."""
     for size in (10, 100_000, 500_000):
         kit.write(root, b"2878E", "x", "y" * 70 * (size // 70))
         (spooled,) = kit.open(root).scan()
@@ -490,21 +490,21 @@ import sys
 from pathlib import Path
 from drainer.sources.registry import open_source
 source = open_source(sys.argv[1], options={})
-octets = sum(len(chunk) for each in source.scan() for chunk in each.content.chunks())
+total = sum(len(chunk) for each in source.scan() for chunk in each.content.chunks())
 status = Path("/proc/self/status").read_text()
-print(octets, status.partition("VmHWM:")[2].split()[0])
+print(total, status.partition("VmHWM:")[2].split()[0])
 """
 # Not ru_maxrss: it begins with the peak of the process that forked, which is ours.
 
 
 def measure(url: str) -> tuple[int, int]:
-    """Return the octets of a spool's content and the peak memory (KiB) of reading."""
+    """Return the bytes of a spool's content and the peak memory (KiB) of reading."""
     command = [sys.executable, "-c", MEASURE, url]
     done = subprocess.run(
         command, check=True, capture_output=True, text=True, timeout=300
     )
-    octets, peak = map(int, done.stdout.split())
-    return octets, peak
+    total, peak = map(int, done.stdout.split())
+    return total, peak
 
 
 @pytest.mark.parametrize("line", [78, 40_000_000], ids=["lines", "endless lines"])
@@ -516,6 +516,6 @@ def test_memory_does_not_grow_with_the_message(kit: Kit, root: Path, line: int) 
     _, least = measure(kit.open(root).url)
     small.unlink()
     kit.write(root, b"2878E", "x", body)
-    octets, peak = measure(kit.open(root).url)
-    assert octets >= size
+    total, peak = measure(kit.open(root).url)
+    assert total >= size
     assert peak - least < 16 * 1024

@@ -70,7 +70,7 @@ def test_every_message_is_listed_with_envelope_and_content(
 
 
 def test_content_may_be_read_again(store: Store, root: Path) -> None:
-    """A retry reads the same octets, held in memory or not."""
+    """A retry reads the same bytes, held in memory or not."""
     store.write(root, [("x", "y\n" * size) for size in (10, 50_000, 250_000)])
     for spooled in store.open(root).scan():
         assert content_of(spooled) == content_of(spooled)
@@ -176,6 +176,6 @@ def test_memory_does_not_grow_with_the_message(
     url = store.open(root).url
     _, least = measure(url)
     store.write(root, [("x", body)])
-    octets, peak = measure(url)
-    assert octets >= size
+    total, peak = measure(url)
+    assert total >= size
     assert peak - least < 16 * 1024

@@ -1,1 +1,1 @@
-"""Fuzzing: octets of any kind into every parser, for seconds or for hours."""
+"""Fuzzing: bytes of any kind into every parser, for seconds or for hours."""

@@ -86,7 +86,7 @@ def _real(name: str, patterns: tuple[str, ...]) -> list[bytes]:
 
 
 def _prepare(name: str, pattern: str, folder: Path) -> Run:
-    """Lay out a spool; return what scans it with other octets in that file."""
+    """Lay out a spool; return what scans it with other bytes in that file."""
     root = folder / "spool"
     two_messages(KITS[name], root)
     (path,) = files(root, (pattern,))

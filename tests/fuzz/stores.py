@@ -129,7 +129,7 @@ def _packed(folder: Path) -> Run:
 
 
 def _scanning(root: Path, file: str, opened: Callable[[Path], Source]) -> Run:
-    """Return what scans the store with other octets in that file."""
+    """Return what scans the store with other bytes in that file."""
 
     def run(data: bytes) -> None:
         (root / file).write_bytes(data)

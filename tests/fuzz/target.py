@@ -1,4 +1,4 @@
-"""What a fuzzer needs: a parser to feed, octets to begin with, ways to spoil them.
+"""What a fuzzer needs: a parser to feed, bytes to begin with, ways to spoil them.
 
 A target takes octets and returns, or raises: what a parser may raise for bad input
 is caught by the target, so that whatever leaves it is a finding.

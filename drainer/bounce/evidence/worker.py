@@ -199,7 +199,7 @@ async def _serve(link: socket.socket, settings: EvidenceSettings) -> None:
 
 def serve(link: socket.socket, order: EvidenceSettings, _: Sequence[int]) -> int:
     """Do tasks until the drain closes its end of the link (workers.JOBS)."""
-    os.dup2(2, 1)  # what a library prints is no result of the command
+    os.dup2(2, 1)  # what a library prints is not a result of the command
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     gc.freeze()  # so that forked processes have less to copy
     with contextlib.suppress(ConnectionError):

@@ -121,7 +121,7 @@ class Callout:
     async def _converse(self) -> ConnectFailure | HostLimit | None:
         """Ask on one session after another; return why none could be opened.
 
-        The primary, or this host, may limit the sessions: others go on.
+        The primary, or this host, may limit the sessions: others continue.
         """
         while not self._is_over:
             if not await self._rate_limiter.take_connection():

@@ -83,7 +83,7 @@ class LimitedScanner:
             raise ScannerFailure(self._words(error)) from None
         except ScannerFailure:
             raise
-        except Exception as error:  # noqa: BLE001 - a defect is no answer
+        except Exception as error:  # noqa: BLE001 - a defect is not an answer
             raise ScannerFailure(safe(repr(error))) from None
 
     def _words(self, error: Exception) -> str:

@@ -19,7 +19,7 @@ _R, _M, _A = schema.recipients.c, schema.messages.c, schema.attempts.c
 _FINAL = [state.value for state in FINAL]
 _LATER = ~_R.state.in_(_FINAL)
 LOCAL = "local-"
-"""How the rules begin that hold a message for a problem of its file."""
+"""How the rules start that hold a message for a problem of its file."""
 
 
 class RecordedStates(NamedTuple):

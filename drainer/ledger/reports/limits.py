@@ -47,7 +47,7 @@ class LimitCheck:
         self._run = run
         self._now = now
 
-    def stand(
+    def apply(
         self, permit: BouncePermit, sender: str, message: int, action: DsnAction
     ) -> BouncePermit:
         """Return what the bounce rules say now; what it permits counts."""
@@ -133,16 +133,16 @@ def _close(
     permits = [each.permit for each in closed.settlements]
     limits = make_limits(connection, permits, identity.run, now)
 
-    def stand(each: Settlement) -> Settlement:
+    def limit(each: Settlement) -> Settlement:
         if each.permit is None:
             return each
         sender = sender_of(closed.delivery.message.envelope, each.claimed.recipient)
-        permit = limits.stand(
+        permit = limits.apply(
             each.permit, sender, closed.delivery.seq, DsnAction.FAILED
         )
         return apply_permit(each, permit)
 
-    settlements = tuple(map(stand, closed.settlements))
+    settlements = tuple(map(limit, closed.settlements))
     WriteBatch()(
         connection, [closing_rows(replace(closed, settlements=settlements), identity)]
     )

@@ -39,7 +39,7 @@ from drainer.policy.recipient.state import Event, State, follow
 _R, _M = schema.recipients.c, schema.messages.c
 _E, _N = schema.evidence.c, schema.reports.c
 PENDING = State.BOUNCE_PENDING
-TOLD = (PENDING, State.BOUNCED)
+REPORTABLE = (PENDING, State.BOUNCED)
 """States in which there is something to report to a sender."""
 
 
@@ -58,7 +58,7 @@ class PendingBounce(NamedTuple):
 
 def find_pending(report: LedgerReader, filters: Filters) -> Iterator[PendingBounce]:
     """Yield pending bounces and what was reported, oldest message first."""
-    states = [state.value for state in TOLD]
+    states = [state.value for state in REPORTABLE]
     wanted = [state for state in filters.states or states if state in states]
     if not wanted:
         return
@@ -96,7 +96,7 @@ def apply_limits(
     permit: BouncePermit, each: PendingBounce, limits: LimitCheck
 ) -> BouncePermit:
     """Return the bounce decision, limits included; a report that it permits counts."""
-    return limits.stand(permit, each.sender, each.row["message"], DsnAction.FAILED)
+    return limits.apply(permit, each.sender, each.row["message"], DsnAction.FAILED)
 
 
 class OperatorDecision(Struct, frozen=True, kw_only=True):

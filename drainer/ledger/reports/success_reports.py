@@ -86,7 +86,7 @@ def answered(
     limits = make_limits(connection, [permit for _, permit in answers], run, now)
     for each, asked_ in answers:
         about = each.report
-        permit = limits.stand(
+        permit = limits.apply(
             asked_, about["sender"], about["message"], DsnAction(about["action"])
         )
         state = _STATES.get(permit.decision.answer, ASKED)

@@ -1,6 +1,6 @@
 """Decide whether the sender may get a bounce: rules G1 to G15, the first match decides.
 
-Pure. Backscatter destroys the backup's reputation, so the answer is no without proof.
+Pure. Backscatter destroys the backup's reputation, so without proof there is no bounce.
 What must not be reported is kept and shown, never dropped.
 """
 

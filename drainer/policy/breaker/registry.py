@@ -266,7 +266,7 @@ class BreakerRegistry:
     def leave(self, scope: str, now: datetime) -> None:
         """Leave no suspicion unanswered when a run ends.
 
-        A few refused messages, after others were delivered, are no reason to stop.
+        A few refused messages, after others were delivered, do not stop delivery.
         Refused XFORWARD is, if the primary never accepted anything.
         """
         breaker, memory = self.breaker(scope), self._histories.of(scope)

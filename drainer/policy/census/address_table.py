@@ -34,7 +34,7 @@ class AddressTable:
         self._mailboxes: set[str] = set()
         self._domains: Counter[str] = Counter()
         self._catch_all: set[str] = set()
-        #: Entries with an @ that are no address, and the first of them.
+        #: Entries with an @ that are not addresses, and the first of them.
         self.ignored, self.first_ignored = 0, ""
         #: One object for all recipients of which the same is said.
         self._listed = ExistenceAnswer(Existence.KNOWN, LISTED, name)

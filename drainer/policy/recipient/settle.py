@@ -249,7 +249,7 @@ def _is_proven(each: ClassifiedResult, context: SettleContext) -> bool:
 def _why_present(each: ClassifiedResult, context: SettleContext) -> str:
     """Return what speaks for a recipient that the primary says is absent; '' = nothing.
 
-    Then the primary is broken, as far as anyone can tell.
+    Then the primary is broken, as far as drainer knows.
     """
     if not says_absent(each.classification):
         return ""

@@ -66,7 +66,7 @@ class ArchiveSource:
     ) -> None:
         """Give the source of the unpacked files the URL of the archive.
 
-        ``skipped`` counts the members that are no mail, by their kind.
+        ``skipped`` counts the members that are not mail, by their kind.
         """
         self.url = url
         self.skipped = dict(skipped)
@@ -150,7 +150,7 @@ def open_archive(
     if ack is not None and keywords.setdefault(ack.keyword, "keep") != "keep":
         message = "drainer only reads an archive: ack can only be keep"
         raise UsageError(message, hint="unpack it yourself, and name the folder")
-    most = _octets(limit)
+    most = _parse_bytes(limit)
     try:
         resolved = Path(real_path(path))
     except OSError as error:
@@ -174,7 +174,7 @@ def open_archive(
         raise
 
 
-def _octets(text: str) -> int:
+def _parse_bytes(text: str) -> int:
     try:
         return parse_size(text)
     except ValueError as error:

@@ -196,7 +196,7 @@ class OpenFiles:
         return opened
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Start."""
         return self
 
     def __exit__(self, *_: object) -> None:

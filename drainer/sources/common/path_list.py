@@ -31,7 +31,7 @@ _BODIES = {"7BIT": "7bit", "8BITMIME": "8bit"}
 class ListedPath(NamedTuple):
     """One address of a field."""
 
-    #: Without angle brackets; it may be no mailbox.
+    #: Without angle brackets; it may not be a mailbox.
     text: str
     #: By name, in upper case.
     parameters: Mapping[str, str]

@@ -7,7 +7,7 @@ Exchange X-Sender with X-Receiver. If the trusted fields name two envelopes that
 drainer takes none of them: the operator names the fields.
 
 All fields of a kind count, and each may list several addresses. ``<>`` and
-MAILER-DAEMON without a domain are the null sender. An empty field is no sender.
+MAILER-DAEMON without a domain are the null sender. An empty field names no sender.
 """
 
 from collections.abc import Iterator, Sequence

@@ -18,11 +18,11 @@ from drainer.runtime import databases
 from drainer.sources.database import schema
 from drainer.sources.database.text_column import (
     WIDE_CHARSETS,
+    bytes_of,
     charset_of,
-    has_octets,
+    has_bytes,
     is_charset,
-    is_stored_octets,
-    octets_of,
+    is_stored_bytes,
     type_of,
 )
 
@@ -175,7 +175,7 @@ def bind(connection: sa.Connection, mapping: TableMapping) -> BoundMapping:
     is_each = dialect in ("mysql", "mariadb")  # elsewhere the database has one
     return BoundMapping(
         source=found,
-        columns=_as_octets(columns, dialect, charset),
+        columns=_as_bytes(columns, dialect, charset),
         children=children,
         open_states=_open_states(connection, columns, mapping),
         charsets={
@@ -215,7 +215,7 @@ TEXTS = ("reverse_path", "recipients", *_EXTRAS)
 """Parts that are read as bytes if they are text, and decoded by text_of."""
 
 
-def _as_octets(
+def _as_bytes(
     columns: Dict[str, sa.ColumnElement[Any]], dialect: str, charset: str
 ) -> dict[str, sa.ColumnElement[Any]]:
     """Return the columns, with the bytes of those that are text."""
@@ -223,8 +223,8 @@ def _as_octets(
     if dialect == "sqlite":
         parts = ("content",) if charset == "UTF-8" else ()
     return {
-        part: octets_of(column, dialect)
-        if part in parts and has_octets(column, dialect)
+        part: bytes_of(column, dialect)
+        if part in parts and has_bytes(column, dialect)
         else column
         for part, column in columns.items()
     }
@@ -323,7 +323,7 @@ def _check_types(
     columns: Dict[str, sa.ColumnElement[Any]], mapping: TableMapping
 ) -> None:
     content = columns["content"].type
-    if not (is_stored_octets(content) or isinstance(content, sa.types.NullType)):
+    if not (is_stored_bytes(content) or isinstance(content, sa.types.NullType)):
         _wrong(mapping, "content", content, "bytes or text")
     if columns["id"].type.python_type in (bytes, float, bool):
         _wrong(mapping, "id", columns["id"].type, "a whole number, text or UUID")

@@ -19,8 +19,8 @@ from drainer.sources.database.mapping import (
 from drainer.sources.database.rows import HEAD_BYTES, message_of
 from drainer.sources.database.store import DatabaseStore
 from drainer.sources.database.text_column import (
-    has_octets,
-    octets_of,
+    bytes_of,
+    has_bytes,
     text_of,
 )
 
@@ -112,7 +112,7 @@ class RowReader:
         address = table.c[mapping.columns["recipients"]]
         columns: list[sa.ColumnElement[Any]] = [
             parent.label("parent"),
-            _octets(address, connection).label("forward_path"),
+            _bytes_of(address, connection).label("forward_path"),
         ]
         if mapping.recipients_state:
             columns.append(table.c[mapping.recipients_state].label("child_state"))
@@ -173,13 +173,13 @@ def _size(
     return sa.case((is_blob, sa.func.length(stored)), else_=length)
 
 
-def _octets(
+def _bytes_of(
     column: sa.ColumnElement[Any], connection: sa.Connection
 ) -> sa.ColumnElement[Any]:
     dialect = connection.dialect.name
-    if dialect == "sqlite" or not has_octets(column, dialect):
+    if dialect == "sqlite" or not has_bytes(column, dialect):
         return column
-    return octets_of(column, dialect)
+    return bytes_of(column, dialect)
 
 
 def _with_texts(row: sa.RowMapping, charsets: Mapping[str, str]) -> Row:

@@ -213,7 +213,7 @@ def _children(mapping: TableMapping, value: object) -> Iterable[Mapping[str, Any
 
 
 def _split(value: str, delimiter: str) -> list[str]:
-    """Return the parts of a list; a quoted delimiter is no end of a part."""
+    """Return the parts of a list; a quoted delimiter does not end a part."""
     parts = value.split(delimiter)
     found: list[list[str]] = []
     is_open = False

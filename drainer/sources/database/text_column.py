@@ -35,7 +35,7 @@ _TEXT_FIELDS: Final = frozenset((249, 250, 251, 252, 253, 254))
 """pymysql.constants.FIELD_TYPE: all texts, and the bytes too."""
 
 
-def is_stored_octets(kind: sa.types.TypeEngine[Any]) -> bool:
+def is_stored_bytes(kind: sa.types.TypeEngine[Any]) -> bool:
     """Return whether a type is text or bytes."""
     try:
         return isinstance(kind, sa.String) or kind.python_type is bytes
@@ -43,14 +43,14 @@ def is_stored_octets(kind: sa.types.TypeEngine[Any]) -> bool:
         return False
 
 
-def has_octets(column: sa.ColumnElement[Any], dialect: str) -> bool:
+def has_bytes(column: sa.ColumnElement[Any], dialect: str) -> bool:
     """Return whether a column must be asked for as bytes: a text; any in SQLite."""
     kind = column.type
     is_text = isinstance(kind, sa.String) and not isinstance(kind, sa.Enum)
     return is_text or dialect == "sqlite"
 
 
-def octets_of(column: sa.ColumnElement[Any], dialect: str) -> sa.ColumnElement[bytes]:
+def bytes_of(column: sa.ColumnElement[Any], dialect: str) -> sa.ColumnElement[bytes]:
     """Return the expression for the bytes of such a column."""
     if dialect == "postgresql":
         encoding = sa.func.getdatabaseencoding()

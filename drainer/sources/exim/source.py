@@ -132,7 +132,7 @@ class EximSpool(QueueDirectory[EximEntry]):
         return stem_of(place.name)
 
     def entries(self) -> Iterator[QueueEntry]:
-        """Yield each ``-H``, each ``-D`` without one, and what is no regular file."""
+        """Yield each ``-H``, each ``-D`` without one, and each irregular file."""
         for entry in super().entries():
             parts, name = entry.place
             stem = stem_of(name)

@@ -108,7 +108,7 @@ def _explain(
         uuid=name,
         needs_tls=found.get("force_tls") is True,
         fault=fault,
-        stable=tuple(map(_octets, (name, repr(seconds), reverse_path, *paths))),
+        stable=tuple(map(_bytes_of, (name, repr(seconds), reverse_path, *paths))),
     )
 
 
@@ -130,7 +130,7 @@ def _name(value: object) -> str:
     return value
 
 
-def _octets(text: str) -> bytes:
+def _bytes_of(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 

@@ -101,7 +101,7 @@ def _contents(descriptor: int, size: int, packed: str) -> Iterator[bytes]:
 def differs_in_size(file: MaildirFile, name: MaildirName) -> bool:
     """Return whether the file is shorter than its name says (``,S=``).
 
-    That alone is no damage: tools change line ends, and copies keep the name.
+    That alone is not damage: tools change line ends, and copies keep the name.
     """
     is_known = file.is_whole or not file.packed
     return name.size_bytes is not None and is_known and file.size < name.size_bytes

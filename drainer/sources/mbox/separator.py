@@ -74,7 +74,7 @@ _ODD = (
     rb"(?!From[ \t\r\n])(?i:from)"
     rb"(?=[ \t\v\f\r\n\xa0]|\xc2[\x85\xa0]|\xe2\x80[\x80-\x8f\xaf]|\xe3\x80\x80)"
 )
-"""The word in other letters, or with a blank behind it that is no space of ASCII."""
+"""The word in other letters, or with a blank behind it that is not an ASCII space."""
 _ODD_CANDIDATE = re.compile(rb"\n(?:\x01{4}[\r\n]|%s)" % _ODD)
 _LINE = re.compile(
     rb"(?:From(?=[ \t\r\n])|(?P<odd>%s))(?P<rest>[^\r\n]*)(?P<end>\r\n|\n|\r)" % _ODD

@@ -96,7 +96,7 @@ def _explain(fields: dict[str, str]) -> EnvelopeFile:
     target = fields.get("rcpt", fields["dest"]) if is_local else fields["dest"]
     sender, orcpt = fields["sender"], _parameter(fields.get("dsn-orcpt", ""))
     recipient = recipient_of(
-        _octets(target),
+        _bytes_of(target),
         _form(target),
         orcpt=f"rfc822;{orcpt}" if orcpt else "",
         notify=_notify(fields.get("dsn-notify", "")),
@@ -104,7 +104,7 @@ def _explain(fields: dict[str, str]) -> EnvelopeFile:
     ret = fields.get("dsn-ret", "").upper()
     reverse_path, fault = "", ""
     if sender != "@":
-        reverse_path, fault = mailbox_of(_octets(sender), _form(sender))
+        reverse_path, fault = mailbox_of(_bytes_of(sender), _form(sender))
     envelope = Envelope(
         reverse_path=reverse_path,
         recipients=(recipient,),
@@ -118,7 +118,7 @@ def _explain(fields: dict[str, str]) -> EnvelopeFile:
         client=_client(fields),
         login=_text(fields.get("username", "")),
         problem=_problem(fields, fault),
-        stable=tuple(map(_octets, stable)),
+        stable=tuple(map(_bytes_of, stable)),
     )
 
 
@@ -149,12 +149,12 @@ def _notify(text: str) -> tuple[str, ...]:
     return notify_of(flags, _NOTIFY)
 
 
-def _octets(stored: str) -> bytes:
+def _bytes_of(stored: str) -> bytes:
     return stored.encode("utf-8", "surrogateescape")
 
 
 def _text(stored: str) -> str:
-    return text_of(_octets(stored))
+    return text_of(_bytes_of(stored))
 
 
 def _form(stored: str) -> MailboxForm:
@@ -163,4 +163,4 @@ def _form(stored: str) -> MailboxForm:
 
 
 def _parameter(stored: str) -> str:
-    return "" if stored == "@" else parameter_of(_octets(stored))
+    return "" if stored == "@" else parameter_of(_bytes_of(stored))

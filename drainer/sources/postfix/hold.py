@@ -109,7 +109,7 @@ class PostfixHold(PostfixQueue):
         self._put_on_hold(wanted.keys())
         now = {name: self._identity_in_hold(name) for name in identities}
         held = {name for name, identity in identities.items() if now[name] == identity}
-        self._note.held(sorted(held))
+        self._note.record_held(sorted(held))
         # An id was reused between the check and the move, or it is absent.
         others = [name for name in identities if name not in held]
         self._release(others)

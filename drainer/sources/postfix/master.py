@@ -8,8 +8,8 @@ drainer takes the same lock while it drains a stopped queue in place, and writes
 number there as master does (master.c). So ``postfix start`` says that the mail system
 is running, and ``postfix stop`` ends the drain in order. If the drain takes longer than
 the five seconds that the script waits, the script may kill the process group of that
-number. A drain that leads none goes on to its end, within its grace period. Either way
-what it has begun is on hold.
+number. A drain that leads none ends by itself, within its grace period. Either way what
+it has begun is on hold.
 """
 
 import os

@@ -95,7 +95,7 @@ class HoldNote:
         """Record what others hold and drainer sends: queue id -> identity; durable."""
         self._add(f"found {_word(n)} {each}" for n, each in identities.items())
 
-    def held(self, names: Iterable[str]) -> None:
+    def record_held(self, names: Iterable[str]) -> None:
         """Record what is on hold now."""
         self._add(f"held {_word(name)}" for name in names)
 

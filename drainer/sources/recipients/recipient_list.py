@@ -30,18 +30,18 @@ class ListSummary(NamedTuple):
     """A list as people see it."""
 
     name: str
-    #: None: it does not tell.
+    #: None: unknown.
     entries: int | None
     age: timedelta | None
     is_too_old: bool
-    #: Entries with an @ that are no address.
+    #: Entries with an @ that are not addresses.
     ignored: int = 0
 
 
 def age_of(path: Path | None) -> timedelta | None:
     """Return how long ago a file was changed; None if it cannot be seen any more.
 
-    None also for a list that is no file: it is always current.
+    None also for a list that is not a file: it is always current.
     """
     if path is None:
         return None
@@ -57,7 +57,7 @@ class LoadedList:
     def __init__(
         self, table: AddressTable, ignored: int, path: Path | None = None
     ) -> None:
-        """Take a filled table, how many lines are no entry, and its file, if any.
+        """Take a filled table, how many lines are not entries, and its file, if any.
 
         Raises UsageError for a table without an entry: it would decide nothing.
         """

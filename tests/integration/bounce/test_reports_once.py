@@ -103,7 +103,7 @@ class Killer:
 def test_killed_while_the_relay_answers(
     bench: Refusing, step: str, reply: str, copies: int
 ) -> None:
-    """Only after the final dot it comes again, the same octets by the same name."""
+    """Only after the final dot it comes again, the same bytes by the same name."""
     killer = Killer(reply)
     answers: dict[str, Any] = {step: killer}
     bench.relay.script = Script(**answers)

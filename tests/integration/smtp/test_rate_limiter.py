@@ -407,7 +407,7 @@ def test_who_waits_is_not_overtaken() -> None:
 
 
 def test_unlimited_never_waits() -> None:
-    """Neither messages nor octets."""
+    """Neither messages nor bytes."""
 
     async def hurry() -> float:
         throttle = RateLimiter()
@@ -422,7 +422,7 @@ def test_unlimited_never_waits() -> None:
     assert run(hurry()) < 0.01
 
 
-# ---- octets
+# ---- bytes
 
 
 SIZES = st.lists(st.integers(0, 30_000), max_size=12)

@@ -412,7 +412,7 @@ def test_a_zip_that_lies_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_bomb_is_refused_before_it_has_gone_off(tmp_path: Path) -> None:
-    """By the octets that came out, whatever the archive says."""
+    """By the bytes that came out, whatever the archive says."""
     zeros = member("mail/new/2", bytes(5_000_000))
     plain = tar_of(tmp_path / "x.tar", zeros).read_bytes()
     for end, data in {".gz": gzip.compress(plain), ".xz": lzma.compress(plain)}.items():

@@ -544,7 +544,7 @@ def test_a_note_keeps_what_still_counts(tmp_path: Path) -> None:
     path = tmp_path / "locks" / "note"
     note = HoldNote(path)
     note.taking({"1A": "a" * 32, "2B": "b" * 32, "3C": "c" * 32})
-    note.held(["1A", "2B"])
+    note.record_held(["1A", "2B"])
     note.back(["1A"])
     copy = pickle.loads(pickle.dumps(note))  # noqa: S301 - our own
     held, noted = HoldEntry("b" * 32, held=True), HoldEntry("c" * 32, held=False)

@@ -698,7 +698,7 @@ def test_a_note_keeps_any_name_of_a_file(tmp_path: Path, name: str) -> None:
     """An attacker may have named it."""
     note = HoldNote(tmp_path / "note")
     note.taking({name: "a" * 32})
-    note.held([name])
+    note.record_held([name])
     note.found({"ours": "b" * 32})
     note.close()
     again = HoldNote(tmp_path / "note")

@@ -27,7 +27,7 @@ class _Handler(socketserver.BaseRequestHandler):
     server: "CuttingProxy"
 
     def handle(self) -> None:
-        """Pass octets on in both directions, until an end or a cut."""
+        """Pass bytes on in both directions, until an end or a cut."""
         client, writes = self.request, False
         with socket.create_connection(self.server.behind) as upstream:
             while True:

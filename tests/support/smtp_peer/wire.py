@@ -21,7 +21,7 @@ class Wire(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
         self.buffer = bytearray()
-        #: When so many octets came.
+        #: When so many bytes came.
         self.arrived: list[tuple[float, int]] = []
         self.ended = False
 

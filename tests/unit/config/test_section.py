@@ -19,6 +19,7 @@ from drainer.config.recipients import ListSection, RecipientsSection
 from drainer.config.render import sections
 from drainer.config.scan import ScannerSection
 from drainer.config.section import Section
+from drainer.config.telemetry import TelemetrySection
 from drainer.config.throttle import BreakerSection, RetrySection, ThrottleSection
 from drainer.delivery.content_scan.protocol import ScannerSettings
 from drainer.delivery.pacing.load import LoadSource
@@ -35,6 +36,7 @@ from drainer.smtp.dane import DaneSettings
 from drainer.smtp.route import Route, Timeouts
 from drainer.smtp.tls import TlsFiles
 from drainer.sources.recipients.list_spec import DirectorySpec, ListSpec
+from drainer.telemetry import ExportOrder
 from tests.support.rows import every_row
 
 VALUES: tuple[tuple[type[Section], type[Any], str, str], ...] = (
@@ -69,6 +71,7 @@ VALUES: tuple[tuple[type[Section], type[Any], str, str], ...] = (
     (BounceSection, EvidenceSettings, "{}", "servers hostname private"),
     (BounceSection, DnsServers, "dns_{}", "addresses budget"),
     (BounceSection, DaneSettings, "dns_{}", "required addresses"),
+    (TelemetrySection, ExportOrder, "{}", "ledger locks rehearsal"),
     (RecipientsSection, DirectorySpec, "{}", "lists delimiters"),
     (ListSection, ListSpec, "{}", ""),
     (ScannerSection, HoldRule, "{}", "hold"),

@@ -23,7 +23,7 @@ CUTS = st.lists(st.integers(0, 60), max_size=6)
 
 
 def chunks_of(data: bytes, cuts: Sequence[int]) -> list[bytes]:
-    """Divide octets at these places."""
+    """Divide bytes at these places."""
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     return [data[a:b] for a, b in pairwise(edges)]
 
@@ -108,7 +108,7 @@ def test_received_fields_are_counted_in_the_header_only(every: int) -> None:
 
 
 def test_8bit_in_the_header_is_told_apart() -> None:
-    """A header of 8-bit octets and a body of them are two things."""
+    """A header of 8-bit bytes and a body of them are two things."""
     assert survey([b"A: \xff\r\n\r\nb"]).header_8bit
     assert not survey([b"A: b\r\n\r\n\xff"]).header_8bit
 

@@ -104,7 +104,7 @@ def groups_of(data: bytes) -> list[dict[str, str]]:
 
 
 def original_of(data: bytes) -> bytes:
-    """Return the octets of the third part, decoded."""
+    """Return the bytes of the third part, decoded."""
     third = parts(data)[2]
     if third.get_content_type() == "message/rfc822":
         raw = data.split(b"\r\n\r\n", 3)

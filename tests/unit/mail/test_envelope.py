@@ -166,7 +166,7 @@ def test_a_recipient_is_collected_once() -> None:
 
 
 def test_a_domain_is_no_longer_than_a_name_can_be() -> None:
-    """255 octets (RFC 5321 4.5.3.1.2): it is a key of the ledger, too."""
+    """255 bytes (RFC 5321 4.5.3.1.2): it is a key of the ledger, too."""
     longest = "a@" + ".".join(["x" * 63] * 3) + "." + "y" * 63
     assert parse_mailbox(longest) == longest
     german = ".".join(["\u00fc" * 32] * 4)
@@ -176,7 +176,7 @@ def test_a_domain_is_no_longer_than_a_name_can_be() -> None:
 
 
 def test_a_label_is_no_longer_than_the_dns_allows() -> None:
-    """63 octets as an A-label (RFC 1035 2.3.4)."""
+    """63 bytes as an A-label (RFC 1035 2.3.4)."""
     for label in ("x" * 63, "\u00fc" * 50):
         assert parse_mailbox(f"a@{label}.org") == f"a@{label}.org"
     for label in ("x" * 64, "\u00fc" * 60):

@@ -33,7 +33,7 @@ def test_a_common_name_is_not_a_name(tmp_path: Path) -> None:
 
 
 def test_what_is_no_certificate_is_said_to_be_none() -> None:
-    """Any octets may come from a peer."""
+    """Any bytes may come from a peer."""
     facts = describe(b"\x00 no certificate")
     assert facts["subject"].startswith("unreadable: ")
     assert facts["not_after"] == ""

@@ -1,4 +1,4 @@
-"""MAIL and RCPT as octets, with what the primary offers and nothing else."""
+"""MAIL and RCPT as bytes, with what the primary offers and nothing else."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime

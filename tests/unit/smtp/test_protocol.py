@@ -1,4 +1,4 @@
-"""Replies cut out of what arrives: any octets, in any pieces, without end."""
+"""Replies cut out of what arrives: any bytes, in any pieces, without end."""
 
 import asyncio
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""XCLIENT and XFORWARD as octets: what the primary learns of the original client."""
+"""XCLIENT and XFORWARD as bytes: what the primary learns of the original client."""
 
 from typing import Any
 

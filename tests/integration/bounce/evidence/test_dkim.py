@@ -381,7 +381,7 @@ def test_a_broken_signature_is_no_evidence(dns: Resolver, value: bytes) -> None:
 
 @given(st.binary(max_size=200))
 def test_no_signature_raises(value: bytes) -> None:
-    """Not even for random octets in it."""
+    """Not even for random bytes in it."""
     nobody = DnsServers(addresses=("127.0.0.1",), port=1, timeout=0.1)
     message = b"DKIM-Signature: " + value.replace(b"\n", b"") + b"\r\n" + MESSAGE
     try:

@@ -391,7 +391,7 @@ SIGNED: Final = zone_of({"test._domainkey.sender.example": [("TXT", PUBLIC)]}).a
 
 
 def test_a_signed_message_is_proven() -> None:
-    """From the octets to the verdict."""
+    """From the bytes to the verdict."""
     facts = asked(SIGNED, sign())
     evidence = judge(facts, RECIPIENT, TrustSettings())
     assert (evidence.strength, evidence.by) == (Strength.PROVEN, "V4")

@@ -73,7 +73,7 @@ def test_an_impossible_rate_says_what_is_possible(text: str) -> None:
 
 
 def test_messages_have_no_unit_of_size() -> None:
-    """5MB/second is a rate of octets."""
+    """5MB/second is a rate of bytes."""
     with pytest.raises(ValueError, match=r"write e.g. 20/second, 90/minute, 1000/hour"):
         parse_rate("5MB/second")
 

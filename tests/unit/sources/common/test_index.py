@@ -18,7 +18,7 @@ _NAMES = st.binary(min_size=1, max_size=6).map(
 def test_every_path_of_a_key_is_found_and_no_other(
     names: list[tuple[str, str, str]], absent: str
 ) -> None:
-    """Whatever octets names have, and however often one stands there."""
+    """Whatever bytes names have, and however often one stands there."""
     listed = [(key, f"{folder}/{name}") for key, folder, name in names]
     found = PathIndex(lambda: listed)
     for key in (*(key for key, _ in listed), absent):

@@ -418,7 +418,7 @@ def test_cutting_does_not_depend_on_chunks(
 
 @given(st.binary(max_size=300), st.sampled_from(["", "mx2.backup.example"]))
 def test_arbitrary_headers_never_crash(head: bytes, host: str) -> None:
-    """Any octets give a trace; its ranges lie in order within the header."""
+    """Any bytes give a trace; its ranges lie in order within the header."""
     rules = TraceRules(backup_host=host)
     for text in (head, b"Delivered-To:" + head, b"Received:" + head):
         trace = read_trace(text, rules)

@@ -20,7 +20,7 @@ PLACE = FilePlace(("input", "1"), f"{STEM}-H")
 def message_of(
     data: bytes, journal: tuple[bytes, ...] = (), *, locked: bool = False
 ) -> EximEntry:
-    """Return the message of a -H file's octets."""
+    """Return the message of a -H file's bytes."""
     files = EximFiles(parse_header(data), journal=journal, is_locked=locked)
     return described(files)
 

@@ -1,4 +1,4 @@
-"""Any octets in a dump of postcat: a message, or a problem with a name."""
+"""Any bytes in a dump of postcat: a message, or a problem with a name."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -21,7 +21,7 @@ def message_of(
     log: bool = False,
     age: float = 0.0,
 ) -> PostfixEntry:
-    """Return the message of a queue file's octets."""
+    """Return the message of a queue file's bytes."""
     parsed = parse_whole(data)
     parsed.mode, parsed.modified = mode, time.time() - age
     return describe(parsed, FilePlace((queue, "2"), "2878E21E2F1"), bounce_log=log)

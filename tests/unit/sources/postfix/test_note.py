@@ -18,7 +18,7 @@ def test_what_a_failed_write_leaves_is_cut_off_by_the_next(tmp_path: Path) -> No
     writable = note.descriptor
     note.descriptor = os.open(path, os.O_RDONLY)
     with pytest.raises(SourceError, match="cannot use"):
-        note.held(["A1"])
+        note.record_held(["A1"])
     with path.open("ab") as file:
         file.write(b"taking B2 tw")  # a part had been written before it failed
     os.close(note.descriptor)

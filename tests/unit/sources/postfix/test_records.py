@@ -1,4 +1,4 @@
-"""Postfix queue files as octets: records, pointers, segments, and damage."""
+"""Postfix queue files as bytes: records, pointers, segments, and damage."""
 
 import base64
 import hashlib
@@ -152,7 +152,7 @@ def test_a_missing_body_is_no_fault() -> None:
 
 
 def test_octets_of_the_content_are_not_touched() -> None:
-    """NUL, bare CR and 8-bit octets pass as they are."""
+    """NUL, bare CR and 8-bit bytes pass as they are."""
     text = b"A: \xff\n\n\0\r.\xc3\xa9\n"
     assert content_of(queue_file(text=text)) == b"A: \xff\r\n\r\n\0\r.\xc3\xa9\r\n"
 
@@ -283,7 +283,7 @@ def check_any(data: bytes) -> None:
 
 @given(st.binary(max_size=2000))
 def test_arbitrary_octets_never_crash_the_parser(data: bytes) -> None:
-    """Any octets give a message with a problem, soon."""
+    """Any bytes give a message with a problem, soon."""
     check_any(data)
 
 
