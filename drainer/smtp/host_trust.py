@@ -19,8 +19,8 @@ class HostTrust:
     waits_for_dot: bool = False
     #: Most messages in one session.
     max_messages: int = sys.maxsize
-    #: After how many messages the host ended a session last, and when.
-    _ended: tuple[int, float] = (0, 0.0)
+    #: How it ended a session last, unless one message was the cause.
+    _end: "_SessionEnd | None" = None
     #: What was learned and is not recorded yet: rule, and a sentence.
     news: list[tuple[str, str]] = field(default_factory=list)
 
@@ -41,18 +41,40 @@ class HostTrust:
     def end_session(self, messages: int, opened: float, why: str) -> None:
         """Note that the host ended a session after this many messages.
 
-        A later session that ends so too shows a limit: later ones end before the host
-        does it. A single end shows nothing, because a restart or one message may be
-        the cause. ``opened`` and the end are by time.monotonic().
+        A single end shows nothing, because a restart or one message may be the cause:
+        ``judge_alone`` tells. ``opened`` and the end are by time.monotonic().
         """
-        before, at = self._ended
-        self._ended = messages, time.monotonic()
-        if before == messages < self.max_messages and opened > at:
-            self.max_messages = messages
-            some = "one message" if messages == 1 else f"{messages} messages"
+        last = self._end
+        is_repeated = last and last.messages == messages and opened > last.at
+        self._end = _SessionEnd(messages, time.monotonic(), why, bool(is_repeated))
+
+    def judge_alone(self, *, ended: bool) -> None:
+        """Learn from a message that went alone whether the host limits its sessions.
+
+        Two sessions ended alike, and then it was taken: later sessions end before the
+        host does it. If it ``ended`` its own session, the host has no such limit.
+        """
+        last = self._end
+        if ended:
+            self._end, self.max_messages = None, sys.maxsize
+        elif last and last.is_repeated and last.messages < self.max_messages:
+            self.max_messages = last.messages
+            some = "one message" if last.messages == 1 else f"{last.messages} messages"
             words = f"drainer ends each session after {some}, as the primary does"
-            self.news.append(("session-limit", f"{words}: {why}"))
+            self.news.append(("session-limit", f"{words}: {last.why}"))
 
     def trusted(self, extensions: dict[str, str]) -> dict[str, str]:
         """Return the announced extensions that drainer uses."""
         return {k: v for k, v in extensions.items() if k not in self.ignored}
+
+
+@dataclass(frozen=True, slots=True)
+class _SessionEnd:
+    """A session that the host ended."""
+
+    messages: int
+    #: By time.monotonic().
+    at: float
+    why: str
+    #: The one before ended after as many messages.
+    is_repeated: bool

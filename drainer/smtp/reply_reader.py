@@ -249,6 +249,9 @@ class ReplyReader:
         same message is sent again, at once; in the latter case alone, so that a message
         which is itself the cause is known.
         """
+        ends = transaction.answers(_ends_session)
+        if ends and not before and transaction.delivery.alone:
+            self._trust.judge_alone(ended=True)
         if self.misstep is not None:
             stage, answer = self.misstep
             if stage is Stage.DOT:  # of the message before
@@ -257,7 +260,7 @@ class ReplyReader:
                 self._trust.distrust(PIPELINING, self.loss.detail)
                 answer = Lost(reason=EXTENSION, detail=self.loss.detail)
             transaction.void(stage, answer)
-        elif before and (ends := transaction.answers(_ends_session)):
+        elif before and ends:
             if not transaction.spoilt:  # else the message before it is the cause
                 self._trust.end_session(before, self._opened, str(ends[0]))
             self.broken = True

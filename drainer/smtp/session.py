@@ -155,6 +155,8 @@ class Session:
             self._replies.take_back(
                 transaction, before=before, pipelined=self._pipelining
             )
+        elif transaction.delivery.alone:
+            self.trust.judge_alone(ended=False)
         if self._replies.forgive_parameters(transaction):
             self.extensions = self.trust.trusted(self.extensions)
         # Only for twins: every path has ended the others.

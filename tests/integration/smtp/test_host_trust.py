@@ -135,6 +135,27 @@ def test_a_message_that_ends_every_session_shortens_none(
     assert server.connections <= 3 * len(evil)
 
 
+@pytest.mark.parametrize("step", [BYE, Drop()], ids=["421", "drop"])
+def test_messages_that_end_two_sessions_alike_are_no_limit(
+    peer: StartPeer, bench: Bench, step: Step
+) -> None:
+    """Each is the second of its session; that it ends its own, too, clears the host."""
+    server = peer(
+        mail=lambda view: step if "evil" in str(view.command.line) else "250 ok"
+    )
+    bench.port = server.port
+    bench.configure(primary={"connections": 1}, **NO_PAUSE)
+    for n, path in enumerate(PATHS):
+        bench.add(
+            path,
+            sender="s@evil.example" if n in (1, 3, 5) else "s@example.com",
+            text=b"Subject: hello\n\n" + b"x" * n + b"\n",
+        )
+    assert bench.drain("--order", "smallest").code == 5
+    assert len(sent(server)) == len(PATHS) - 3
+    assert server.connections <= 3 * 3
+
+
 def _sender(view: View) -> str:
     return view.message.reverse_path if view.message else ""
 
