@@ -30,7 +30,6 @@ NOTHING = ContentFacts(
     size_bytes=0,
     has_8bit=False,
     header_8bit=False,
-    has_nul=False,
     bare_newlines=0,
     hops=0,
 )

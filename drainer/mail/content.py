@@ -35,7 +35,7 @@ class ContentSurvey:
     def __init__(self, *, digest: bool = False) -> None:
         """Start empty; ``digest`` also computes the SHA-256."""
         self._size = self._bare = 0
-        self._nul = self._8bit = self._head_8bit = self._attached = False
+        self._8bit = self._head_8bit = self._attached = False
         self._head = bytearray()
         self._hops: int | None = None
         self._after_cr = False
@@ -46,7 +46,6 @@ class ContentSurvey:
         if not chunk:
             return
         self._size += len(chunk)
-        self._nul = self._nul or b"\0" in chunk
         if not self._8bit and not chunk.isascii():
             self._8bit = True
         if self._hops is None:
@@ -87,7 +86,6 @@ class ContentSurvey:
             size_bytes=self._size,
             has_8bit=self._8bit,
             header_8bit=self._head_8bit,
-            has_nul=self._nul,
             bare_newlines=self._bare,
             hops=self._hops or 0,
             has_attachment=self._attached,

@@ -114,7 +114,6 @@ class ContentFacts(NamedTuple):  # a tuple is fast to send between processes
     has_8bit: bool
     #: 8-bit bytes in the header section.
     header_8bit: bool
-    has_nul: bool
     bare_newlines: int
     #: Number of Received fields (RFC 5321 6.3).
     hops: int

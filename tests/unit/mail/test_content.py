@@ -93,7 +93,6 @@ def test_facts_do_not_depend_on_chunks(text: bytes, cuts: Sequence[int]) -> None
     assert facts == survey([text], digest=True)
     assert facts.size_bytes == len(text)
     assert facts.has_8bit == (not text.isascii())
-    assert facts.has_nul == (b"\0" in text)
     assert facts.bare_newlines == len(re.findall(rb"\r(?!\n)|(?<!\r)\n", text))
     assert facts.sha256 == hashlib.sha256(text).hexdigest()
 

@@ -41,7 +41,6 @@ def facts(**known: Any) -> ContentFacts:
         "size_bytes": 100,
         "has_8bit": False,
         "header_8bit": False,
-        "has_nul": False,
         "bare_newlines": 0,
         "hops": 1,
     }

@@ -42,7 +42,6 @@ PLAIN = ContentFacts(
     size_bytes=20,
     has_8bit=False,
     header_8bit=False,
-    has_nul=False,
     bare_newlines=0,
     hops=48,
 )
