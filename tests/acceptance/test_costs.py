@@ -39,6 +39,16 @@ def test_two_thousand_messages_on_twenty_connections_take_few_commits(
     assert 0 < result.objects[-1]["commits"] <= 400
 
 
+def _of_workers(watch: Peaks) -> int:
+    """Return the peaks of drain, scan, writer and export, in bytes.
+
+    The programs of Postfix that drainer runs are so short that some are not seen.
+    """
+    largest = sorted(watch.by_pid.values())[-4:]
+    assert len(largest) == 4
+    return sum(largest)
+
+
 def _write_maildir(root: Path, size: int) -> str:
     for name in ("tmp", "new", "cur"):
         (root / name).mkdir(parents=True)
@@ -79,7 +89,5 @@ def test_memory_does_not_grow_with_the_message(
         assert process.returncode == 0, stderr
         peaks[size] = watch
         shutil.rmtree(folder)
-    assert all(len(watch.by_pid) >= 3 for watch in peaks.values()), (
-        "drain, scan, export"
-    )
-    assert peaks[LARGE].total - peaks[SMALL].total <= ALLOWANCE
+    large, small = (_of_workers(peaks[size]) for size in (LARGE, SMALL))
+    assert large - small <= ALLOWANCE

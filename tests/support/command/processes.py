@@ -133,8 +133,3 @@ class Peaks:
                 self.by_pid[pid] = peak_bytes(pid) or self.by_pid.get(pid, 0)
         if self._period >= _SLOW:
             self.together = max(self.together, sum(map(proportional_bytes, members)))
-
-    @property
-    def total(self) -> int:
-        """The peaks of all processes that there ever were, in bytes."""
-        return sum(self.by_pid.values())
