@@ -51,8 +51,9 @@ class HostTrust:
     def judge_alone(self, *, ended: bool) -> None:
         """Learn from a message that went alone whether the host limits its sessions.
 
-        Two sessions ended alike, and then it was taken: later sessions end before the
-        host does it. If it ``ended`` its own session, the host has no such limit.
+        If it ``ended`` its own session as well, the message was the cause, and a limit
+        that was learned is forgotten. If not, and two sessions ended after as many
+        messages, drainer ends later sessions with that host first.
         """
         last = self._end
         if ended:
